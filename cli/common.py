@@ -1,0 +1,28 @@
+"""What all commands share: how a wrong call ends."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import click
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn the package's own errors into one line on stderr and exit code 2."""
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        from recinet_ase.errors import ReciNetError
+
+        try:
+            return command(*args, **kwargs)
+        except ReciNetError as error:
+            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise SystemExit(2) from None
+
+    return wrapper

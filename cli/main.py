@@ -1,0 +1,21 @@
+"""The ``recinet`` command group."""
+
+from __future__ import annotations
+
+import click
+
+from recinet_ase import __version__
+from recinet_ase.cli.models import models
+from recinet_ase.cli.screen import screen
+from recinet_ase.cli.train import train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="recinet")
+def main() -> None:
+    """Property estimates for crystals with ReciNet."""
+
+
+main.add_command(screen)
+main.add_command(train)
+main.add_command(models)

@@ -1,0 +1,35 @@
+"""``recinet models``: what is shipped and what it predicts."""
+
+from __future__ import annotations
+
+import click
+
+from recinet_ase.cli.common import one_line_errors
+
+
+@click.command()
+@one_line_errors
+def models() -> None:
+    """List the shipped models: property, unit, functional, data, validation error."""
+    from recinet_ase.pretrained import available_models, model_card
+
+    rows = [("model", "property", "unit", "functional", "training data", "validation MAE")]
+    for name in available_models():
+        card = model_card(name)
+        training = card.get("training", {})
+        for at, prop in enumerate(card["properties"]):
+            error = training.get("validation_mae")
+            rows.append(
+                (
+                    name,
+                    prop,
+                    card["units"][at],
+                    card["functional"][at] if card["functional"] else "",
+                    f"{training.get('dataset', '')}, {training.get('n_train', '?')} crystals",
+                    f"{error:.4f}" if isinstance(error, float) else "not measured",
+                )
+            )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())

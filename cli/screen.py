@@ -1,0 +1,109 @@
+"""``recinet-screen``: predict properties for files full of structures."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from recinet_ase.cli.common import one_line_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("files", nargs=-1, required=True)
+@click.option("--props", help="Properties, comma-separated, e.g. bandgap,ehull.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    help="Model name or folder; may be repeated. By default each property's own.",
+)
+@click.option(
+    "-o", "--output", metavar="FILE", help="Result table (.csv, .jsonl); stdout if absent."
+)
+@click.option("--id-key", metavar="KEY", help="Take ids from this key of info/key_value_pairs.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--batch-size", default="auto", show_default=True, help="Crystals a batch.")
+@one_line_errors
+def screen(
+    files: tuple[str, ...],
+    props: str | None,
+    models: tuple[str, ...],
+    output: str | None,
+    id_key: str | None,
+    device: str,
+    batch_size: str,
+) -> None:
+    r"""Predict properties for every structure in FILES.
+
+    FILES are ASE databases (.json, .db) or anything else that ASE reads (extxyz, CIF,
+    POSCAR, trajectories), and may be quoted patterns such as 'cifs/*.cif'. The result has
+    one row for each structure, in input order; a structure that no model can answer for
+    gets its reason in the column "error".
+
+    \b
+    recinet-screen db.json --props bandgap,ehull
+    recinet-screen 'cifs/*.cif' --model jarvis-mbj -o gaps.csv
+    """
+    from recinet_ase.errors import ReciNetError
+    from recinet_ase.properties import parse_properties
+    from recinet_ase.screening.readers import find_sources, read_entries
+
+    if not props and not models:
+        raise ReciNetError("say what to predict: --props bandgap,ehull or --model NAME")
+    infos = parse_properties(props) if props else None
+    size: int | str = "auto"
+    if batch_size != "auto":
+        if not batch_size.isdigit() or int(batch_size) == 0:
+            raise ReciNetError(
+                f"--batch-size must be 'auto' or a positive number, not {batch_size!r}"
+            )
+        size = int(batch_size)
+    sources = find_sources(files)
+
+    from recinet_ase.screening import engine
+    from recinet_ase.screening.writers import open_writer
+
+    predictor = engine.choose_predictor(infos, list(models), device, size)
+    for line in engine.provenance(predictor):
+        click.echo(line, err=True)
+    total = errors = 0
+    with open_writer(output, engine.columns(predictor)) as writer:
+        for row in _with_progress(engine.screen(read_entries(sources, id_key), predictor)):
+            writer.write(row)
+            total += 1
+            errors += bool(row["error"])
+    where = f" -> {output}" if output else ""
+    click.echo(f"{total} structures, {errors} with errors{where}", err=True)
+
+
+def _with_progress(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A live count and rate on a terminal; nothing where stderr is a file."""
+    if not sys.stderr.isatty():
+        yield from rows
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
+
+    with Progress(
+        SpinnerColumn(),
+        "screening",
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as progress:
+        task = progress.add_task("screening", total=None)
+        for row in rows:
+            progress.advance(task)
+            yield row
+
+
+def main() -> None:
+    """Entry point of ``recinet-screen``."""
+    screen(prog_name="recinet-screen")

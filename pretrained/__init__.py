@@ -1,0 +1,97 @@
+"""The models that come with the package: find them, verify them, load them.
+
+Each model is a folder beside this file. Nothing is downloaded: a cluster node
+without network loads the same weights as a workstation.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recinet_ase.errors import ReciNetError, UnknownNameError
+
+if TYPE_CHECKING:
+    import torch
+
+    from recinet_ase.model import PropertyModel
+    from recinet_ase.properties import PropertyInfo
+
+_FOLDER = Path(__file__).parent
+
+
+def available_models() -> list[str]:
+    """Names of the shipped models, sorted."""
+    return sorted(path.parent.name for path in _FOLDER.glob("*/config.json"))
+
+
+def model_folder(name_or_path: str | Path) -> Path:
+    """The folder of a shipped model (by name) or of one's own (by path).
+
+    Raises:
+        UnknownNameError: If it is neither; the nearest shipped names are suggested.
+    """
+    if str(name_or_path) in available_models():
+        return _FOLDER / str(name_or_path)
+    path = Path(name_or_path).expanduser()
+    if (path / "config.json").is_file():
+        return path
+    if path.is_dir():
+        raise ReciNetError(f"{path} is no model folder: it has no config.json")
+    raise UnknownNameError("model", str(name_or_path), available_models())
+
+
+def model_card(name_or_path: str | Path) -> dict[str, Any]:
+    """The parsed ``config.json`` of a model, without loading its weights (or torch)."""
+    path = model_folder(name_or_path) / "config.json"
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ReciNetError(f"{path} is not a model configuration ({error})") from None
+    if not isinstance(card, dict):
+        raise ReciNetError(f"{path} is not a model configuration")
+    return card
+
+
+def default_model(info: PropertyInfo) -> str:
+    """The shipped model that answers a property unless told otherwise.
+
+    Raises:
+        ReciNetError: If none is shipped yet.
+    """
+    shipped = available_models()
+    if info.default_model in shipped:
+        return info.default_model
+    answers = sorted({p for name in shipped for p in model_card(name)["properties"]})
+    raise ReciNetError(
+        f"no shipped model predicts {info.name!r} (its model {info.default_model!r} is not part "
+        f"of this release); shipped models predict: {', '.join(answers) or 'nothing'}. "
+        "A model of your own is used with --model PATH"
+    )
+
+
+def load_model(
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> PropertyModel:
+    """Load a model, ready for inference.
+
+    Args:
+        name_or_path: ``"jarvis-mbj"``, or a folder with ``config.json`` and
+            ``model.safetensors`` (a run folder of ``recinet-train``).
+        device: Torch device.
+        dtype: Torch dtype of the weights, float32 by default.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        UnknownNameError: If there is no such model.
+        ReciNetError: If a file is damaged (sha256), missing or from a newer version.
+    """
+    from recinet_ase.model import PropertyModel
+
+    model = PropertyModel.load(model_folder(name_or_path))
+    return model.to(device=device, dtype=dtype)

@@ -1,0 +1,98 @@
+"""The ASE calculator: a thin adapter over `Predictor`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+
+from recinet_ase.errors import UnknownNameError
+from recinet_ase.predictor import Predictor
+from recinet_ase.properties import get_property_info
+
+if TYPE_CHECKING:
+    import torch
+    from ase import Atoms
+
+    from recinet_ase.model import PropertyModel
+
+
+class ReciNetCalculator(Calculator):
+    """Properties of crystals as an ASE calculator.
+
+    >>> atoms.calc = ReciNetCalculator("jarvis-mbj")
+    >>> atoms.calc.get_property("bandgap", atoms)
+
+    Several models answer from one graph: ``ReciNetCalculator(["jarvis-mbj", "jarvis-ehull"])``.
+    Results are kept until positions, cell, elements or periodicity change.
+
+    Args:
+        model: Name of a shipped model, a model folder, a loaded model, or a list of these.
+        device: Torch device; a GPU where there is one by default.
+        dtype: ``"float32"`` (default) or ``"float64"``.
+        **kwargs: Passed on to ASE's ``Calculator``.
+
+    Attributes:
+        units: Unit of each property in ``implemented_properties``.
+        models: Name of the model behind each property.
+
+    Raises:
+        UnknownNameError: For an unknown model.
+        ReciNetError: If a model is damaged, or two give the same property.
+    """
+
+    name = "recinet"
+    implemented_properties: ClassVar[list[str]] = []
+
+    def __init__(
+        self,
+        model: str | Path | PropertyModel | Sequence[str | Path | PropertyModel] = "jarvis-mbj",
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.predictor = Predictor(model, device=device, dtype=dtype)
+        infos = self.predictor.infos
+        self.implemented_properties = [info.name for info in infos]  # type: ignore[misc]
+        self.units = {info.name: info.unit for info in infos}
+        self.models = {name: m.config.name for name, m in self.predictor.properties.items()}
+        if "total_energy" in self.units:
+            # ASE's energy is that of the whole cell.
+            self.implemented_properties.append("energy")
+            self.units["energy"] = "eV"
+            self.models["energy"] = self.models["total_energy"]
+
+    def get_property(
+        self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
+        """A property by its name or an alias (``"gap"``, ``"e_above_hull"``), in `units`.
+
+        Raises:
+            PropertyNotImplementedError: If no model here gives it; says which are given.
+            StructureError: If the structure is not one the model can answer for.
+        """
+        try:
+            known = get_property_info(name).name
+        except UnknownNameError:
+            known = name  # one of ASE's own, such as "energy"
+        if known not in self.implemented_properties:
+            given = ", ".join(self.implemented_properties)
+            models = ", ".join(dict.fromkeys(self.models.values()))
+            raise PropertyNotImplementedError(f"{models} gives no {name!r}; it gives: {given}")
+        return super().get_property(known, atoms, allow_calculation)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] | None = None,
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Predict everything the models give (called by ASE when something changed)."""
+        super().calculate(atoms, list(properties or self.implemented_properties), system_changes)
+        values: dict[str, float] = self.predictor.predict(self.atoms)
+        if "total_energy" in values:
+            values["energy"] = values["total_energy"] * len(self.atoms)
+        self.results = values

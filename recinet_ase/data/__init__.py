@@ -1,0 +1,1 @@
+"""Datasets, splits and the packed store that training reads."""

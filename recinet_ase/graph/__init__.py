@@ -1,0 +1,1 @@
+"""Crystals as graphs: checks, neighbour shells, adapters, batching and symmetry reduction."""

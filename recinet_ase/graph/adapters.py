@@ -1,0 +1,135 @@
+"""From other packages' structures to a checked `Crystal`.
+
+``to_crystal`` takes whatever the user has: ASE ``Atoms``, pymatgen ``Structure``,
+a JARVIS ``Atoms`` dictionary, or a `Crystal`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recinet_ase.errors import StructureError
+from recinet_ase.graph.crystal import Crystal
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from pymatgen.core import IStructure
+
+
+@lru_cache(maxsize=1)
+def _atomic_numbers() -> dict[str, int]:
+    from ase.data import atomic_numbers
+
+    return {symbol: z for symbol, z in atomic_numbers.items() if z > 0}
+
+
+def _number(symbol: str, index: int) -> int:
+    try:
+        return _atomic_numbers()[symbol]
+    except KeyError:
+        raise StructureError(f"atom {index} is {symbol!r}, which is no element") from None
+
+
+def _require_periodic(pbc: Any) -> None:
+    pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), 3)
+    if pbc.all():
+        return
+    flags = "".join("T" if flag else "F" for flag in pbc)
+    state = "has no periodicity" if not pbc.any() else "is not periodic in every direction"
+    raise StructureError(
+        f"the structure {state} (pbc={flags}); the models are trained on three-dimensional "
+        "crystals. If its cell, vacuum included, is meant to repeat, set atoms.pbc = True"
+    )
+
+
+def from_ase(atoms: Atoms) -> Crystal:
+    """A `Crystal` from ASE ``Atoms``.
+
+    Raises:
+        StructureError: If it is not periodic in three directions, or not a valid crystal.
+    """
+    _require_periodic(atoms.pbc)
+    lattice: np.ndarray = np.array(atoms.cell.array, dtype=np.float64)
+    if not np.isfinite(lattice).all() or abs(np.linalg.det(lattice)) == 0.0:
+        # Without a cell there are no fractional coordinates; let the checks name the fault.
+        return Crystal.from_arrays(atoms.numbers, np.zeros((len(atoms), 3)), lattice)
+    frac_coords = np.linalg.solve(lattice.T, atoms.positions.T).T
+    return Crystal.from_arrays(atoms.numbers, frac_coords, lattice)
+
+
+def from_pymatgen(structure: IStructure) -> Crystal:
+    """A `Crystal` from a pymatgen ``Structure`` or ``IStructure``.
+
+    Raises:
+        StructureError: If sites are disordered, the lattice is not fully periodic, or the
+            result is not a valid crystal.
+    """
+    if not hasattr(structure, "lattice"):
+        raise StructureError(
+            "a pymatgen Molecule has no periodicity; the models are trained on crystals"
+        )
+    _require_periodic(structure.lattice.pbc)
+    if not structure.is_ordered:
+        bad = next(i for i, site in enumerate(structure) if not site.is_ordered)
+        raise StructureError(
+            f"site {bad} is disordered ({structure[bad].species}); choose an ordered "
+            "arrangement first, e.g. with pymatgen's OrderDisorderedStructureTransformation"
+        )
+    numbers = [
+        int(getattr(site.specie, "Z", 0)) or _number(str(site.specie), i)
+        for i, site in enumerate(structure)
+    ]
+    return Crystal.from_arrays(numbers, structure.frac_coords, structure.lattice.matrix)
+
+
+def from_jarvis(record: Mapping[str, Any]) -> Crystal:
+    """A `Crystal` from a JARVIS ``Atoms`` dictionary.
+
+    Args:
+        record: ``lattice_mat``, ``coords`` and ``elements`` (and ``cartesian``), or a whole
+            JARVIS entry that holds such a dictionary under ``"atoms"``.
+
+    Raises:
+        StructureError: If a key is missing or the result is not a valid crystal.
+    """
+    atoms = record.get("atoms", record)
+    missing = [key for key in ("lattice_mat", "coords", "elements") if key not in atoms]
+    if missing:
+        raise StructureError(f"the JARVIS dictionary lacks {', '.join(missing)}")
+    numbers = [_number(symbol.strip(), i) for i, symbol in enumerate(atoms["elements"])]
+    lattice = np.asarray(atoms["lattice_mat"], dtype=np.float64)
+    coords: np.ndarray = np.asarray(atoms["coords"], dtype=np.float64).reshape(len(numbers), -1)
+    if atoms.get("cartesian", False):
+        if np.linalg.det(lattice) == 0.0:
+            return Crystal.from_arrays(numbers, np.zeros((len(numbers), 3)), lattice)
+        coords = np.linalg.solve(lattice.T, coords.T).T
+    return Crystal.from_arrays(numbers, coords, lattice)
+
+
+def to_crystal(structure: Any) -> Crystal:
+    """A checked `Crystal` from ASE, pymatgen or JARVIS structures.
+
+    Raises:
+        StructureError: If the structure is not a valid three-dimensional crystal.
+        TypeError: If it is of a kind that is not known here.
+    """
+    if isinstance(structure, Crystal):
+        return structure
+    if isinstance(structure, Mapping):
+        return from_jarvis(structure)
+    # An object of a package that was never imported cannot exist, so neither is imported here.
+    ase = sys.modules.get("ase")
+    if ase is not None and isinstance(structure, ase.Atoms):
+        return from_ase(structure)
+    pymatgen = sys.modules.get("pymatgen.core.structure")
+    if pymatgen is not None and isinstance(structure, (pymatgen.IStructure, pymatgen.IMolecule)):
+        return from_pymatgen(structure)
+    raise TypeError(
+        f"cannot read a crystal from {type(structure).__name__}; "
+        "pass ASE Atoms, a pymatgen Structure or a JARVIS dictionary"
+    )

@@ -1,0 +1,347 @@
+"""Crystals, their graphs, and batches of graphs.
+
+Three stages, each a plain container:
+
+* `Crystal`: a validated periodic structure (what every adapter returns);
+* `CrystalGraph`: its neighbour graph as a PyTorch Geometric ``Data`` object, with
+  the field names of matgl's graphs where matgl has one;
+* `CrystalBatch`: many graphs in one set of tensors, what the network consumes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+from recinet_ase.errors import StructureError
+from recinet_ase.graph.neighbours import (
+    SHELL_NEIGHBOURS,
+    SHELL_TOLERANCE,
+    NeighbourList,
+    shell_neighbours,
+    wrap,
+)
+
+MINIMUM_DISTANCE = 0.4
+"""Atoms closer than this (angstrom) are taken for an error in the structure."""
+
+ISOLATED_DISTANCE = 8.0
+"""An atom whose nearest neighbour is farther than this (angstrom) is no part of a crystal."""
+
+MINIMUM_VOLUME = 0.5
+"""Smallest cell volume per atom in angstrom^3 (the densest real crystals have about 3)."""
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """A periodic structure that passed the checks of `check_crystal`.
+
+    Attributes:
+        numbers: Atomic numbers, int64 ``[N]``.
+        frac_coords: Fractional coordinates in [0, 1), float64 ``[N, 3]``.
+        lattice: Lattice vectors as rows, angstrom, float64 ``[3, 3]``.
+    """
+
+    numbers: np.ndarray
+    frac_coords: np.ndarray
+    lattice: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def volume(self) -> float:
+        """Cell volume in angstrom^3."""
+        return abs(float(np.linalg.det(self.lattice)))
+
+    @classmethod
+    def from_arrays(cls, numbers: Any, frac_coords: Any, lattice: Any) -> Crystal:
+        """Check and wrap raw arrays.
+
+        Raises:
+            StructureError: For no atoms, non-finite numbers, a flat cell or an unknown element.
+        """
+        numbers = np.asarray(numbers, dtype=np.int64).reshape(-1)
+        frac_coords = np.asarray(frac_coords, dtype=np.float64)
+        lattice = np.asarray(lattice, dtype=np.float64)
+        if len(numbers) == 0:
+            raise StructureError("the structure has no atoms")
+        if frac_coords.shape != (len(numbers), 3) or lattice.shape != (3, 3):
+            raise StructureError(
+                f"{len(numbers)} atomic numbers, coordinates of shape {frac_coords.shape} and a "
+                f"lattice of shape {lattice.shape} do not describe a crystal"
+            )
+        if not np.isfinite(lattice).all():
+            raise StructureError("the lattice holds non-finite numbers (NaN or infinity)")
+        lengths = np.linalg.norm(lattice, axis=1)
+        volume = abs(np.linalg.det(lattice))
+        if volume < 1e-8 * max(float(np.prod(lengths)), 1e-8):
+            raise StructureError("the cell has zero volume; the lattice vectors lie in a plane")
+        if not np.isfinite(frac_coords).all():
+            bad = int(np.flatnonzero(~np.isfinite(frac_coords).all(axis=1))[0])
+            raise StructureError(f"atom {bad} has a non-finite position (NaN or infinity)")
+        if volume < MINIMUM_VOLUME * len(numbers):
+            raise StructureError(
+                f"the cell has {volume / len(numbers):.3g} A^3 per atom, less than any crystal; "
+                "are its lengths in angstrom?"
+            )
+        outside = (numbers < 1) | (numbers > 118)
+        if outside.any():
+            bad = int(np.flatnonzero(outside)[0])
+            raise StructureError(
+                f"atom {bad} has atomic number {int(numbers[bad])}, which is no element"
+            )
+        return cls(numbers, wrap(frac_coords)[0], lattice)
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """How a crystal becomes a graph; part of a model's configuration.
+
+    Attributes:
+        neighbours: Neighbours that set an atom's cutoff.
+        tolerance: Relative tolerance of a shell.
+    """
+
+    neighbours: int = SHELL_NEIGHBOURS
+    tolerance: float = SHELL_TOLERANCE
+
+
+def check_neighbours(neighbours: NeighbourList) -> None:
+    """Refuse overlapping and isolated atoms.
+
+    Raises:
+        StructureError: If two atoms are closer than 0.4 A, or an atom has no neighbour
+            within 8 A.
+    """
+    # Sorted by centre, then distance: the first edge of a centre is its shortest.
+    centre, distance = neighbours.centre, neighbours.distance
+    closest = int(distance.argmin())
+    if distance[closest] < MINIMUM_DISTANCE:
+        i, j = int(centre[closest]), int(neighbours.neighbour[closest])
+        what = f"atom {i} and its own periodic image" if i == j else f"atoms {i} and {j}"
+        raise StructureError(
+            f"{what} overlap: {distance[closest]:.3f} A apart, less than {MINIMUM_DISTANCE} A"
+        )
+    first = np.flatnonzero(np.diff(centre, prepend=-1))
+    farthest = int(first[distance[first].argmax()])
+    if distance[farthest] > ISOLATED_DISTANCE:
+        raise StructureError(
+            f"atom {int(centre[farthest])} is isolated: its nearest neighbour is "
+            f"{distance[farthest]:.1f} A away (limit {ISOLATED_DISTANCE} A), and no model here "
+            "was trained on free atoms or molecules"
+        )
+
+
+class CrystalGraph(Data):  # type: ignore[misc]
+    """Neighbour graph of one crystal, a PyTorch Geometric ``Data``.
+
+    ``edge_index[0]`` is the receiving atom ``i`` (matgl's central atom) and
+    ``edge_index[1]`` its neighbour ``j``; the vector of an edge is
+    ``pos[j] + pbc_offshift - pos[i]``. Edges are sorted by receiving atom.
+
+    Fields (N atoms or orbits, E edges):
+        z: Atomic numbers, int64 ``[N]``.
+        node_type: ``z - 1``, the index into the periodic table, int64 ``[N]``.
+        frac_coords: Fractional coordinates in [0, 1), ``[N, 3]``.
+        pos: Cartesian coordinates in angstrom, ``[N, 3]``.
+        lattice: Lattice vectors as rows in angstrom, ``[1, 3, 3]``.
+        edge_index: Receiving and neighbouring atom, int64 ``[2, E]``.
+        pbc_offset: Lattice translation of the neighbour, ``[E, 3]``.
+        pbc_offshift: The same in angstrom, ``[E, 3]``.
+        edge_distance: Edge lengths in angstrom, ``[E]``.
+        atom_weight: Atoms that each node stands for, ``[N]`` (ones unless reduced).
+        edge_count: Edges that each edge stands for, ``[E]`` (ones unless reduced).
+        pair_index, pair_kernel: In symmetry-reduced graphs only, the reciprocal-space
+            kernel between orbits, ``[2, P]`` and ``[P, R]``.
+    """
+
+    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return 1 if key == "pair_index" else super().__cat_dim__(key, value, *args, **kwargs)
+
+    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if key == "pair_index":
+            return self.num_nodes
+        return super().__inc__(key, value, *args, **kwargs)
+
+
+def build_graph(
+    crystal: Crystal,
+    settings: GraphSettings | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> CrystalGraph:
+    """The neighbour graph of a crystal.
+
+    Args:
+        crystal: A checked crystal.
+        settings: Neighbour rule; the model's own (`GraphSettings`) by default.
+        dtype: Type of coordinates and distances (the search itself runs in float64).
+
+    Raises:
+        StructureError: For overlapping or isolated atoms.
+    """
+    settings = settings or GraphSettings()
+    found = shell_neighbours(
+        crystal.frac_coords, crystal.lattice, settings.neighbours, settings.tolerance
+    )
+    check_neighbours(found)
+    n_atoms, n_edges = len(crystal), len(found.centre)
+    z = torch.from_numpy(crystal.numbers)
+    floats = {
+        "frac_coords": crystal.frac_coords,
+        "pos": crystal.frac_coords @ crystal.lattice,
+        "lattice": crystal.lattice[None],
+        "pbc_offset": found.offset,
+        "pbc_offshift": found.offset @ crystal.lattice,
+        "edge_distance": found.distance,
+    }
+    return CrystalGraph(
+        z=z,
+        node_type=z - 1,
+        edge_index=torch.from_numpy(np.stack((found.centre, found.neighbour))),
+        atom_weight=torch.ones(n_atoms, dtype=dtype),
+        edge_count=torch.ones(n_edges, dtype=dtype),
+        num_nodes=n_atoms,
+        **{key: torch.from_numpy(value).to(dtype) for key, value in floats.items()},
+    )
+
+
+@dataclass(frozen=True)
+class CrystalBatch:
+    """Graphs of many crystals in one set of tensors.
+
+    Attributes:
+        z: Atomic numbers, ``[N]``.
+        crystal: Crystal that each atom belongs to, ``[N]``, ascending.
+        centre: Receiving atom of each edge, ``[E]``, ascending.
+        neighbour: Neighbouring atom of each edge, ``[E]``.
+        distance: Edge lengths in angstrom, ``[E]``.
+        atom_weight: Multiplicity of each atom, ``[N]``.
+        edge_count: Multiplicity of each edge, ``[E]``.
+        n_crystals: Number of crystals, B.
+        frac_coords: Fractional coordinates ``[N, 3]`` (None where kernels are given).
+        lattice: Lattice vectors as rows ``[B, 3, 3]`` (None where kernels are given).
+        pair_centre, pair_neighbour: Atom pairs of the reciprocal kernel, ``[P]``, or None.
+        pair_kernel: Reciprocal kernel of each pair, ``[P, R]``, or None.
+    """
+
+    z: torch.Tensor
+    crystal: torch.Tensor
+    centre: torch.Tensor
+    neighbour: torch.Tensor
+    distance: torch.Tensor
+    atom_weight: torch.Tensor
+    edge_count: torch.Tensor
+    n_crystals: int
+    frac_coords: torch.Tensor | None = None
+    lattice: torch.Tensor | None = None
+    pair_centre: torch.Tensor | None = None
+    pair_neighbour: torch.Tensor | None = None
+    pair_kernel: torch.Tensor | None = None
+
+    def to(self, device: torch.device | str) -> CrystalBatch:
+        """The batch on another device."""
+        moved: dict[str, Any] = {
+            f.name: value.to(device)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), torch.Tensor)
+        }
+        return replace(self, **moved)
+
+    def padded(self, atoms: int, edges: int, pairs: int) -> CrystalBatch:
+        """The batch with rows of zero weight added up to multiples of the given sizes.
+
+        The rows belong to the last atom and crystal and count nothing, so that no
+        prediction changes. Only batches with reciprocal kernels can be padded.
+        """
+        if self.pair_kernel is None or self.pair_centre is None or self.pair_neighbour is None:
+            raise ValueError("only batches with reciprocal kernels can be padded")
+        last = len(self.z) - 1
+
+        def fill(x: torch.Tensor, multiple: int, value: float) -> torch.Tensor:
+            short = -len(x) % multiple
+            return torch.cat((x, x.new_full((short, *x.shape[1:]), value)))
+
+        return replace(
+            self,
+            z=fill(self.z, atoms, int(self.z[-1])),
+            crystal=fill(self.crystal, atoms, self.n_crystals - 1),
+            atom_weight=fill(self.atom_weight, atoms, 0),
+            centre=fill(self.centre, edges, last),
+            neighbour=fill(self.neighbour, edges, last),
+            distance=fill(self.distance, edges, 3.0),
+            edge_count=fill(self.edge_count, edges, 0),
+            pair_centre=fill(self.pair_centre, pairs, last),
+            pair_neighbour=fill(self.pair_neighbour, pairs, last),
+            pair_kernel=fill(self.pair_kernel, pairs, 0),
+        )
+
+    @classmethod
+    def from_data(cls, data: Data) -> CrystalBatch:
+        """From one `CrystalGraph`, or a PyTorch Geometric ``Batch`` of them."""
+        crystal = getattr(data, "batch", None)
+        if crystal is None:
+            crystal = torch.zeros_like(data.z)
+        pairs = getattr(data, "pair_index", None)
+        return cls(
+            z=data.z,
+            crystal=crystal,
+            centre=data.edge_index[0],
+            neighbour=data.edge_index[1],
+            distance=data.edge_distance,
+            atom_weight=data.atom_weight,
+            edge_count=data.edge_count,
+            n_crystals=len(data.lattice),
+            frac_coords=data.frac_coords if pairs is None else None,
+            lattice=data.lattice if pairs is None else None,
+            pair_centre=None if pairs is None else pairs[0],
+            pair_neighbour=None if pairs is None else pairs[1],
+            pair_kernel=None if pairs is None else data.pair_kernel,
+        )
+
+
+def collate(graphs: Sequence[CrystalGraph]) -> CrystalBatch:
+    """Join graphs into one batch (a plain concatenation with shifted indices).
+
+    Raises:
+        ValueError: If the list is empty, or mixes reduced and full graphs.
+    """
+    if not graphs:
+        raise ValueError("cannot collate an empty list of graphs")
+    # One dictionary per graph: attribute access on Data is slow.
+    maps = [graph.to_dict() for graph in graphs]
+    reduced = ["pair_kernel" in m for m in maps]
+    if any(reduced) != all(reduced):
+        raise ValueError("cannot mix symmetry-reduced and full graphs in one batch")
+    sizes = torch.tensor([len(m["z"]) for m in maps])
+    start = torch.cumsum(sizes, 0) - sizes
+
+    def shifted(key: str) -> torch.Tensor:
+        parts = [m[key] + s for m, s in zip(maps, start.tolist(), strict=True)]
+        return torch.cat(parts, dim=1)
+
+    def join(key: str) -> torch.Tensor:
+        return torch.cat([m[key] for m in maps])
+
+    edges = shifted("edge_index")
+    pairs = shifted("pair_index") if all(reduced) else None
+    return CrystalBatch(
+        z=join("z"),
+        crystal=torch.repeat_interleave(torch.arange(len(maps)), sizes),
+        centre=edges[0],
+        neighbour=edges[1],
+        distance=join("edge_distance"),
+        atom_weight=join("atom_weight"),
+        edge_count=join("edge_count"),
+        n_crystals=len(maps),
+        frac_coords=None if pairs is not None else join("frac_coords"),
+        lattice=None if pairs is not None else join("lattice"),
+        pair_centre=None if pairs is None else pairs[0],
+        pair_neighbour=None if pairs is None else pairs[1],
+        pair_kernel=None if pairs is None else join("pair_kernel"),
+    )

@@ -1,0 +1,198 @@
+"""A trained network with everything needed to turn its outputs into properties.
+
+On disk a model is a folder: ``config.json`` (architecture, properties, units,
+normalisation, graph rule, elements, provenance) and ``model.safetensors``. Loading
+checks a sha256 and never unpickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from recinet_ase.errors import ReciNetError
+from recinet_ase.graph.crystal import CrystalBatch, GraphSettings
+from recinet_ase.nn.recinet import ReciNet, ReciNetConfig
+from recinet_ase.nn.reciprocal import LatticeOperator
+from recinet_ase.properties import PropertyInfo, get_property_info
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything about a model except its weights.
+
+    Attributes:
+        name: The model's name.
+        properties: Canonical property names, one an output.
+        units: Their units (a copy of the registry's, checked when loading).
+        mean, std: Normalisation: prediction = mean + std * output.
+        elements: Atomic numbers that occur in the training data, ascending.
+        network: Architecture.
+        graph: Neighbour rule.
+        functional: Level of theory of each property, e.g. ``"TB-mBJ"``.
+        training: Provenance: data, split, recipe, digests of the ids seen, errors.
+        format_version: Version of this layout.
+        sha256: Hash of the weights file.
+    """
+
+    name: str
+    properties: tuple[str, ...]
+    units: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    elements: tuple[int, ...]
+    network: ReciNetConfig
+    graph: GraphSettings = field(default_factory=GraphSettings)
+    functional: tuple[str, ...] = ()
+    training: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+    sha256: str = ""
+
+    @property
+    def infos(self) -> list[PropertyInfo]:
+        """Registry entries of the properties."""
+        return [get_property_info(name) for name in self.properties]
+
+    def functional_of(self, name: str) -> str:
+        """Level of theory of one property, ``""`` if not stated."""
+        at = self.properties.index(name)
+        return self.functional[at] if at < len(self.functional) else ""
+
+    def to_json(self) -> str:
+        """The text of ``config.json``."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> ModelConfig:
+        """Parse ``config.json``.
+
+        Args:
+            text: The file's text.
+            source: Where it came from, for messages.
+
+        Raises:
+            ReciNetError: If it is broken, or written by a newer version.
+        """
+        try:
+            data = json.loads(text)
+            version = data["format_version"]
+            if version > FORMAT_VERSION:
+                raise ReciNetError(
+                    f"{source} has format version {version}; this recinet-ase reads up to "
+                    f"{FORMAT_VERSION}. Upgrade recinet-ase"
+                )
+            known = {f.name for f in fields(cls)}
+            values = {key: value for key, value in data.items() if key in known}
+            for key in ("properties", "units", "mean", "std", "elements", "functional"):
+                values[key] = tuple(values[key])
+            values["network"] = ReciNetConfig.from_dict(values["network"])
+            values["graph"] = GraphSettings(**values["graph"])
+            config = cls(**values)
+            units = tuple(info.unit for info in config.infos)
+        except ReciNetError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise ReciNetError(f"{source} is not a model configuration ({error!r})") from None
+        if units != config.units:
+            raise ReciNetError(f"{source} states units {config.units}, expected {units}")
+        return config
+
+
+class PropertyModel(nn.Module):
+    """A network whose outputs are properties in their units.
+
+    Args:
+        config: The model's configuration.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    minimum: torch.Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = ReciNet(config.network)
+        self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std), persistent=False)
+        low = [-float("inf") if i.minimum is None else i.minimum for i in config.infos]
+        self.register_buffer("minimum", torch.tensor(low), persistent=False)
+
+    def forward(
+        self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
+    ) -> torch.Tensor:
+        """Properties in their units ``[B, outputs]``, clipped to their physical lower bound."""
+        output = self.network(batch, lattice_sum)
+        return torch.maximum(self.mean + self.std * output, self.minimum)
+
+    def standardise(self, values: torch.Tensor) -> torch.Tensor:
+        """Targets in units to the network's scale ``[B, outputs]``."""
+        return (values - self.mean) / self.std
+
+    def save(self, folder: Path, half: bool = True) -> None:
+        """Write ``config.json`` and ``model.safetensors``, each atomically.
+
+        Args:
+            folder: Target folder, made if needed.
+            half: Store floating point weights in half precision.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        kind = torch.float16 if half else torch.float32
+        state = {
+            key: value.detach().cpu().to(kind).contiguous()
+            for key, value in self.network.state_dict().items()
+        }
+        payload = save_tensors(state)
+        config = {**self.config.__dict__, "sha256": hashlib.sha256(payload).hexdigest()}
+        _write_atomic(folder / WEIGHTS_FILE, payload)
+        _write_atomic(folder / CONFIG_FILE, ModelConfig(**config).to_json().encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> PropertyModel:
+        """Read a model folder, in evaluation mode, float32, on the CPU.
+
+        Raises:
+            ReciNetError: If a file is missing, damaged or not what the configuration says.
+        """
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (folder / name).is_file():
+                raise ReciNetError(f"{folder} is no model folder: it has no {name}")
+        config = ModelConfig.from_json(
+            (folder / CONFIG_FILE).read_text(encoding="utf-8"), str(folder / CONFIG_FILE)
+        )
+        payload = (folder / WEIGHTS_FILE).read_bytes()
+        if hashlib.sha256(payload).hexdigest() != config.sha256:
+            raise ReciNetError(
+                f"{folder / WEIGHTS_FILE} is damaged: its sha256 differs from {CONFIG_FILE}; "
+                "copy or install the model again"
+            )
+        model = cls(config)
+        try:
+            state = {key: value.float() for key, value in load_tensors(payload).items()}
+            model.network.load_state_dict(state)
+        except (SafetensorError, RuntimeError) as error:
+            raise ReciNetError(
+                f"{folder / WEIGHTS_FILE} does not fit its configuration ({error})"
+            ) from None
+        return model.eval()
+
+
+def _write_atomic(path: Path, payload: bytes) -> None:
+    """Write a file so that it is either the old or the whole new one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(payload)
+    part.replace(path)

@@ -1,0 +1,1 @@
+"""The network: element features, local and reciprocal blocks, decoder."""

@@ -1,0 +1,64 @@
+"""The local block: message passing over neighbour shells (paper, eq. 22-25)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from recinet_ase.graph.crystal import CrystalBatch
+from recinet_ase.nn.norm import make_norm
+
+
+class LocalBlock(nn.Module):
+    """Gated graph convolution of PotNet's base network.
+
+    Equations 22-25: ``z = [h_i | h_j | v_ij]``, gate ``sigmoid(norm(MLP(z)))``, message
+    ``gate * MLP(z)``, summed over neighbours, ``h' = relu(h + norm(sum))``.
+
+    The first linear layer of both MLPs is factored, ``W z = W1 h_i + W2 h_j + W3 v_ij``:
+    the node products are computed once an atom instead of once an edge. It is the same
+    function.
+
+    Args:
+        width: Node feature width d.
+        edge_width: Width of the edge embedding v.
+        norm: ``"batch"`` (paper) or ``"layer"``.
+    """
+
+    def __init__(self, width: int, edge_width: int, norm: str) -> None:
+        super().__init__()
+        self.width = width
+        # Rows 0..d-1 belong to the gate's MLP, d..2d-1 to the message's.
+        self.from_centre = nn.Linear(width, 2 * width)
+        self.from_neighbour = nn.Linear(width, 2 * width, bias=False)
+        self.from_edge = nn.Linear(edge_width, 2 * width, bias=False)
+        self.gate = nn.Linear(width, width)
+        self.message = nn.Linear(width, width)
+        self.gate_norm = make_norm(norm, width)
+        self.node_norm = make_norm(norm, width)
+
+    def forward(
+        self, h: torch.Tensor, v: torch.Tensor, batch: CrystalBatch, edge_weight: torch.Tensor
+    ) -> torch.Tensor:
+        """Update node features.
+
+        Args:
+            h: Node features ``[N, d]``.
+            v: Edge embeddings ``[E, edge_width]``.
+            batch: The graphs.
+            edge_weight: Edges of the full crystal that each edge stands for ``[E]``.
+
+        Returns:
+            New node features ``[N, d]``.
+        """
+        z = (
+            self.from_centre(h).index_select(0, batch.centre)
+            + self.from_neighbour(h).index_select(0, batch.neighbour)
+            + self.from_edge(v)
+        )
+        z_gate, z_message = functional.silu(z).split(self.width, dim=-1)
+        gate = torch.sigmoid(self.gate_norm(self.gate(z_gate), edge_weight))
+        message = gate * self.message(z_message) * batch.edge_count[:, None]
+        total = torch.zeros_like(h).index_add(0, batch.centre, message.to(h.dtype))
+        return functional.relu(h + self.node_norm(total, batch.atom_weight))

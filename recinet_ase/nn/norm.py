@@ -1,0 +1,67 @@
+"""Normalisation that treats a merged node like the nodes it stands for."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class WeightedBatchNorm(nn.Module):
+    """Batch normalisation with a weight for each row.
+
+    With integer weights the result equals ``nn.BatchNorm1d`` on the rows repeated that
+    often, so that a symmetry-reduced graph trains exactly like the full one. In
+    evaluation mode it is a fixed affine map and couples no structures.
+
+    Args:
+        width: Number of features.
+        momentum: Share of the running statistics replaced by a step.
+        eps: Added to the variance.
+    """
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+
+    def __init__(self, width: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_var", torch.ones(width))
+        self.momentum, self.eps = momentum, eps
+
+    def forward(self, x: torch.Tensor, row_weight: torch.Tensor) -> torch.Tensor:
+        """Normalise ``x`` ``[M, width]`` with row weights ``[M]``."""
+        if self.training:
+            # Statistics stay out of autocast: bfloat16 is too coarse for a variance.
+            with torch.autocast(x.device.type, enabled=False):
+                share = row_weight / row_weight.sum()
+                full = x.to(share.dtype)
+                mean = share @ full
+                var = (share @ (full * full) - mean * mean).clamp(min=0.0)
+            with torch.no_grad():
+                self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+                self.running_var.lerp_(var.to(self.running_var), self.momentum)
+        else:
+            mean, var = self.running_mean, self.running_var
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return torch.addcmul(self.bias - mean * scale, x.to(scale.dtype), scale)
+
+
+class RowNorm(nn.LayerNorm):
+    """Layer normalisation with the signature of `WeightedBatchNorm` (weights unused)."""
+
+    def forward(  # type: ignore[override]
+        self, x: torch.Tensor, row_weight: torch.Tensor
+    ) -> torch.Tensor:
+        """Normalise each row of ``x`` ``[M, width]`` by itself."""
+        return super().forward(x)
+
+
+def make_norm(kind: str, width: int) -> nn.Module:
+    """``"batch"`` (the paper's) or ``"layer"`` (no statistics shared between structures)."""
+    if kind == "batch":
+        return WeightedBatchNorm(width)
+    if kind == "layer":
+        return RowNorm(width)
+    raise ValueError(f"unknown normalisation {kind!r}; choose 'batch' or 'layer'")

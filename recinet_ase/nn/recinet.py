@@ -1,0 +1,150 @@
+"""ReciNet: local and reciprocal blocks over a crystal graph (paper, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.graph.crystal import CrystalBatch
+from recinet_ase.nn.elements import N_FEATURES, element_features
+from recinet_ase.nn.local import LocalBlock
+from recinet_ase.nn.radial import PotentialBasis, WaveBasis
+from recinet_ase.nn.reciprocal import MODES, LatticeOperator, ReciprocalBlock, crystal_mean
+
+
+@dataclass(frozen=True)
+class ReciNetConfig:
+    """Architecture of a network; everything needed to build it.
+
+    Attributes:
+        width: Node feature width d (256 in the paper).
+        blocks: Number of ReciNet blocks.
+        n_basis: Gaussians of the edge feature ``-0.75/d``.
+        basis_low, basis_high: Range of their centres in 1/angstrom.
+        basis_width: Width of a Gaussian in units of the spacing.
+        norm: ``"batch"`` or ``"layer"`` in the local block.
+        reciprocal: ``"lattice"``, ``"mean"``, ``"literal"`` or ``"none"``.
+        k_max: Cutoff of the wave vectors in 1/angstrom.
+        n_waves: Radial functions of the reciprocal filter.
+        channels: Channels of the reciprocal transform.
+        dropout: Dropout before the head's last layer.
+        outputs: Number of predicted values.
+    """
+
+    width: int = 128
+    blocks: int = 3
+    n_basis: int = 64
+    basis_low: float = -0.75
+    basis_high: float = -0.08
+    basis_width: float = 1.5
+    norm: str = "batch"
+    reciprocal: str = "lattice"
+    k_max: float = 4.0
+    n_waves: int = 16
+    channels: int = 64
+    dropout: float = 0.0
+    outputs: int = 1
+
+    def __post_init__(self) -> None:
+        if self.reciprocal not in MODES:
+            raise UnknownNameError("reciprocal block", self.reciprocal, MODES)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ReciNetConfig:
+        """From a dictionary as `to_dict` gives it.
+
+        Raises:
+            ReciNetError: If it has keys that this version does not know.
+        """
+        unknown = set(data) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ReciNetError(
+                f"the architecture has unknown settings {sorted(unknown)}; "
+                "it was made by a newer version of recinet-ase"
+            )
+        return cls(**data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary for json."""
+        return asdict(self)
+
+
+SIZES: dict[str, ReciNetConfig] = {
+    # Appendix B.2 and table 7; the paper's own centres for the edge features.
+    "paper": ReciNetConfig(
+        width=256, blocks=4, n_basis=256, basis_low=-4.0, basis_high=4.0, basis_width=1.0
+    ),
+    "small": ReciNetConfig(),
+    "tiny": ReciNetConfig(width=64, blocks=2, n_basis=48, channels=32),
+}
+
+
+class ReciNet(nn.Module):
+    """The network: node and edge embeddings, blocks, mean pooling, head.
+
+    Outputs are standardised; a `recinet_ase.model.PropertyModel` turns them into units.
+
+    Args:
+        config: The architecture.
+    """
+
+    element_table: torch.Tensor
+
+    def __init__(self, config: ReciNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        d = config.width
+        table = torch.tensor(element_features(), dtype=torch.get_default_dtype())
+        self.register_buffer("element_table", table, persistent=False)
+        self.embed_atom = nn.Linear(N_FEATURES, d)
+        self.edge_basis = PotentialBasis(
+            config.n_basis, config.basis_low, config.basis_high, config.basis_width
+        )
+        self.embed_edge = nn.Linear(config.n_basis, d)
+        self.local_blocks = nn.ModuleList(
+            LocalBlock(d, d, config.norm) for _ in range(config.blocks)
+        )
+        self.wave_basis = WaveBasis(config.n_waves, config.k_max)
+        self.reciprocal_blocks = nn.ModuleList(
+            ReciprocalBlock(d, config.channels, config.n_waves, config.reciprocal)
+            for _ in range(config.blocks if config.reciprocal != "none" else 0)
+        )
+        self.head = nn.Sequential(
+            nn.Linear(d, d),
+            nn.SiLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(d, config.outputs),
+        )
+
+    def forward(
+        self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
+    ) -> torch.Tensor:
+        """Standardised predictions ``[B, outputs]`` for a batch of crystals.
+
+        Args:
+            batch: The crystals.
+            lattice_sum: Their reciprocal sums, if already built (for this `wave_basis`).
+        """
+        return self.head(self.encode(batch, lattice_sum))
+
+    def encode(
+        self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
+    ) -> torch.Tensor:
+        """Crystal representations: the mean over atoms after the last block, ``[B, d]``."""
+        h = self.embed_atom(self.element_table[batch.z])
+        v = functional.softplus(self.embed_edge(self.edge_basis(batch.distance)))
+        edge_weight = batch.edge_count * batch.atom_weight[batch.centre]
+        if self.config.reciprocal == "lattice" and lattice_sum is None:
+            lattice_sum = LatticeOperator.build(batch, self.wave_basis)
+        for i, local in enumerate(self.local_blocks):
+            update = local(h, v, batch, edge_weight)
+            if self.reciprocal_blocks:
+                # Section 4.4: both updates are added and go on to the next block.
+                update = update + self.reciprocal_blocks[i](h, batch, lattice_sum)
+            h = update
+        return crystal_mean(h, batch)

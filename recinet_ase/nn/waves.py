@@ -1,0 +1,189 @@
+"""Reciprocal lattice vectors and sums over them.
+
+The invariant reading of the paper's equations (8)-(9): the transform runs over
+*all* reciprocal lattice vectors ``G = 2 pi n L^-T`` up to a cutoff, and filters
+depend on ``|G|`` alone. Such a sum does not change under rotation, translation,
+wrapping, permutation of atoms, choice of cell or supercell. With Ewald's filter
+it is the reciprocal part of the Ewald sum.
+
+Since ``G`` and ``-G`` contribute the same, sums run over half of reciprocal space.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+_GRID_LIMIT = 4_000_000
+_BLOCK_LIMIT = 4_000_000
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Half-space wave vectors of a batch of lattices, sorted by crystal.
+
+    Attributes:
+        index: Integer indices n of each wave, ``[W, 3]`` (floating point type).
+        crystal: Crystal that each wave belongs to, int64 ``[W]``.
+        length: ``|G|`` in 1/angstrom, ``[W]``.
+        count: Waves of each crystal, int64 ``[B]`` (zero is allowed).
+    """
+
+    index: torch.Tensor
+    crystal: torch.Tensor
+    length: torch.Tensor
+    count: torch.Tensor
+
+
+def half_space_waves(lattice: torch.Tensor, k_max: float) -> Waves:
+    """All ``G != 0`` with ``|G| <= k_max``, one of each pair ``G, -G``.
+
+    Args:
+        lattice: Lattice vectors as rows, angstrom, ``[B, 3, 3]``.
+        k_max: Cutoff in 1/angstrom.
+    """
+    lengths = torch.linalg.norm(lattice, dim=-1)
+    # |n_i| = |G . l_i| / 2 pi <= k_max |l_i| / 2 pi for any cell, however skewed.
+    bounds = torch.floor(k_max * lengths / (2 * math.pi) + 1e-6).long()
+    reciprocal = 2 * math.pi * torch.linalg.inv(lattice).transpose(-1, -2)  # rows b_i
+    parts = []
+    # Crystals are taken in groups, so that one long cell does not set everyone's grid.
+    sizes = (bounds[:, 0] + 1) * (2 * bounds[:, 1] + 1) * (2 * bounds[:, 2] + 1)
+    order = torch.argsort(sizes)
+    for group in _groups(bounds[order].tolist()):
+        members = order[group]
+        m = bounds[members].amax(0).tolist()
+        axes = [torch.arange(-m[i] if i else 0, m[i] + 1, device=lattice.device) for i in range(3)]
+        grid = torch.cartesian_prod(*axes).to(lattice.dtype)
+        n1, n2, n3 = grid.unbind(-1)
+        half = (n1 > 0) | ((n1 == 0) & ((n2 > 0) | ((n2 == 0) & (n3 > 0))))
+        grid = grid[half]
+        length = torch.linalg.norm(grid @ reciprocal[members], dim=-1)  # [b, W]
+        which, wave = torch.nonzero(length <= k_max, as_tuple=True)
+        parts.append((members[which], grid[wave], length[which, wave]))
+    crystal = torch.cat([p[0] for p in parts])
+    by_crystal = torch.argsort(crystal, stable=True)
+    return Waves(
+        index=torch.cat([p[1] for p in parts])[by_crystal],
+        crystal=crystal[by_crystal],
+        length=torch.cat([p[2] for p in parts])[by_crystal],
+        count=torch.bincount(crystal, minlength=len(lattice)),
+    )
+
+
+def _groups(bounds: list[list[int]]) -> list[slice]:
+    """Slices of a size-sorted list whose common grid stays within the memory limit."""
+    groups, start, top = [], 0, bounds[0]
+    for i, row in enumerate(bounds):
+        merged = [max(pair) for pair in zip(top, row, strict=True)]
+        grid = (merged[0] + 1) * (2 * merged[1] + 1) * (2 * merged[2] + 1)
+        if i > start and grid * (i - start + 1) > _GRID_LIMIT:
+            groups.append(slice(start, i))
+            start, merged = i, row
+        top = merged
+    groups.append(slice(start, len(bounds)))
+    return groups
+
+
+def phases(frac_coords: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """``2 pi n.f`` for atoms ``[..., N, 3]`` and waves ``[..., W, 3]``, shape ``[..., N, W]``.
+
+    Whole turns are dropped before the multiplication with 2 pi, which keeps float32
+    phases good for high waves.
+    """
+    turns = frac_coords @ index.transpose(-1, -2)
+    return 2 * math.pi * (turns - torch.round(turns))
+
+
+def filtered_sum(
+    frac_coords: torch.Tensor,
+    index: torch.Tensor,
+    filter_values: torch.Tensor,
+    values: torch.Tensor,
+) -> torch.Tensor:
+    """``2 sum_half phi(|G|) [cos_i A + sin_i B]`` for one crystal (eq. 8-9, made invariant).
+
+    ``A = sum_j cos_j u_j`` and ``B = sum_j sin_j u_j`` are the structure factors. The
+    result is not divided by the number of atoms.
+
+    Args:
+        frac_coords: Fractional coordinates ``[N, 3]``.
+        index: Half-space wave indices ``[W, 3]``.
+        filter_values: Filter of each wave and channel ``[W, C]`` (or ``[W, 1]``).
+        values: Atom features ``[N, C]``.
+
+    Returns:
+        ``[N, C]``; exactly zero if there are no waves.
+    """
+    angle = phases(frac_coords, index)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    return 2 * (cos @ (filter_values * (cos.T @ values)) + sin @ (filter_values * (sin.T @ values)))
+
+
+def pair_kernels(
+    frac_coords: torch.Tensor,
+    waves: Waves,
+    n_atoms: torch.Tensor,
+    basis: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Real-space kernels ``K_r(i, j) = (2/N) sum_half psi_r(|G|) cos(G.(r_i - r_j))``.
+
+    For a filter ``phi_c = sum_r w_rc psi_r`` the filtered sum is
+    ``sum_j sum_r w_rc K_r(i, j) u_jc``: the waves are needed once a crystal, not
+    once a layer.
+
+    Args:
+        frac_coords: Fractional coordinates of all crystals ``[N, 3]``.
+        waves: Their waves.
+        n_atoms: Atoms of each crystal, int64 ``[B]``.
+        basis: Radial functions at each wave ``[W, R]``.
+
+    Returns:
+        ``(i, j, K)``: atom pairs ``[P]``, ``[P]`` (all pairs of each crystal, sorted by
+        ``i``) and kernels ``[P, R]``.
+    """
+    n_radial = basis.shape[1]
+    first_atom = torch.cumsum(n_atoms, 0) - n_atoms
+    first_wave = torch.cumsum(waves.count, 0) - waves.count
+    parts_i, parts_j, parts_k = [], [], []
+    atoms, counts = n_atoms.tolist(), waves.count.tolist()
+    start = 0
+    while start < len(atoms):
+        # Neighbouring crystals of the list share padded blocks of bounded size.
+        stop, n, w = start, 0, 0
+        while stop < len(atoms):
+            n, w = max(n, atoms[stop]), max(w, counts[stop])
+            if stop > start and (stop - start + 1) * n * max(w, n) * n_radial > _BLOCK_LIMIT:
+                break
+            stop += 1
+        block = slice(start, stop)
+        n, w = max(atoms[block]), max(max(counts[block]), 1)
+        atom_mask, atom_at = _padded(first_atom[block], n_atoms[block], n)
+        wave_mask, wave_at = _padded(first_wave[block], waves.count[block], w)
+        if len(basis) == 0:
+            kernel = frac_coords.new_zeros(stop - start, n, n, n_radial)
+        else:
+            angle = phases(frac_coords[atom_at], waves.index[wave_at])  # [b, n, w]
+            trig = torch.cat((torch.cos(angle), torch.sin(angle)), dim=-1)
+            weight = (basis[wave_at] * wave_mask[..., None]).repeat(1, 2, 1)  # [b, 2w, R]
+            left = trig[:, :, None, :] * weight.transpose(1, 2)[:, None]  # [b, n, R, 2w]
+            kernel = left.flatten(1, 2) @ trig.transpose(1, 2)  # [b, n R, n]
+            kernel = kernel.unflatten(1, (n, n_radial)).transpose(2, 3)
+        kernel = kernel * (2.0 / n_atoms[block].to(kernel))[:, None, None, None]
+        pair_mask = atom_mask[:, :, None] & atom_mask[:, None, :]
+        parts_i.append(atom_at[:, :, None].expand_as(pair_mask)[pair_mask])
+        parts_j.append(atom_at[:, None, :].expand_as(pair_mask)[pair_mask])
+        parts_k.append(kernel[pair_mask])
+        start = stop
+    return torch.cat(parts_i), torch.cat(parts_j), torch.cat(parts_k)
+
+
+def _padded(
+    first: torch.Tensor, count: torch.Tensor, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mask ``[b, width]`` of real entries, and their positions in the flat arrays."""
+    column = torch.arange(width, device=first.device)
+    mask = column < count[:, None]
+    return mask, torch.where(mask, first[:, None] + column, 0)

@@ -1,0 +1,1 @@
+"""Screening: structure files in, a table of predictions out."""

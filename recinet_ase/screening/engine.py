@@ -1,0 +1,79 @@
+"""The screen: entries in, one row for each out, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from recinet_ase.predictor import Predictor
+from recinet_ase.pretrained import default_model, load_model
+from recinet_ase.properties import PropertyInfo
+from recinet_ase.screening.readers import Entry
+
+
+def choose_predictor(
+    infos: list[PropertyInfo] | None,
+    models: list[str],
+    device: str | None = None,
+    batch_size: int | str = "auto",
+) -> Predictor:
+    """The predictor that answers for the wanted properties.
+
+    Named models answer for what they predict; the registry's default model answers for
+    every other wanted property.
+
+    Args:
+        infos: Wanted properties; everything that the named models predict if None.
+        models: Model names or folders given by the user.
+        device: Torch device or ``"auto"``.
+        batch_size: Crystals a batch, or ``"auto"``.
+
+    Raises:
+        UnknownNameError: For an unknown model.
+        ReciNetError: If nothing predicts a wanted property, or two models do.
+    """
+    loaded = [load_model(name) for name in models]
+    given = {name for model in loaded for name in model.config.properties}
+    if infos is not None:
+        missing = [info for info in infos if info.name not in given]
+        loaded += [load_model(default_model(info)) for info in missing]
+    predictor = Predictor(loaded, device=device, batch_size=batch_size)
+    if infos is not None:
+        predictor.restricted_to(info.name for info in infos)
+    return predictor
+
+
+def columns(predictor: Predictor) -> list[str]:
+    """Columns of the result table."""
+    return ["id", "formula", "natoms", *predictor.properties, "error"]
+
+
+def provenance(predictor: Predictor) -> list[str]:
+    """For each column of numbers, the unit, model and functional it comes from."""
+    lines = []
+    for info in predictor.infos:
+        config = predictor.properties[info.name].config
+        functional = config.functional_of(info.name)
+        source = f"{config.name} ({functional})" if functional else config.name
+        lines.append(f"{info.name}: {info.label} in {info.unit or '1'}, model {source}")
+    return lines
+
+
+def screen(entries: Iterable[Entry], predictor: Predictor) -> Iterator[dict[str, Any]]:
+    """Predict for every entry; one row each, in input order, errors included."""
+    names: deque[str] = deque()
+
+    def structures() -> Iterator[Any]:
+        for entry in entries:
+            names.append(entry.id)
+            yield entry.atoms
+
+    for result in predictor.predict_iter(structures()):
+        yield {
+            "id": names.popleft(),
+            "formula": result.formula,
+            "natoms": result.n_atoms or None,
+            **{name: result.values.get(name) for name in predictor.properties},
+            "error": result.error,
+        }

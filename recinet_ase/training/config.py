@@ -1,0 +1,87 @@
+"""What a training run is told; saved with the run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from recinet_ase.errors import ReciNetError
+from recinet_ase.nn.recinet import SIZES, ReciNetConfig
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of one run.
+
+    Attributes:
+        dataset: Dataset name.
+        properties: Canonical property names.
+        size: Network size, a key of `recinet_ase.nn.recinet.SIZES`.
+        network: Changes to that size's architecture, by field name.
+        reduce: Train on symmetry-reduced graphs.
+        epochs: Passes over the training set.
+        batch_size: Crystals a step.
+        learning_rate: Peak of the OneCycle schedule.
+        weight_decay: AdamW's decoupled weight decay.
+        clip: Largest gradient norm.
+        ema_decay: Decay of the moving average of the weights.
+        precision: ``"float32"`` or ``"bfloat16"`` matrix products.
+        validate_every: Epochs between validations.
+        checkpoint_minutes: Minutes between checkpoints inside an epoch.
+        seed: Seed of initial weights, order of batches and dropout.
+        init: Model to start from (name or folder), or None.
+        hold_out: Properties whose validation and test ids are kept out of training too.
+        limit: Use only this many training crystals (a seeded sample), or None.
+    """
+
+    dataset: str = "jarvis"
+    properties: tuple[str, ...] = ("formation_energy",)
+    size: str = "small"
+    network: tuple[tuple[str, Any], ...] = ()
+    reduce: bool = True
+    epochs: int = 60
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    clip: float = 1.0
+    ema_decay: float = 0.999
+    precision: str = "float32"
+    validate_every: int = 2
+    checkpoint_minutes: float = 5.0
+    seed: int = 0
+    init: str | None = None
+    hold_out: tuple[str, ...] = ()
+    limit: int | None = None
+
+    def architecture(self, outputs: int) -> ReciNetConfig:
+        """The network to train."""
+        if self.size not in SIZES:
+            raise ReciNetError(f"unknown size {self.size!r}; choose from {', '.join(SIZES)}")
+        changed = SIZES[self.size].to_dict() | dict(self.network) | {"outputs": outputs}
+        return ReciNetConfig.from_dict(changed)
+
+    def save(self, path: Path) -> None:
+        """Write as json."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> TrainingConfig:
+        """Read what `save` wrote.
+
+        Raises:
+            ReciNetError: If the file is missing or not a training configuration.
+        """
+        if not path.is_file():
+            raise ReciNetError(f"{path.parent} is no training run: it has no {path.name}")
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            known = {f.name for f in fields(cls)}
+            values = {key: value for key, value in data.items() if key in known}
+            for key in ("properties", "hold_out"):
+                values[key] = tuple(values[key])
+            values["network"] = tuple((key, value) for key, value in values["network"])
+            return cls(**values)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ReciNetError(f"{path} is not a training configuration ({error})") from None

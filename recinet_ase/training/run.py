@@ -1,0 +1,252 @@
+"""A training run from its configuration: data, model, loop, result.
+
+The run folder holds ``training.json`` (the configuration), ``metrics.csv``,
+``checkpoint.pt``, and, once it has been validated, ``config.json`` and
+``model.safetensors``: it is a model folder like the shipped ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from recinet_ase.data import jarvis
+from recinet_ase.data.splits import Split, ids_digest
+from recinet_ase.data.store import PackedStore, StoreSettings, cache_dir, cached_store
+from recinet_ase.errors import ReciNetError
+from recinet_ase.model import ModelConfig, PropertyModel
+from recinet_ase.nn.recinet import ReciNetConfig
+from recinet_ase.pretrained import load_model
+from recinet_ase.properties import get_property_info
+from recinet_ase.training.config import TrainingConfig
+from recinet_ase.training.trainer import Progress, Targets, Trainer
+
+TRAINING_FILE = "training.json"
+DATASETS = ("jarvis",)
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Graphs and labels of a run.
+
+    Attributes:
+        store: Packed graphs.
+        train, val: Labels.
+        train_ids: Ids of the training crystals.
+        val_ids: Ids of the validation crystals.
+    """
+
+    store: PackedStore
+    train: Targets
+    val: Targets
+    train_ids: list[str]
+    val_ids: list[str]
+
+
+def prepare_data(
+    config: TrainingConfig,
+    network: ReciNetConfig,
+    data_dir: str | Path | None = None,
+    cache: str | Path | None = None,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> PreparedData:
+    """Load structures (from the cache where possible) and the split of a run.
+
+    Validation and test ids of every property in ``config.hold_out`` are removed from
+    training: a model of property P must never have seen, as a training label of any
+    property, a crystal in P's validation or test ids.
+
+    Raises:
+        ReciNetError: If data is missing or fewer crystals remain than a split needs.
+    """
+    if config.dataset not in DATASETS:
+        raise ReciNetError(f"unknown dataset {config.dataset!r}; known: {', '.join(DATASETS)}")
+    if len(config.properties) != 1:
+        raise ReciNetError("one property a run; train a model for each")
+    info = get_property_info(config.properties[0])
+    split = jarvis.load_split(info, data_dir)
+    held_out: set[str] = set()
+    for name in config.hold_out:
+        held_out |= jarvis.load_split(get_property_info(name), data_dir).held_out
+    split = split.without(held_out)
+    settings = StoreSettings(reduce=config.reduce, k_max=network.k_max, n_waves=network.n_waves)
+    store = cached_store(
+        jarvis.archive_path(data_dir),
+        lambda: ((r["jid"], r) for r in jarvis.load_records(data_dir)),
+        settings,
+        cache_dir(cache),
+        workers,
+        progress,
+    )
+    return _labelled(store, split, config)
+
+
+def _labelled(store: PackedStore, split: Split, config: TrainingConfig) -> PreparedData:
+    def targets(values: dict[str, float]) -> tuple[Targets, list[str]]:
+        ids = [key for key in values if key in store.position]
+        index = torch.tensor([store.position[key] for key in ids], dtype=torch.long)
+        return Targets(index, torch.tensor([values[key] for key in ids]).reshape(-1, 1)), ids
+
+    train, train_ids = targets(split.train)
+    val, val_ids = targets(split.val)
+    if not len(train) or not len(val):
+        raise ReciNetError("the split has no training or no validation crystals in the archive")
+    if config.limit is not None and config.limit < len(train):
+        generator = torch.Generator().manual_seed(config.seed)
+        chosen = torch.randperm(len(train), generator=generator)[: config.limit]
+        train = Targets(train.index[chosen], train.values[chosen])
+        train_ids = [train_ids[i] for i in chosen.tolist()]
+    return PreparedData(store, train, val, train_ids, val_ids)
+
+
+def build_model(config: TrainingConfig, data: PreparedData, name: str) -> PropertyModel:
+    """The model at the start of a run: fresh, or from ``config.init``.
+
+    Targets are standardised by their mean and mean absolute deviation, so that the loss
+    is 1 for the model that always answers the mean.
+
+    Raises:
+        ReciNetError: If the model to start from has another architecture.
+    """
+    infos = [get_property_info(p) for p in config.properties]
+    network = config.architecture(len(infos))
+    initial: PropertyModel | None = None
+    if config.init is not None:
+        initial = load_model(config.init)
+        if initial.config.network != network:
+            raise ReciNetError(
+                f"{config.init} has another architecture than this run asks for; "
+                "give the same --size and network options, or none"
+            )
+        _check_hygiene(initial, data, config)
+    torch.manual_seed(config.seed)
+    mean = data.train.values.mean(0)
+    spread = (data.train.values - mean).abs().mean(0).clamp(min=1e-6)
+    model = PropertyModel(
+        ModelConfig(
+            name=name,
+            properties=config.properties,
+            units=tuple(info.unit for info in infos),
+            mean=tuple(mean.tolist()),
+            std=tuple(spread.tolist()),
+            elements=tuple(data.store.elements(data.train.index)),
+            network=network,
+            functional=tuple(jarvis.functional(info) for info in infos),
+            training=_provenance(config, data, initial),
+        )
+    )
+    if initial is not None:
+        model.network.load_state_dict(initial.network.state_dict())
+    return model
+
+
+def _check_hygiene(initial: PropertyModel, data: PreparedData, config: TrainingConfig) -> None:
+    """A model to start from must have been kept away from this run's held-out crystals.
+
+    Raises:
+        ReciNetError: If it says otherwise, or does not say.
+    """
+    seen = initial.config.training
+    missing = [p for p in config.properties if p not in seen.get("clean_for", ())]
+    if seen.get("dataset") == config.dataset and missing:
+        raise ReciNetError(
+            f"{initial.config.name} was trained without keeping out the validation and test "
+            f"crystals of {', '.join(missing)}; its errors there would be too good. Train it "
+            f"with --hold-out {','.join(missing)}"
+        )
+
+
+def _provenance(
+    config: TrainingConfig, data: PreparedData, initial: PropertyModel | None
+) -> dict[str, object]:
+    """What a model records of its training."""
+    # Properties whose validation and test crystals no training label came from.
+    clean_for = {*config.properties, *config.hold_out}
+    if initial is not None:
+        clean_for &= set(initial.config.training.get("clean_for", ()))
+    return {
+        "dataset": config.dataset,
+        "properties": list(config.properties),
+        "clean_for": sorted(clean_for),
+        "n_train": len(data.train),
+        "n_val": len(data.val),
+        "train_ids_sha256": ids_digest(data.train_ids),
+        "val_ids_sha256": ids_digest(data.val_ids),
+        "size": config.size,
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
+        "seed": config.seed,
+        "precision": config.precision,
+        "started_from": None if initial is None else initial.config.training,
+    }
+
+
+def train(
+    config: TrainingConfig,
+    folder: Path,
+    data_dir: str | Path | None = None,
+    cache: str | Path | None = None,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    workers: int = 1,
+    on_step: Callable[[Progress], None] | None = None,
+    on_store: Callable[[int], None] | None = None,
+) -> tuple[PropertyModel, bool]:
+    """Run (or continue) a training and leave a loadable model in ``folder``.
+
+    Args:
+        config: Settings; ignored in favour of the folder's own when resuming.
+        folder: Run folder.
+        data_dir: Folder of the datasets, else ``RECINET_DATA_DIR``.
+        cache: Folder of packed stores.
+        resume: Continue from the folder's checkpoint.
+        max_minutes: Wall time after which to stop with a checkpoint.
+        workers: Processes for building the store.
+        on_step: Called after every training step.
+        on_store: Called with the number of crystals converted while building the store.
+
+    Returns:
+        The averaged model, and whether the run is complete.
+
+    Raises:
+        ReciNetError: For missing data, a folder in use, or a run that diverged.
+    """
+    settings_file = folder / TRAINING_FILE
+    if resume:
+        config = TrainingConfig.load(settings_file)
+    elif settings_file.exists():
+        raise ReciNetError(
+            f"{folder} already holds a run; continue it with --resume, or choose another"
+        )
+    network = config.architecture(len(config.properties))
+    data = prepare_data(config, network, data_dir, cache, workers, on_store)
+    model = build_model(config, data, folder.resolve().name)
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save(settings_file)
+    trainer = Trainer(model, data.store, data.train, data.val, config, folder, on_step)
+    if resume:
+        trainer.resume()
+    complete = trainer.fit(max_minutes)
+    result = trainer.averaged_model.eval()
+    if trainer.epoch:
+        result.config = with_results(result.config, trainer, data)
+        result.save(folder)
+    return result, complete
+
+
+def with_results(config: ModelConfig, trainer: Trainer, data: PreparedData) -> ModelConfig:
+    """The configuration with the run's validation figures added."""
+    deviation = (data.val.values - data.train.values.mean(0)).abs().mean()
+    figures = {
+        "validation_mae": trainer.last_val,
+        "validation_mad": float(deviation),
+        "epochs_done": trainer.epoch,
+        "hours": round(trainer.seconds / 3600, 3),
+        "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+    }
+    return replace(config, training={**config.training, **figures})
