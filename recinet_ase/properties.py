@@ -34,7 +34,7 @@ class PropertyInfo:
     aliases: tuple[str, ...] = ()
     minimum: float | None = None
     per_atom: bool = False
-    dataset_keys: dict[str, str] = field(default_factory=dict)
+    dataset_keys: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def column(self) -> str:

@@ -232,7 +232,7 @@ def train(
     if resume:
         trainer.resume()
     complete = trainer.fit(max_minutes)
-    result = trainer.averaged_model.eval()
+    result = trainer.averaged_model
     if trainer.epoch:
         result.config = with_results(result.config, trainer, data)
         result.save(folder)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from recinet_ase.data.store import PackedStore
 from recinet_ase.errors import ReciNetError
@@ -56,6 +56,21 @@ def masked_l1(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean absolute error over the labels that exist (NaN means "no label")."""
     known = ~torch.isnan(target)
     return (output - torch.nan_to_num(target)).abs()[known].mean()
+
+
+def moving_average(decay: float) -> Callable[..., None]:
+    """Exponential moving average whose memory grows with the number of steps done.
+
+    The decay is at most ``(1 + n) / (10 + n)`` after n steps, so that the average of a
+    short run is not stuck at the initial weights.
+    """
+
+    @torch.no_grad()
+    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], n: Any) -> None:
+        steps = int(n)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + steps) / (10 + steps)))
+
+    return update
 
 
 @torch.no_grad()
@@ -104,7 +119,7 @@ class Trainer:
         self.config, self.folder, self.on_step = config, folder, on_step
         self.steps_per_epoch = len(train) // config.batch_size
         self.average = AveragedModel(
-            model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True
+            model.network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True
         )
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
@@ -133,9 +148,9 @@ class Trainer:
     @property
     def averaged_model(self) -> PropertyModel:
         """The moving average of the weights, which is validated and saved."""
-        module = self.average.module
-        assert isinstance(module, PropertyModel)
-        return module
+        averaged = PropertyModel(self.model.config).to(self.train.values)
+        averaged.network = self.average.module
+        return averaged.eval()
 
     def fit(self, max_minutes: float | None = None) -> bool:
         """Train until done or out of time.
@@ -190,9 +205,9 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         self.schedule.step()
-        self.average.update_parameters(self.model)
+        self.average.update_parameters(self.model.network)
         self.step += 1
-        self.loss_sum += float(loss)
+        self.loss_sum += float(loss.detach())
         if self.on_step is not None:
             done = self.epoch * self.steps_per_epoch + self.step
             mean = self.loss_sum / self.step * float(self.model.std[0])

@@ -1,0 +1,122 @@
+"""What tests share: example files, small models with random weights, random crystals."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from recinet_ase.graph.adapters import to_crystal
+from recinet_ase.graph.crystal import CrystalGraph, build_graph
+from recinet_ase.model import ModelConfig, PropertyModel
+from recinet_ase.nn.recinet import SIZES
+from recinet_ase.properties import PROPERTIES
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "crystals.json"
+
+
+def graph_of(atoms: Atoms, dtype: torch.dtype = torch.float32) -> CrystalGraph:
+    return build_graph(to_crystal(atoms), dtype=dtype)
+
+
+def random_model(
+    size: str = "tiny",
+    properties: tuple[str, ...] = ("bandgap",),
+    seed: int = 0,
+    elements: tuple[int, ...] = tuple(range(1, 95)),
+    **network: Any,
+) -> PropertyModel:
+    """A model with random weights whose outputs depend on every part of the network."""
+    torch.manual_seed(seed)
+    infos = [PROPERTIES[name] for name in properties]
+    config = ModelConfig(
+        name="random",
+        properties=properties,
+        units=tuple(info.unit for info in infos),
+        mean=tuple(5.0 for _ in infos),
+        std=tuple(2.0 for _ in infos),
+        elements=elements,
+        network=replace(SIZES[size], outputs=len(infos), **network),
+        functional=tuple("none" for _ in infos),
+    )
+    model = PropertyModel(config)
+    with torch.no_grad():
+        for name, buffer in model.network.named_buffers():
+            if "running_mean" in name:
+                buffer.normal_(0, 0.3)
+            elif "running_var" in name:
+                buffer.uniform_(0.5, 2.0)
+        for block in model.network.reciprocal_blocks:
+            block.up.weight.mul_(5)  # long-range terms large enough to be seen
+    return model.eval()
+
+
+def write_jarvis_folder(root: Path, atoms_list: list[Atoms], prop: str, key: str) -> None:
+    """A data folder in the publishers' formats, with volume per atom for a label.
+
+    The label is a real function of the structure, so that a network can learn it.
+    """
+    folder = root / "jarvis"
+    (folder / "splits").mkdir(parents=True)
+    records, labels = [], {}
+    for i, atoms in enumerate(atoms_list):
+        jid = f"JVASP-{i}"
+        labels[jid] = atoms.get_volume() / len(atoms) / 10
+        records.append(
+            {
+                "jid": jid,
+                "atoms": {
+                    "lattice_mat": atoms.cell.array.tolist(),
+                    "coords": atoms.get_scaled_positions().tolist(),
+                    "elements": atoms.get_chemical_symbols(),
+                    "cartesian": False,
+                },
+                key: labels[jid],
+            }
+        )
+    ids = list(labels)
+    cut = int(0.7 * len(ids))
+    split = {
+        "train": {k: labels[k] for k in ids[:cut]},
+        "val": {k: labels[k] for k in ids[cut:-3]},
+        "test": dict.fromkeys(ids[-3:]),
+    }
+    for path, document in (
+        (folder / "jdft_3d-8-18-2021.json.zip", records),
+        (folder / "splits" / f"dft_3d_{key}.json.zip", split),
+    ):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(path.name.removesuffix(".zip"), json.dumps(document))
+
+
+SPECIES = (1, 3, 6, 8, 9, 11, 14, 17, 22, 26, 29, 31, 33, 38, 50, 56, 60, 74, 79, 82)
+
+
+@st.composite
+def random_crystals(draw: Callable[..., Any], max_atoms: int = 5) -> Atoms:
+    """Random periodic structures, triclinic in general, without overlapping atoms."""
+    n = draw(st.integers(1, max_atoms))
+    lengths = [draw(st.floats(3.0, 7.0)) for _ in range(3)]
+    angles = [draw(st.floats(60.0, 115.0)) for _ in range(3)]
+    seed = draw(st.integers(0, 2**31 - 1))
+    rng = np.random.default_rng(seed)
+    atoms = Atoms(
+        numbers=rng.choice(SPECIES, n),
+        scaled_positions=rng.random((n, 3)),
+        cell=[*lengths, *angles],
+        pbc=True,
+    )
+    volume = abs(np.linalg.det(atoms.cell.array)) if np.isfinite(atoms.cell.array).all() else 0
+    assume(volume > 15 * max(n, 2))
+    distances = atoms.get_all_distances(mic=True)[np.triu_indices(n, 1)]
+    assume(n == 1 or distances.min() > 1.0)
+    return atoms

@@ -1,0 +1,161 @@
+"""Splits, the JARVIS loader and the packed store."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from ase import Atoms
+from support import graph_of, random_model
+
+from recinet_ase import ReciNetError, UnknownNameError
+from recinet_ase.data import jarvis
+from recinet_ase.data.splits import Split, ids_digest, leaderboard_split, read_json_zip
+from recinet_ase.data.store import PackedStore, StoreSettings, build_store, cached_store, fingerprint
+from recinet_ase.graph.crystal import collate
+from recinet_ase.properties import PROPERTIES
+
+GAP = PROPERTIES["bandgap"]
+
+
+def structures(folder: Path) -> list[tuple[str, object]]:
+    return [(record["jid"], record) for record in jarvis.load_records(folder)]
+
+
+def test_jarvis_files(jarvis_folder: Path) -> None:
+    records = jarvis.load_records(jarvis_folder)
+    split = jarvis.load_split(GAP, jarvis_folder)
+    assert len(records) == 50 == len(split.train) + len(split.val) + len(split.test)
+    assert not set(split.train) & split.held_out
+
+
+def test_environment_variable(jarvis_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RECINET_DATA_DIR", raising=False)
+    with pytest.raises(ReciNetError, match="RECINET_DATA_DIR"):
+        jarvis.data_root()
+    monkeypatch.setenv("RECINET_DATA_DIR", str(jarvis_folder))
+    assert jarvis.archive_path().parent.name == "jarvis"
+    with pytest.raises(ReciNetError, match="does not exist"):
+        jarvis.data_root("/nowhere")
+
+
+def test_broken_downloads(tmp_path: Path) -> None:
+    path = tmp_path / "jdft_3d-8-18-2021.json.zip"
+    with pytest.raises(ReciNetError, match="no such file"):
+        read_json_zip(path)
+    path.write_bytes(b"not a zip")
+    with pytest.raises(ReciNetError, match="fetch it again"):
+        read_json_zip(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.json", '{"train": {"x": null}, "val": {}, "test": {}}')
+    with pytest.raises(ReciNetError, match="train id x has no value"):
+        leaderboard_split(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.json", '{"train": {}}')
+    with pytest.raises(ReciNetError, match="lacks one of"):
+        leaderboard_split(path)
+    with pytest.raises(ReciNetError, match="not a JARVIS"):
+        jarvis.load_records(tmp_path)
+
+
+def test_a_property_that_jarvis_lacks(jarvis_folder: Path) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(UnknownNameError, match="JARVIS property"):
+        jarvis.task_key(replace(GAP, dataset_keys={}))
+
+
+def test_ids_taken_out_of_training_only() -> None:
+    split = Split({"a": 1.0, "b": 2.0}, {"c": 3.0}, ("d",))
+    cleaned = split.without(["b", "c", "d"])
+    assert cleaned == Split({"a": 1.0}, {"c": 3.0}, ("d",))
+    assert ids_digest(["b", "a"]) == ids_digest(["a", "b"]) != ids_digest(["a"])
+
+
+@pytest.mark.parametrize("reduce", [True, False])
+def test_store_batches_equal_collated_graphs(reduce: bool, jarvis_folder: Path) -> None:
+    from recinet_ase.graph.adapters import to_crystal
+    from recinet_ase.graph.symmetry import reduced_graph
+
+    pairs = structures(jarvis_folder)
+    store = build_store(pairs, StoreSettings(reduce=reduce))
+    model = random_model()
+    basis = random_model().network.wave_basis.double()
+    index = torch.tensor([7, 0, 33, 12])
+    crystals = [to_crystal(pairs[i][1]) for i in index.tolist()]
+    graphs = [reduced_graph(c, basis) for c in crystals]
+    if not reduce:
+        from recinet_ase.graph.crystal import build_graph
+
+        graphs = [build_graph(c) for c in crystals]
+    packed, collated = store.batch(index), collate(graphs)
+    for name in ("z", "crystal", "centre", "neighbour", "atom_weight", "edge_count"):
+        assert torch.equal(getattr(packed, name), getattr(collated, name).to(packed.z.dtype)
+                           if name == "z" else getattr(collated, name)), name
+    with torch.no_grad():
+        torch.testing.assert_close(model(packed), model(collated), rtol=1e-5, atol=1e-5)
+
+
+def test_round_trip_and_worker_processes(jarvis_folder: Path, tmp_path: Path) -> None:
+    pairs = structures(jarvis_folder)
+    alone = build_store(pairs, StoreSettings())
+    together = build_store(pairs, StoreSettings(), workers=2)
+    path = tmp_path / "s.safetensors"
+    alone.save(path)
+    loaded = PackedStore.load(path)
+    for other in (together, loaded):
+        assert other.ids == alone.ids
+        for key, value in alone.arrays.items():
+            torch.testing.assert_close(other.arrays[key], value)
+
+
+def test_bad_structures_are_listed(jarvis_folder: Path) -> None:
+    pairs = structures(jarvis_folder)[:2]
+    overlapping = Atoms("Cu2", positions=[[0, 0, 0], [0.1, 0, 0]], cell=[4, 4, 4], pbc=True)
+    store = build_store([*pairs, ("bad", overlapping)], StoreSettings())
+    assert len(store) == 2 and "overlap" in store.skipped["bad"]
+    with pytest.raises(ReciNetError, match="none of the 1 structures"):
+        build_store([("bad", overlapping)], StoreSettings())
+
+
+def test_the_cache_is_keyed_by_source_and_settings(jarvis_folder: Path, tmp_path: Path) -> None:
+    source = jarvis.archive_path(jarvis_folder)
+    calls = []
+
+    def read() -> list[tuple[str, object]]:
+        calls.append(1)
+        return structures(jarvis_folder)[:3]
+
+    for settings in (StoreSettings(), StoreSettings(), StoreSettings(k_max=3.0)):
+        cached_store(source, read, settings, tmp_path)
+    assert len(calls) == 2
+    changed = tmp_path / "other.zip"
+    changed.write_bytes(source.read_bytes() + b"x")
+    assert fingerprint(changed, StoreSettings()) != fingerprint(source, StoreSettings())
+    (tmp_path / "broken.safetensors").write_bytes(b"junk")
+    with pytest.raises(ReciNetError, match="delete it"):
+        PackedStore.load(tmp_path / "broken.safetensors")
+
+
+def test_elements_and_edges(jarvis_folder: Path, crystals: dict[str, Atoms]) -> None:
+    store = build_store(structures(jarvis_folder), StoreSettings(reduce=False))
+    first = next(iter(crystals.values()))
+    assert store.elements(torch.tensor([0])) == sorted(set(first.numbers.tolist()))
+    assert int(store.edges()[0]) == graph_of(first).num_edges
+
+
+@pytest.mark.skipif(
+    "RECINET_DATA_DIR" not in os.environ, reason="needs the JARVIS download (RECINET_DATA_DIR)"
+)
+def test_the_real_splits_keep_tasks_apart() -> None:
+    """Ids that the hygiene rule removes are really gone, on the publisher's own files."""
+    eform = jarvis.load_split(PROPERTIES["formation_energy"])
+    gap, ehull = jarvis.load_split(GAP), jarvis.load_split(PROPERTIES["ehull"])
+    assert len(eform.train) == 44514 and len(gap.train) == 14531 and len(ehull.train) == 44233
+    leaks = set(eform.train) & (gap.held_out | ehull.held_out)
+    assert len(leaks) > 1000, "without the rule, most held-out gaps are seen in pre-training"
+    cleaned = eform.without(gap.held_out | ehull.held_out)
+    assert not set(cleaned.train) & (gap.held_out | ehull.held_out | eform.held_out)

@@ -1,0 +1,158 @@
+"""Adapters, checks, fields and batching of crystal graphs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from support import graph_of, random_model
+from pymatgen.core import Lattice, Molecule, Structure
+from pymatgen.io.ase import AseAtomsAdaptor
+from torch_geometric.data import Batch
+from torch_geometric.loader import DataLoader
+
+from recinet_ase import StructureError
+from recinet_ase.graph.adapters import from_jarvis, to_crystal
+from recinet_ase.graph.crystal import CrystalBatch, build_graph, collate
+
+
+def test_ase_pymatgen_and_jarvis_give_one_graph(crystals: dict[str, Atoms]) -> None:
+    for atoms in list(crystals.values())[:15]:
+        structure = AseAtomsAdaptor.get_structure(atoms)
+        record = {
+            "jid": "x",
+            "atoms": {
+                "lattice_mat": atoms.cell.array.tolist(),
+                "coords": atoms.get_scaled_positions().tolist(),
+                "elements": [f"{s} " for s in atoms.get_chemical_symbols()],  # JARVIS pads
+                "cartesian": False,
+            },
+        }
+        cartesian = {
+            **record["atoms"],
+            "coords": atoms.positions.tolist(),
+            "cartesian": True,
+        }
+        reference = graph_of(atoms, torch.float64)
+        for other in (structure, structure.copy(), record, cartesian):
+            graph = build_graph(to_crystal(other), dtype=torch.float64)
+            assert torch.equal(graph.z, reference.z)
+            torch.testing.assert_close(
+                graph.edge_distance.sort().values,
+                reference.edge_distance.sort().values,
+                rtol=0,
+                atol=1e-9,
+            )
+
+
+def test_fields_follow_matgl(crystals: dict[str, Atoms]) -> None:
+    atoms = crystals["ClNa"] if "ClNa" in crystals else next(iter(crystals.values()))
+    graph = graph_of(atoms)
+    n, e = len(atoms), graph.num_edges
+    assert graph.frac_coords.shape == (n, 3)
+    assert graph.lattice.shape == (1, 3, 3)
+    assert graph.edge_index.shape == (2, e)
+    assert graph.pbc_offset.shape == graph.pbc_offshift.shape == (e, 3)
+    assert torch.equal(graph.node_type, graph.z - 1)
+    assert torch.equal(graph.atom_weight, torch.ones(n))
+    assert torch.equal(graph.edge_count, torch.ones(e))
+    i, j = graph.edge_index
+    vectors = graph.pos[j] + graph.pbc_offshift - graph.pos[i]
+    torch.testing.assert_close(vectors.norm(dim=1), graph.edge_distance, rtol=1e-5, atol=1e-5)
+    assert graph.frac_coords.dtype == torch.float32
+    assert graph_of(atoms, torch.float64).edge_distance.dtype == torch.float64
+
+
+def test_collate_equals_pyg_batching(crystals: dict[str, Atoms]) -> None:
+    graphs = [graph_of(atoms) for atoms in list(crystals.values())[:6]]
+    ours = collate(graphs)
+    theirs = CrystalBatch.from_data(Batch.from_data_list(graphs))
+    for name in ("z", "crystal", "centre", "neighbour", "distance", "frac_coords", "lattice"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+    model = random_model()
+    loader = DataLoader(graphs, batch_size=4)
+    with torch.no_grad():
+        looped = torch.cat([model(CrystalBatch.from_data(data)) for data in loader])
+        torch.testing.assert_close(looped, model(ours), rtol=1e-5, atol=1e-5)
+
+
+def test_collate_refuses_nothing() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        collate([])
+
+
+NACL = bulk("NaCl", "rocksalt", a=5.64)
+
+
+def broken(**changes: object) -> Atoms:
+    atoms = NACL.copy()
+    for key, value in changes.items():
+        setattr(atoms, key, value)
+    return atoms
+
+
+BAD = {
+    "no atoms": (Atoms(cell=[3, 3, 3], pbc=True), "no atoms"),
+    "no periodicity": (molecule("H2O"), "no periodicity"),
+    "slab": (broken(pbc=(True, True, False)), "not periodic in every direction"),
+    "unknown element": (Atoms("X", cell=[3, 3, 3], pbc=True), "no element"),
+    "overlap": (
+        Atoms("Cu2", positions=[[0, 0, 0], [0.1, 0, 0]], cell=[4, 4, 4], pbc=True),
+        "atoms 0 and 1 overlap: 0.100 A",
+    ),
+    "coincident": (
+        Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 0]], cell=[4, 4, 4], pbc=True),
+        "overlap: 0.000 A",
+    ),
+    "coincident across the boundary": (
+        Atoms("Cu2", positions=[[0, 0, 0], [4, 0, 0]], cell=[4, 4, 4], pbc=True),
+        "overlap: 0.000 A",
+    ),
+    "own image": (Atoms("Cu", cell=[0.3, 9, 9], pbc=True), "its own periodic image overlap"),
+    "zero volume": (
+        Atoms("Cu", cell=[[3, 0, 0], [0, 3, 0], [3, 3, 0]], pbc=True),
+        "zero volume",
+    ),
+    "no cell": (Atoms("Cu", pbc=True), "zero volume"),
+    "nan position": (broken(positions=np.array([[0, 0, 0], [np.nan, 0, 0]])), "atom 1"),
+    "nan cell": (Atoms("Cu", cell=np.full((3, 3), np.nan), pbc=True), "lattice holds non-finite"),
+    "infinite position": (broken(positions=np.array([[np.inf, 0, 0], [1, 1, 1]])), "atom 0"),
+    "nanometres": (Atoms("NaCl", cell=np.eye(3) * 0.564, pbc=True), "in angstrom"),
+    "isolated": (Atoms("Cu", cell=[15, 15, 15], pbc=True), "isolated"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_structures_are_named(name: str) -> None:
+    atoms, message = BAD[name]
+    with pytest.raises(StructureError, match=message):
+        build_graph(to_crystal(atoms))
+
+
+def test_pymatgen_refusals() -> None:
+    with pytest.raises(StructureError, match="no periodicity"):
+        to_crystal(Molecule(["O", "H"], [[0, 0, 0], [0, 0, 1]]))
+    alloy = Structure(Lattice.cubic(3.6), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
+    with pytest.raises(StructureError, match="site 0 is disordered"):
+        to_crystal(alloy)
+    slab = Structure(Lattice(np.eye(3) * 4, pbc=(True, True, False)), ["Cu"], [[0, 0, 0]])
+    with pytest.raises(StructureError, match="pbc=TTF"):
+        to_crystal(slab)
+
+
+def test_oxidation_states_are_ignored() -> None:
+    plain = Structure(Lattice.cubic(4.2), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    charged = plain.copy()
+    charged.add_oxidation_state_by_element({"Cs": 1, "Cl": -1})
+    assert (to_crystal(plain).numbers == to_crystal(charged).numbers).all()
+
+
+def test_foreign_objects() -> None:
+    with pytest.raises(TypeError, match="cannot read a crystal from list"):
+        to_crystal([1, 2, 3])
+    with pytest.raises(StructureError, match="lacks coords, elements"):
+        from_jarvis({"lattice_mat": np.eye(3)})
+    with pytest.raises(StructureError, match="atom 0 is 'Qq'"):
+        from_jarvis({"lattice_mat": np.eye(3) * 4, "coords": [[0, 0, 0]], "elements": ["Qq"]})

@@ -1,0 +1,126 @@
+"""Models on disk: round trip, damage, versions, names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from ase import Atoms
+from support import graph_of, random_model
+
+from recinet_ase import ReciNetError, UnknownNameError, load_model
+from recinet_ase.graph.crystal import collate
+from recinet_ase.pretrained import available_models, default_model, model_card, model_folder
+from recinet_ase.properties import PROPERTIES
+
+
+@pytest.fixture
+def folder(model_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(model_folder, tmp_path / "model"))
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_round_trip(tmp_path: Path, crystals: dict[str, Atoms]) -> None:
+    model = random_model(properties=("bandgap", "ehull"), seed=3)
+    batch = collate([graph_of(a) for a in list(crystals.values())[:8]])
+    with torch.no_grad():
+        expected = model(batch)
+        model.save(tmp_path / "full", half=False)
+        assert torch.equal(load_model(tmp_path / "full")(batch), expected)
+        model.save(tmp_path / "half")
+        torch.testing.assert_close(
+            load_model(tmp_path / "half")(batch), expected, rtol=1e-2, atol=1e-2
+        )
+    small = (tmp_path / "half" / "model.safetensors").stat().st_size
+    assert small < 0.6 * (tmp_path / "full" / "model.safetensors").stat().st_size
+
+
+def test_predictions_respect_physical_bounds(crystals: dict[str, Atoms]) -> None:
+    model = random_model()
+    model.mean.fill_(-50.0)
+    with torch.no_grad():
+        assert (model(collate([graph_of(a) for a in list(crystals.values())[:5]])) == 0).all()
+
+
+def test_damaged_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ReciNetError, match="damaged"):
+        load_model(folder)
+
+
+def test_missing_parts(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ReciNetError, match="no model.safetensors"):
+        load_model(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(ReciNetError, match="no config.json"):
+        load_model(folder)
+    with pytest.raises(UnknownNameError, match="unknown model"):
+        load_model(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format_version": 99}, "Upgrade recinet-ase"),
+        ({"units": ["meV"]}, "states units"),
+        ({"properties": ["bandgpa"]}, "did you mean 'bandgap'"),
+        ({"network": {"heads": 3}}, "unknown settings"),
+        ({"mean": None}, "not a model configuration"),
+    ],
+)
+def test_configurations_that_do_not_fit(
+    folder: Path, changes: dict[str, object], message: str
+) -> None:
+    edit(folder, **changes)
+    with pytest.raises(ReciNetError, match=message):
+        load_model(folder)
+
+
+def test_broken_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ReciNetError, match="not a model configuration"):
+        load_model(folder)
+    with pytest.raises(ReciNetError, match="not a model configuration"):
+        model_card(folder)
+
+
+def test_weights_of_another_architecture(folder: Path) -> None:
+    card = model_card(folder)
+    edit(folder, network=card["network"] | {"width": 32})
+    with pytest.raises(ReciNetError, match="does not fit"):
+        load_model(folder)
+
+
+def test_dtype(folder: Path) -> None:
+    model = load_model(folder, dtype=torch.float64)
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_property_without_a_shipped_model() -> None:
+    with pytest.raises(ReciNetError, match="no shipped model predicts 'exfoliation_energy'"):
+        default_model(PROPERTIES["exfoliation_energy"])
+
+
+@pytest.mark.parametrize("name", available_models())
+def test_shipped_models_are_complete(name: str) -> None:
+    folder = model_folder(name)
+    card = model_card(name)
+    load_model(name)
+    assert card["name"] == name
+    assert card["training"]["validation_mae"] < 0.5 * card["training"]["validation_mad"]
+    assert set(card["properties"]) <= set(card["training"]["clean_for"])
+    text = (folder / "README.md").read_text()
+    assert f"{card['training']['validation_mae']:.3g}" in text
+    assert "to be measured" in text or "test MAE" in text

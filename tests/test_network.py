@@ -1,0 +1,133 @@
+"""The network's blocks: element features, factored products, norms, sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from support import graph_of, random_model
+from torch import nn
+from torch.nn import functional
+
+from recinet_ase import ReciNetError
+from recinet_ase.graph.crystal import collate
+from recinet_ase.nn.elements import MAX_Z, N_FEATURES, element_features, symbols
+from recinet_ase.nn.local import LocalBlock
+from recinet_ase.nn.norm import WeightedBatchNorm, make_norm
+from recinet_ase.nn.recinet import SIZES, ReciNet, ReciNetConfig
+
+
+def test_element_features_are_92_and_unique() -> None:
+    table = element_features()
+    assert table.shape == (MAX_Z + 1, N_FEATURES) == (104, 92)
+    assert not table[0].any()
+    distance = np.abs(table[1:, None] - table[None, 1:]).sum(-1) + 10 * np.eye(MAX_Z)
+    assert distance.min() > 0.5, "two elements look the same to the network"
+
+
+def test_element_table_matches_pymatgen() -> None:
+    from pymatgen.core import Element
+
+    assert symbols()[26] == "Fe"
+    oxygen = element_features()[8]
+    assert oxygen[16 - 1] == 1 and oxygen[18 + 2 - 1] == 1  # group 16, period 2
+    for z in range(1, MAX_Z + 1):
+        assert symbols()[z] == Element.from_Z(z).symbol
+        assert element_features()[z, Element.from_Z(z).group - 1] == 1
+
+
+def test_parameter_count_of_the_paper_size() -> None:
+    # Table 5 states 3.3 M for four blocks. Equations (5)-(25) with 256 features give
+    # 2.46 M; the text does not say where the remaining weights are.
+    model = ReciNet(SIZES["paper"])
+    assert SIZES["paper"].width == 256 and SIZES["paper"].blocks == 4
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert 2.3e6 < count < 3.4e6
+
+
+def test_sizes_are_ordered() -> None:
+    counts = [
+        sum(p.numel() for p in ReciNet(SIZES[s]).parameters()) for s in ("tiny", "small", "paper")
+    ]
+    assert counts == sorted(counts)
+
+
+def test_factored_product_is_the_concatenated_one(crystals: dict[str, Atoms]) -> None:
+    """Equations (22)-(25) with an explicit concatenation give the same features."""
+    torch.manual_seed(0)
+    d = 16
+    block = LocalBlock(d, d, "batch").double().eval()
+    batch = collate([graph_of(a, torch.float64) for a in list(crystals.values())[:5]])
+    h = torch.randn(len(batch.z), d, dtype=torch.float64)
+    v = torch.randn(len(batch.centre), d, dtype=torch.float64)
+    ones = torch.ones(len(v), dtype=torch.float64)
+    z = torch.cat((h[batch.centre], h[batch.neighbour], v), dim=1)
+    weight = torch.cat(
+        (block.from_centre.weight, block.from_neighbour.weight, block.from_edge.weight), dim=1
+    )
+    hidden = functional.silu(functional.linear(z, weight, block.from_centre.bias))
+    gate = torch.sigmoid(block.gate_norm(block.gate(hidden[:, :d]), ones))
+    message = gate * block.message(hidden[:, d:])
+    total = torch.stack(
+        [message[batch.centre == i].sum(0) for i in range(len(h))]
+    )
+    expected = functional.relu(h + block.node_norm(total, batch.atom_weight))
+    torch.testing.assert_close(block(h, v, batch, ones), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_weighted_norm_is_batch_norm_on_repeated_rows() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(6, 5, dtype=torch.float64) * 3 + 1
+    counts = torch.tensor([1, 2, 1, 4, 3, 1])
+    weighted = WeightedBatchNorm(5).double()
+    reference = nn.BatchNorm1d(5).double()
+    repeated = reference(x.repeat_interleave(counts, 0))
+    ours = weighted(x, counts.double()).repeat_interleave(counts, 0)
+    torch.testing.assert_close(ours, repeated, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(weighted.running_mean, reference.running_mean)
+    weighted.eval()
+    alone = weighted(x[:1], torch.ones(1, dtype=torch.float64))
+    torch.testing.assert_close(alone, weighted(x, counts.double())[:1])
+
+
+def test_unknown_choices_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown normalisation"):
+        make_norm("group", 4)
+    with pytest.raises(ReciNetError, match="did you mean 'lattice'"):
+        ReciNetConfig(reciprocal="latice")
+    with pytest.raises(ReciNetError, match="newer version"):
+        ReciNetConfig.from_dict({"width": 8, "attention_heads": 4})
+
+
+@pytest.mark.parametrize("mode", ["lattice", "mean", "literal"])
+def test_the_reciprocal_block_matters(mode: str, crystals: dict[str, Atoms]) -> None:
+    model = random_model(reciprocal=mode)
+    batch = collate([graph_of(a) for a in list(crystals.values())[20:30]])
+    with torch.no_grad():
+        value = model.network(batch)
+        for block in model.network.reciprocal_blocks:
+            block.up.weight.zero_()
+        assert (model.network(batch) - value).abs().max() > 1e-2
+
+
+def test_far_atoms_are_seen_through_the_lattice_only() -> None:
+    """Two chains of neighbours that never meet: only long-range terms can join them."""
+    # Far-apart metal slabs; swapping elements of one slab must change the other's atoms.
+    atoms = Atoms(
+        "Cu2",
+        scaled_positions=[[0, 0, 0], [0, 0, 0.5]],
+        cell=[2.5, 2.5, 30.0],
+        pbc=True,
+    )
+    other = atoms.copy()
+    other.numbers[1] = 79
+    for mode, expected in (("none", False), ("lattice", True)):
+        network = random_model(reciprocal=mode).network
+        kept: list[torch.Tensor] = []
+        network.local_blocks[-1].register_forward_hook(lambda *a, kept=kept: kept.append(a[-1][0]))
+        with torch.no_grad():
+            for structure in (atoms, other):
+                network(collate([graph_of(structure)]))
+        changed = bool((kept[0] - kept[1]).abs().max() > 1e-4)
+        assert changed is expected
