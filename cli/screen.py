@@ -107,3 +107,7 @@ def _with_progress(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Entry point of ``recinet-screen``."""
     screen(prog_name="recinet-screen")
+
+
+if __name__ == "__main__":
+    main()

@@ -191,3 +191,7 @@ def _progress_display() -> Iterator[tuple[Callable[[Step], None], Callable[[int]
 def main() -> None:
     """Entry point of ``recinet-train``."""
     train(prog_name="recinet-train")
+
+
+if __name__ == "__main__":
+    main()

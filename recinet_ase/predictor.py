@@ -246,7 +246,7 @@ class Predictor:
         names = model.config.properties
         unseen = sorted(set(graph.z.tolist()) - self._elements[id(model)])
         if unseen:
-            listed = ", ".join(_symbol(z) for z in unseen)
+            listed = ", ".join(symbols()[z] for z in unseen)
             error = f"{model.config.name} was not trained on {listed}"
         elif not all(map(math.isfinite, row)):
             error = f"{model.config.name} gave a non-finite number; is the structure physical?"
@@ -277,14 +277,9 @@ def describe(structure: Any) -> tuple[str, int]:
     if hasattr(structure, "numbers"):
         from ase.formula import Formula
 
-        names = [_symbol(int(z)) for z in structure.numbers]
+        names = [symbols()[int(z)] for z in structure.numbers]
         return Formula.from_list(names).format("hill"), len(structure)
     return "", 0
-
-
-def _symbol(z: int) -> str:
-    table = symbols()
-    return table[z] if z < len(table) else f"element {z}"
 
 
 def _reason(error: Exception) -> str:

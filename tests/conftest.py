@@ -54,5 +54,3 @@ def jarvis_folder(tmp_path_factory: pytest.TempPathFactory, crystals: dict[str, 
     root = tmp_path_factory.mktemp("data")
     write_jarvis_folder(root, list(crystals.values()), "bandgap", "mbj_bandgap")
     return root
-
-

@@ -14,7 +14,13 @@ from support import graph_of, random_model
 from recinet_ase import ReciNetError, UnknownNameError
 from recinet_ase.data import jarvis
 from recinet_ase.data.splits import Split, ids_digest, leaderboard_split, read_json_zip
-from recinet_ase.data.store import PackedStore, StoreSettings, build_store, cached_store, fingerprint
+from recinet_ase.data.store import (
+    PackedStore,
+    StoreSettings,
+    build_store,
+    cached_store,
+    fingerprint,
+)
 from recinet_ase.graph.crystal import collate
 from recinet_ase.properties import PROPERTIES
 
@@ -93,8 +99,10 @@ def test_store_batches_equal_collated_graphs(reduce: bool, jarvis_folder: Path) 
         graphs = [build_graph(c) for c in crystals]
     packed, collated = store.batch(index), collate(graphs)
     for name in ("z", "crystal", "centre", "neighbour", "atom_weight", "edge_count"):
-        assert torch.equal(getattr(packed, name), getattr(collated, name).to(packed.z.dtype)
-                           if name == "z" else getattr(collated, name)), name
+        assert torch.equal(
+            getattr(packed, name),
+            getattr(collated, name).to(packed.z.dtype) if name == "z" else getattr(collated, name),
+        ), name
     with torch.no_grad():
         torch.testing.assert_close(model(packed), model(collated), rtol=1e-5, atol=1e-5)
 

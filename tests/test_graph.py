@@ -7,9 +7,9 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
-from support import graph_of, random_model
 from pymatgen.core import Lattice, Molecule, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
+from support import graph_of, random_model
 from torch_geometric.data import Batch
 from torch_geometric.loader import DataLoader
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, make_supercell
-from support import random_crystals
 from hypothesis import given
+from support import random_crystals
 
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.neighbours import (

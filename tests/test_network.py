@@ -69,9 +69,7 @@ def test_factored_product_is_the_concatenated_one(crystals: dict[str, Atoms]) ->
     hidden = functional.silu(functional.linear(z, weight, block.from_centre.bias))
     gate = torch.sigmoid(block.gate_norm(block.gate(hidden[:, :d]), ones))
     message = gate * block.message(hidden[:, d:])
-    total = torch.stack(
-        [message[batch.centre == i].sum(0) for i in range(len(h))]
-    )
+    total = torch.stack([message[batch.centre == i].sum(0) for i in range(len(h))])
     expected = functional.relu(h + block.node_norm(total, batch.atom_weight))
     torch.testing.assert_close(block(h, v, batch, ones), expected, rtol=1e-10, atol=1e-12)
 

@@ -109,8 +109,9 @@ def test_padding_changes_nothing() -> None:
 def test_orbits() -> None:
     assert find_orbits(to_crystal(SYMMETRIC["rocksalt"])).max() == 1
     assert sorted(np.bincount(find_orbits(to_crystal(SYMMETRIC["perovskite"])))) == [1, 1, 3]
-    lone = Atoms("LiF", scaled_positions=[[0, 0, 0], [0.3, 0.4, 0.6]], cell=[4, 5, 6, 80, 95, 110],
-                 pbc=True)
+    lone = Atoms(
+        "LiF", scaled_positions=[[0, 0, 0], [0.3, 0.4, 0.6]], cell=[4, 5, 6, 80, 95, 110], pbc=True
+    )
     assert len(set(find_orbits(to_crystal(lone)))) == 2
 
 

@@ -26,6 +26,7 @@ from recinet_ase.graph.neighbours import (
     shell_neighbours,
     wrap,
 )
+from recinet_ase.nn.elements import MAX_Z
 
 MINIMUM_DISTANCE = 0.4
 """Atoms closer than this (angstrom) are taken for an error in the structure."""
@@ -90,11 +91,12 @@ class Crystal:
                 f"the cell has {volume / len(numbers):.3g} A^3 per atom, less than any crystal; "
                 "are its lengths in angstrom?"
             )
-        outside = (numbers < 1) | (numbers > 118)
+        outside = (numbers < 1) | (numbers > MAX_Z)
         if outside.any():
             bad = int(np.flatnonzero(outside)[0])
             raise StructureError(
-                f"atom {bad} has atomic number {int(numbers[bad])}, which is no element"
+                f"atom {bad} has atomic number {int(numbers[bad])}, which is no element that the "
+                f"network knows (1 to {MAX_Z})"
             )
         return cls(numbers, wrap(frac_coords)[0], lattice)
 

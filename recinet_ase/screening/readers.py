@@ -71,7 +71,7 @@ def find_sources(patterns: Iterable[str]) -> list[Source]:
 
 
 def _recognise(path: Path) -> Source:
-    from ase.io.formats import UnknownFileTypeError, filetype
+    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
     if path.is_dir():
         raise ReciNetError(f"{path} is a folder; name its files, e.g. '{path}/*.cif'")
@@ -82,6 +82,8 @@ def _recognise(path: Path) -> Source:
         return Source(path, database=True)
     try:
         kind = filetype(str(path))
+        if not get_ioformat(kind).can_read:
+            raise UnknownFileTypeError(kind)
     except (UnknownFileTypeError, OSError, UnicodeDecodeError) as error:
         raise ReciNetError(
             f"cannot tell the format of {path} ({type(error).__name__}); give it a suffix that "
@@ -165,6 +167,8 @@ def _read_file(path: Path, id_key: str | None) -> Iterator[Entry]:
         try:
             atoms = next(stream)
         except StopIteration:
+            if index == 0:
+                yield Entry(name, ReciNetError(f"{path} holds no structure that ASE can read"))
             return
         except Exception as error:
             # A text format has no way to find the next structure after a broken one.

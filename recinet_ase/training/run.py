@@ -224,6 +224,8 @@ def train(
             f"{folder} already holds a run; continue it with --resume, or choose another"
         )
     network = config.architecture(len(config.properties))
+    if network.reciprocal == "literal" and config.reduce:
+        raise ReciNetError("the literal reciprocal block needs full graphs: add --full-graphs")
     data = prepare_data(config, network, data_dir, cache, workers, on_store)
     model = build_model(config, data, folder.resolve().name)
     folder.mkdir(parents=True, exist_ok=True)

@@ -149,7 +149,7 @@ class Trainer:
     def averaged_model(self) -> PropertyModel:
         """The moving average of the weights, which is validated and saved."""
         averaged = PropertyModel(self.model.config).to(self.train.values)
-        averaged.network = self.average.module
+        averaged.network.load_state_dict(self.average.module.state_dict())
         return averaged.eval()
 
     def fit(self, max_minutes: float | None = None) -> bool:

@@ -1,0 +1,62 @@
+"""The commands themselves: speed of --help, names, versions, no side effects at import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+import recinet_ase
+from recinet_ase.cli.main import main
+from recinet_ase.pretrained import available_models
+
+
+@pytest.mark.parametrize("command", ["main", "screen", "train"])
+def test_help_needs_no_heavy_import(command: str) -> None:
+    code = (
+        f"import sys; sys.argv = ['x', '--help']\n"
+        f"from recinet_ase.cli.{command} import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'ase', 'pymatgen', 'numpy', 'rich', 'torch_geometric'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+    assert time.perf_counter() - start < 2, "a loaded CI machine; 0.15 s when idle"
+
+
+def test_import_changes_nothing() -> None:
+    code = (
+        "import torch; before = torch.get_default_dtype(), torch.get_num_threads()\n"
+        "from recinet_ase import ReciNetCalculator, Predictor, load_model, PROPERTIES\n"
+        "import recinet_ase.training.run, recinet_ase.screening.engine\n"
+        "assert before == (torch.get_default_dtype(), torch.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout == "", done.stderr
+
+
+def test_every_export_exists() -> None:
+    for name in recinet_ase.__all__:
+        assert getattr(recinet_ase, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'ReciNetCalc'"):
+        recinet_ase.ReciNetCalc  # noqa: B018
+
+
+def test_group() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    assert all(name in result.stdout for name in ("screen", "train", "models"))
+    assert recinet_ase.__version__ in CliRunner().invoke(main, ["--version"]).stdout
+
+
+def test_models_lists_what_is_shipped() -> None:
+    result = CliRunner().invoke(main, ["models"])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == available_models()

@@ -1,0 +1,135 @@
+"""One inference path: the same number from every door, and errors that stay in their row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import make_supercell
+from pymatgen.io.ase import AseAtomsAdaptor
+from support import random_model
+from test_graph import BAD
+
+from recinet_ase import Predictor, ReciNetError, StructureError, UnknownNameError
+from recinet_ase.predictor import choose_device, choose_dtype
+
+
+def test_single_equals_batch_equals_any_batch_size(
+    model_folder: Path, crystals: dict[str, Atoms]
+) -> None:
+    structures = [*crystals.values(), make_supercell(crystals["Si2"], np.diag([3, 3, 2]))]
+    results = []
+    for size in ("auto", 1, 7):
+        predictor = Predictor(model_folder, device="cpu", batch_size=size)
+        results.append([r.values["bandgap"] for r in predictor.predict_many(structures)])
+    alone = [predictor.predict(atoms)["bandgap"] for atoms in structures]
+    for other in results:
+        np.testing.assert_allclose(other, alone, rtol=1e-5, atol=1e-5)
+    assert np.std(alone) > 0.01, "the random model must tell crystals apart"
+
+
+def test_the_input_package_does_not_matter(model_folder: Path, crystals: dict[str, Atoms]) -> None:
+    predictor = Predictor(model_folder, device="cpu")
+    for atoms in list(crystals.values())[:10]:
+        structure = AseAtomsAdaptor.get_structure(atoms)
+        a, p = predictor.predict_many([atoms, structure])
+        assert a.values["bandgap"] == pytest.approx(p.values["bandgap"], abs=1e-5)
+        assert (a.formula, a.n_atoms) == (p.formula, p.n_atoms)
+
+
+def test_bad_structures_leave_the_others_untouched(
+    model_folder: Path, crystals: dict[str, Atoms]
+) -> None:
+    predictor = Predictor(model_folder, device="cpu")
+    good = list(crystals.values())[:8]
+    clean = predictor.predict_many(good)
+    mixed: list[object] = []
+    for i, atoms in enumerate(good):
+        mixed += [BAD[sorted(BAD)[i]][0], atoms]
+    mixed += ["no structure at all", OSError("disk on fire"), None]
+    results = predictor.predict_many(mixed)
+    assert len(results) == len(mixed)
+    assert [r.values for r in results[1:16:2]] == [r.values for r in clean]
+    for result in (*results[0:16:2], *results[16:]):
+        assert result.error and not result.values
+    assert "disk on fire" in results[17].error
+
+
+def test_unseen_elements_are_refused(crystals: dict[str, Atoms]) -> None:
+    model = random_model(elements=(11, 17))
+    predictor = Predictor(model, device="cpu")
+    with pytest.raises(StructureError, match="random was not trained on Cu"):
+        predictor.predict(crystals["Cu2"])
+    with pytest.raises(StructureError, match="was not trained on Lr"):
+        predictor.predict(Atoms("Lr", cell=[3, 3, 3], pbc=True))
+    with pytest.raises(StructureError, match="atomic number 110, which is no element"):
+        predictor.predict(Atoms([110], cell=[3, 3, 3], pbc=True))
+
+
+def test_one_model_of_two_can_refuse(crystals: dict[str, Atoms]) -> None:
+    both = [
+        random_model(),
+        random_model(properties=("ehull",), elements=(11, 17)),
+    ]
+    (result,) = Predictor(both, device="cpu").predict_many([crystals["Cu2"]])
+    assert set(result.values) == {"bandgap"} and "not trained on Cu" in result.error
+
+
+def test_non_finite_output_is_an_error(crystals: dict[str, Atoms]) -> None:
+    model = random_model()
+    with torch.no_grad():
+        model.network.head[-1].bias.fill_(float("nan"))
+    (result,) = Predictor(model, device="cpu").predict_many([crystals["Cu2"]])
+    assert "non-finite" in result.error and not result.values
+
+
+def test_several_models_share_one_pass(
+    model_folder: Path, total_energy_folder: Path, crystals: dict[str, Atoms]
+) -> None:
+    atoms = list(crystals.values())[:5]
+    together = Predictor([model_folder, total_energy_folder], device="cpu").predict_many(atoms)
+    for folder, name in ((model_folder, "bandgap"), (total_energy_folder, "total_energy")):
+        alone = Predictor(folder, device="cpu").predict_many(atoms)
+        assert [r.values[name] for r in alone] == [r.values[name] for r in together]
+
+
+def test_wrong_calls(model_folder: Path) -> None:
+    with pytest.raises(ReciNetError, match="both 'random' and 'random' predict 'bandgap'"):
+        Predictor([model_folder, model_folder])
+    with pytest.raises(UnknownNameError, match="unknown model 'jarvis-mbx'"):
+        Predictor("jarvis-mbx")
+    with pytest.raises(ReciNetError, match="no model given"):
+        Predictor([])
+    with pytest.raises(ReciNetError, match="batch_size"):
+        Predictor(model_folder, batch_size=0)
+    with pytest.raises(ReciNetError, match="device 'gpu'"):
+        choose_device("gpu")
+    with pytest.raises(ReciNetError, match="dtype"):
+        choose_dtype("float16")
+
+
+def test_float64_agrees_with_float32(model_folder: Path, crystals: dict[str, Atoms]) -> None:
+    atoms = list(crystals.values())[:10]
+    single = Predictor(model_folder, device="cpu").predict_many(atoms)
+    double = Predictor(model_folder, device="cpu", dtype="float64").predict_many(atoms)
+    for a, b in zip(single, double, strict=True):
+        assert a.values["bandgap"] == pytest.approx(b.values["bandgap"], rel=1e-4, abs=1e-4)
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_stream_is_answered_lazily(model_folder: Path, crystals: dict[str, Atoms]) -> None:
+    predictor = Predictor(model_folder, device="cpu")
+    drawn = 0
+
+    def endless():  # type: ignore[no-untyped-def]
+        nonlocal drawn
+        while True:
+            drawn += 1
+            yield crystals["Si2"]
+
+    stream = predictor.predict_iter(endless())
+    assert next(stream).values["bandgap"] is not None
+    assert drawn < 2000

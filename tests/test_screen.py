@@ -1,0 +1,197 @@
+"""recinet-screen, through its real command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import ase.io
+import pytest
+from ase import Atoms
+from ase.db import connect
+from click.testing import CliRunner, Result
+from support import EXAMPLES, random_model
+from test_graph import BAD
+
+from recinet_ase import Predictor, ReciNetCalculator
+from recinet_ase.cli.screen import screen
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(screen, [*map(str, arguments), "--device", "cpu"])
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(text.splitlines()))
+
+
+def test_examples_through_every_door(
+    model_folder: Path, crystals: dict[str, Atoms], tmp_path: Path
+) -> None:
+    """Calculator, predictor and command line give the same numbers."""
+    out = tmp_path / "out.csv"
+    result = run(EXAMPLES, "--model", model_folder, "-o", out)
+    assert result.exit_code == 0, result.output
+    rows = rows_of(out.read_text())
+    assert list(rows[0]) == ["id", "formula", "natoms", "bandgap", "error"]
+    assert [r["id"] for r in rows] == [str(i) for i in range(1, 51)]
+    calc = ReciNetCalculator(model_folder, device="cpu")
+    predictor = Predictor(model_folder, device="cpu")
+    for row, atoms in zip(rows, crystals.values(), strict=True):
+        assert row["formula"] == atoms.get_chemical_formula()
+        assert int(row["natoms"]) == len(atoms) and row["error"] == ""
+        value = float(row["bandgap"])
+        assert value == pytest.approx(calc.get_property("bandgap", atoms), abs=1e-5)
+        assert value == pytest.approx(predictor.predict(atoms)["bandgap"], abs=1e-5)
+    assert "bandgap: band gap in eV, model random (none)" in result.stderr
+    assert "50 structures, 0 with errors" in result.stderr
+
+
+def test_stdout_is_clean_csv(model_folder: Path) -> None:
+    result = run(EXAMPLES, "--model", model_folder, "--props", "gap")
+    assert len(rows_of(result.stdout)) == 50
+
+
+def test_ids(model_folder: Path, tmp_path: Path) -> None:
+    result = run(EXAMPLES, "--model", model_folder, "--id-key", "jid")
+    ids = [r["id"] for r in rows_of(result.stdout)]
+    assert all(i.startswith("JVASP-") for i in ids)
+    copy = shutil.copy(EXAMPLES, tmp_path / "second.json")
+    result = run(EXAMPLES, copy, "--model", model_folder)
+    rows = rows_of(result.stdout)
+    assert len(rows) == 100 and rows[50]["id"] == f"{copy}#1"
+    assert len({r["id"] for r in rows}) == 100
+
+
+@pytest.mark.parametrize("name", ["a.db", "a.json", "a.extxyz", "a.traj", "a.cif", "POSCAR"])
+def test_formats(name: str, model_folder: Path, crystals: dict[str, Atoms], tmp_path: Path) -> None:
+    atoms = [a for a in crystals.values() if len(a) < 8][:5]
+    path = tmp_path / name
+    if path.suffix in (".db", ".json"):
+        with connect(path) as database:
+            for a in atoms:
+                database.write(a)
+    elif name == "POSCAR":
+        atoms = atoms[:1]
+        ase.io.write(path, atoms[0], format="vasp")
+    else:
+        ase.io.write(path, atoms)
+    rows = rows_of(run(path, "--model", model_folder).stdout)
+    predictor = Predictor(model_folder, device="cpu")
+    assert len(rows) == len(atoms)
+    for i, (row, a) in enumerate(zip(rows, atoms, strict=True)):
+        expected = predictor.predict(a)["bandgap"]
+        assert float(row["bandgap"]) == pytest.approx(expected, rel=2e-4, abs=2e-4)
+        assert row["id"] == (str(i + 1) if path.suffix in (".db", ".json") else f"{path}#{i}")
+
+
+def test_globs_and_bad_files_among_good_ones(
+    model_folder: Path, crystals: dict[str, Atoms], tmp_path: Path
+) -> None:
+    for i, atoms in enumerate(list(crystals.values())[:3]):
+        ase.io.write(tmp_path / f"{i}.cif", atoms)
+    (tmp_path / "1.cif").write_text("data_broken\n_cell_length_a banana\n")
+    rows = rows_of(run(f"{tmp_path}/*.cif", "--model", model_folder).stdout)
+    assert [bool(r["error"]) for r in rows] == [False, True, False]
+    assert rows[1]["id"].endswith("1.cif#0") and rows[1]["bandgap"] == ""
+
+
+def test_a_bad_structure_is_a_row_not_a_stop(
+    model_folder: Path, crystals: dict[str, Atoms], tmp_path: Path
+) -> None:
+    path = tmp_path / "mixed.db"
+    good = list(crystals.values())[:12]
+    bad = {name: atoms for name, (atoms, _) in BAD.items() if name != "unknown element"}
+    with connect(path) as database:
+        for atoms, worse in zip(good, bad.values(), strict=False):
+            database.write(worse)
+            database.write(atoms)
+    rows = rows_of(run(path, "--model", model_folder).stdout)
+    n = min(len(good), len(bad))
+    assert len(rows) == 2 * n
+    assert all(r["error"] and not r["bandgap"] for r in rows[::2])
+    alone = Predictor(model_folder, device="cpu").predict_many(good[:n])
+    for row, expected in zip(rows[1::2], alone, strict=True):
+        assert float(row["bandgap"]) == pytest.approx(expected.values["bandgap"], abs=1e-5)
+
+
+def test_a_corrupt_row_of_a_database(
+    model_folder: Path, crystals: dict[str, Atoms], tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.json"
+    with connect(path) as database:
+        for atoms in list(crystals.values())[:3]:
+            database.write(atoms)
+    document = json.loads(path.read_text())
+    del document["2"]["positions"]
+    path.write_text(json.dumps(document))
+    rows = rows_of(run(path, "--model", model_folder).stdout)
+    assert [bool(r["error"]) for r in rows] == [False, True, False]
+
+
+def test_json_lines(model_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    run(EXAMPLES, "--model", model_folder, "-o", out)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 50 and isinstance(rows[0]["bandgap"], float) and rows[0]["natoms"] == 2
+
+
+def test_two_models_two_columns(
+    model_folder: Path, total_energy_folder: Path, tmp_path: Path
+) -> None:
+    result = run(EXAMPLES, "--model", model_folder, "--model", total_energy_folder)
+    assert list(rows_of(result.stdout)[0])[3:5] == ["bandgap", "total_energy"]
+    result = run(
+        EXAMPLES, "--model", model_folder, "--model", total_energy_folder, "--props", "etot"
+    )
+    assert list(rows_of(result.stdout)[0])[3:] == ["total_energy", "error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((EXAMPLES,), "say what to predict"),
+        ((EXAMPLES, "--props", "bandgpa"), "did you mean 'bandgap'"),
+        ((EXAMPLES, "--props", "exfoliation"), "no shipped model predicts"),
+        ((EXAMPLES, "--model", "jarvis-mbx"), "unknown model 'jarvis-mbx'"),
+        (("nowhere.db", "--props", "bandgap"), "no such file: nowhere.db"),
+        (("nowhere/*.cif", "--props", "bandgap"), "no file matches nowhere/*.cif"),
+        (("{tmp}/empty.cif", "--props", "bandgap"), "is empty"),
+        (("{tmp}/noise.bin", "--props", "bandgap"), "cannot tell the format"),
+        (("{tmp}/noise.json", "--props", "bandgap"), "not valid json"),
+        (("{tmp}/list.json", "--props", "bandgap"), "no ASE database"),
+        (("{tmp}/noise.db", "--props", "bandgap"), "cannot be opened as an ASE database"),
+        (("{tmp}", "--props", "bandgap"), "is a folder"),
+        ((EXAMPLES, "--model", "{model}", "-o", "out.xlsx"), "suffix must be one of"),
+        ((EXAMPLES, "--model", "{model}", "-o", "/nowhere/out.csv"), "cannot write"),
+        ((EXAMPLES, "--model", "{model}", "--batch-size", "many"), "--batch-size"),
+    ],
+)
+def test_wrong_calls_end_with_one_line_and_2(
+    arguments: tuple[object, ...], message: str, model_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.cif").touch()
+    (tmp_path / "noise.bin").write_bytes(bytes(range(256)))
+    (tmp_path / "noise.json").write_bytes(b"\x00\xff{")
+    (tmp_path / "list.json").write_text("[1, 2]")
+    (tmp_path / "noise.db").write_bytes(b"not sqlite, not sqlite, not sqlite" * 99)
+    filled = [
+        str(a).replace("{tmp}", str(tmp_path)).replace("{model}", str(model_folder))
+        for a in arguments
+    ]
+    result = CliRunner().invoke(screen, filled)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1 and message in lines[0]
+
+
+def test_elements_a_model_never_saw(tmp_path: Path) -> None:
+    folder = tmp_path / "salt"
+    random_model(elements=(11, 17)).save(folder)
+    rows = rows_of(run(EXAMPLES, "--model", folder).stdout)
+    answered = [r["formula"] for r in rows if not r["error"]]
+    assert answered and all(set(f) <= set("NaCl0123456789") for f in answered)
+    assert "random was not trained on Cu" in rows[0]["error"]
