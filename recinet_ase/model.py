@@ -44,6 +44,7 @@ class ModelConfig:
         network: Architecture.
         graph: Neighbour rule.
         functional: Level of theory of each property, e.g. ``"TB-mBJ"``.
+        caution: What a user must know before trusting the numbers, in one sentence.
         training: Provenance: data, split, recipe, digests of the ids seen, errors.
         format_version: Version of this layout.
         sha256: Hash of the weights file.
@@ -58,6 +59,7 @@ class ModelConfig:
     network: ReciNetConfig
     graph: GraphSettings = field(default_factory=GraphSettings)
     functional: tuple[str, ...] = ()
+    caution: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     sha256: str = ""

@@ -50,13 +50,15 @@ def columns(predictor: Predictor) -> list[str]:
 
 
 def provenance(predictor: Predictor) -> list[str]:
-    """For each column of numbers, the unit, model and functional it comes from."""
+    """For each column of numbers, the unit, model and functional, and any caution."""
     lines = []
     for info in predictor.infos:
         config = predictor.properties[info.name].config
         functional = config.functional_of(info.name)
         source = f"{config.name} ({functional})" if functional else config.name
         lines.append(f"{info.name}: {info.label} in {info.unit or '1'}, model {source}")
+        if config.caution:
+            lines.append(f"caution, {config.name}: {config.caution}")
     return lines
 
 
