@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.crystal import CrystalGraph, GraphSettings, build_graph, collate
 from recinet_ase.model import PropertyModel
-from recinet_ase.nn.elements import symbols
 from recinet_ase.nn.reciprocal import LatticeOperator
 from recinet_ase.properties import PROPERTIES, PropertyInfo
 

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from recinet_ase import ReciNetError
+from recinet_ase.elements import MAX_Z, N_FEATURES, element_features, symbols
 from recinet_ase.graph.crystal import collate
-from recinet_ase.nn.elements import MAX_Z, N_FEATURES, element_features, symbols
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import WeightedBatchNorm, make_norm
 from recinet_ase.nn.recinet import SIZES, ReciNet, ReciNetConfig

@@ -13,8 +13,7 @@ from hypothesis import given
 from scipy.special import erfc
 from support import random_crystals
 
-from recinet_ase.nn.radial import WaveBasis
-from recinet_ase.nn.waves import filtered_sum, half_space_waves, pair_kernels
+from recinet_ase.graph.waves import WaveBasis, filtered_sum, half_space_waves, pair_kernels
 
 
 def lattice_of(*atoms: Atoms) -> torch.Tensor:

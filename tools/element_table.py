@@ -1,4 +1,4 @@
-"""Write recinet_ase/nn/elements.csv: the element data behind the node features.
+"""Write recinet_ase/elements.csv: the element data behind the node features.
 
     python tools/element_table.py
 
@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-TARGET = Path(__file__).parents[1] / "recinet_ase" / "nn" / "elements.csv"
+TARGET = Path(__file__).parents[1] / "recinet_ase" / "elements.csv"
 LAST = 103
 COLUMNS = (
     "z",

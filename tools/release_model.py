@@ -185,7 +185,9 @@ def main() -> None:
         **{k: getattr(network, k) for k in ("width", "blocks", "reciprocal", "k_max")},
         **{
             **figures,
-            "refused": f"{figures['refused']} crystals were refused. " if figures["refused"] else "",
+            "refused": f"{figures['refused']} crystals were refused. "
+            if figures["refused"]
+            else "",
         },
     )
     (target / "README.md").write_text(card, encoding="utf-8")

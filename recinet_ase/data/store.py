@@ -184,7 +184,7 @@ def _convert(task: tuple[str, Any, StoreSettings]) -> tuple[str, dict[str, np.nd
     from recinet_ase.graph.crystal import check_neighbours
     from recinet_ase.graph.neighbours import shell_neighbours
     from recinet_ase.graph.symmetry import reduce_crystal
-    from recinet_ase.nn.radial import WaveBasis
+    from recinet_ase.graph.waves import WaveBasis
 
     key, structure, settings = task
     try:

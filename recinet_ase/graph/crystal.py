@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
+from recinet_ase.elements import MAX_Z
 from recinet_ase.errors import StructureError
 from recinet_ase.graph.neighbours import (
     SHELL_NEIGHBOURS,
@@ -26,7 +27,6 @@ from recinet_ase.graph.neighbours import (
     shell_neighbours,
     wrap,
 )
-from recinet_ase.nn.elements import MAX_Z
 
 MINIMUM_DISTANCE = 0.4
 """Atoms closer than this (angstrom) are taken for an error in the structure."""

@@ -21,8 +21,7 @@ from recinet_ase.graph.crystal import (
     check_neighbours,
 )
 from recinet_ase.graph.neighbours import shell_neighbours
-from recinet_ase.nn.radial import WaveBasis
-from recinet_ase.nn.waves import half_space_waves, pair_kernels
+from recinet_ase.graph.waves import WaveBasis, half_space_waves, pair_kernels
 
 SYMMETRY_PRECISION = 1e-2
 """spglib tolerance in angstrom with which orbits are found."""

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from recinet_ase.elements import N_FEATURES, element_features
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.graph.crystal import CrystalBatch
-from recinet_ase.nn.elements import N_FEATURES, element_features
+from recinet_ase.graph.waves import WaveBasis
 from recinet_ase.nn.local import LocalBlock
-from recinet_ase.nn.radial import PotentialBasis, WaveBasis
+from recinet_ase.nn.radial import PotentialBasis
 from recinet_ase.nn.reciprocal import MODES, LatticeOperator, ReciprocalBlock, crystal_mean
 
 

@@ -21,8 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from recinet_ase.graph.crystal import CrystalBatch
-from recinet_ase.nn.radial import WaveBasis
-from recinet_ase.nn.waves import Waves, filtered_sum, half_space_waves, pair_kernels
+from recinet_ase.graph.waves import WaveBasis, Waves, filtered_sum, half_space_waves, pair_kernels
 
 MODES = ("lattice", "mean", "literal", "none")
 

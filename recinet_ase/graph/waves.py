@@ -1,4 +1,4 @@
-"""Reciprocal lattice vectors and sums over them.
+"""Reciprocal lattice vectors, radial functions of their length, and sums over them.
 
 The invariant reading of the paper's equations (8)-(9): the transform runs over
 *all* reciprocal lattice vectors ``G = 2 pi n L^-T`` up to a cutoff, and filters
@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 _GRID_LIMIT = 4_000_000
 _BLOCK_LIMIT = 4_000_000
@@ -35,6 +36,37 @@ class Waves:
     crystal: torch.Tensor
     length: torch.Tensor
     count: torch.Tensor
+
+
+class WaveBasis(nn.Module):
+    """Gaussians of ``|G|`` under an envelope that falls smoothly to zero at ``k_max``.
+
+    The envelope ``(1 - x^2)^3`` has two vanishing derivatives at the cutoff, so that a
+    wave enters or leaves without a jump as the cell is strained. Each function is
+    multiplied by ``5 / (1 + k_r^2)``: the number of waves at length k grows as k^2, and without
+    the factor the many short waves would drown the few long ones (Ewald's filter
+    falls off in the same way). The 5 brings the kernels of real crystals to order one.
+
+    Args:
+        size: Number of functions R.
+        k_max: Cutoff in 1/angstrom.
+    """
+
+    centres: torch.Tensor
+
+    def __init__(self, size: int, k_max: float) -> None:
+        super().__init__()
+        self.k_max = k_max
+        spacing = k_max / size
+        centres = spacing * torch.arange(1, size + 1, dtype=torch.get_default_dtype())
+        self.register_buffer("centres", centres, persistent=False)
+        self.gamma = 1.0 / (2 * spacing**2)
+
+    def forward(self, length: torch.Tensor) -> torch.Tensor:
+        """Wave-vector lengths in 1/angstrom ``[W]`` to basis values ``[W, R]``."""
+        envelope = (1 - (length / self.k_max).clamp(max=1.0) ** 2) ** 3
+        gauss = torch.exp(-self.gamma * (length[:, None] - self.centres) ** 2)
+        return gauss * envelope[:, None] * (5.0 / (1 + self.centres**2))
 
 
 def half_space_waves(lattice: torch.Tensor, k_max: float) -> Waves:

@@ -53,7 +53,7 @@ def symbols() -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _rows() -> list[dict[str, str]]:
-    with (files("recinet_ase.nn") / "elements.csv").open() as handle:
+    with (files("recinet_ase") / "elements.csv").open() as handle:
         return list(csv.DictReader(handle))
 
 
