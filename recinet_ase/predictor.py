@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _WINDOW = 512  # structures looked at together, to put like sizes into one batch
-_CPU_EDGES = 12_000  # about 70 crystals of 10 atoms: activations stay near the cache
+_CPU_EDGES = 4_000  # about 25 crystals of 10 atoms: activations stay near the cache
 _BYTES_PER_EDGE_AND_WIDTH = 60
 _GPU_SHARE = 0.5
 

@@ -14,11 +14,13 @@ import math
 import time
 from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+OTHER = "other (intermetallics, elements, ...)"
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 CAUTIONS = {
@@ -116,14 +118,16 @@ def breakdown(error: np.ndarray, true: np.ndarray, elements: list[list[str]]) ->
               "N": "nitrides"}  # fmt: skip
     for value, symbols in zip(error, elements, strict=True):
         present = [label for symbol, label in anions.items() if symbol in symbols]
-        kinds[present[0] if present else "other (intermetallics, elements, ...)"].append(value)
+        kinds[present[0] if present else OTHER].append(value)
     lines = ["| chemistry | crystals | MAE |", "|---|---|---|"]
-    for label in [*anions.values(), "other (intermetallics, elements, ...)"]:
-        if kinds[label]:
-            lines.append(f"| {label} | {len(kinds[label])} | {np.mean(kinds[label]):.3g} |")
+    lines += [
+        f"| {label} | {len(kinds[label])} | {np.mean(kinds[label]):.3g} |"
+        for label in [*anions.values(), OTHER]
+        if kinds[label]
+    ]
     lines += ["", "| true value | crystals | MAE |", "|---|---|---|"]
     edges = np.unique(np.quantile(true, [0, 0.2, 0.4, 0.6, 0.8, 1]))
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         chosen = (true >= low) & ((true < high) if high < edges[-1] else (true <= high))
         lines.append(f"| {low:.3g} to {high:.3g} | {chosen.sum()} | {error[chosen].mean():.3g} |")
     return "\n".join(lines)
@@ -165,7 +169,7 @@ def main() -> None:
         f"seed {run['seed']}, {run['hours']:.2f} h."
         for i, run in enumerate(runs, 1)
     )
-    info = config.infos[0]
+    info, refused = config.infos[0], figures["refused"]
     card = CARD.format(
         name=config.name,
         label=info.label.capitalize(),
@@ -183,12 +187,7 @@ def main() -> None:
         digest=training["train_ids_sha256"],
         elements=len(config.elements),
         **{k: getattr(network, k) for k in ("width", "blocks", "reciprocal", "k_max")},
-        **{
-            **figures,
-            "refused": f"{figures['refused']} crystals were refused. "
-            if figures["refused"]
-            else "",
-        },
+        **{**figures, "refused": f"{refused} crystals were refused. " if refused else ""},
     )
     (target / "README.md").write_text(card, encoding="utf-8")
     print(json.dumps({k: v for k, v in figures.items() if k != "breakdown"}))
