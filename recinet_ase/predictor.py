@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -22,9 +22,6 @@ from recinet_ase.graph.crystal import CrystalGraph, GraphSettings, build_graph, 
 from recinet_ase.model import PropertyModel
 from recinet_ase.nn.reciprocal import LatticeOperator
 from recinet_ase.properties import PROPERTIES, PropertyInfo
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _WINDOW = 512  # structures looked at together, to put like sizes into one batch
 _CPU_EDGES = 4_000  # about 25 crystals of 10 atoms: activations stay near the cache
@@ -90,10 +87,12 @@ class Predictor:
         dtype: ``"float32"`` (default) or ``"float64"``.
         batch_size: Crystals a batch at most, or ``"auto"``: as many as fit a budget of
             edges that follows from the device's memory.
+        properties: Canonical names to predict; everything that the models give by default.
 
     Raises:
         UnknownNameError: For an unknown model.
-        ReciNetError: If two models predict the same property, or a file is damaged.
+        ReciNetError: If two models predict the same property, none predicts a wanted one,
+            or a file is damaged.
     """
 
     def __init__(
@@ -102,6 +101,7 @@ class Predictor:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         batch_size: int | str = "auto",
+        properties: Iterable[str] | None = None,
     ) -> None:
         from recinet_ase.pretrained import load_model
 
@@ -125,6 +125,12 @@ class Predictor:
                         f"both {first!r} and {model.config.name!r} predict {name!r}; choose one"
                     )
                 self.properties[name] = model
+        if properties is not None:
+            wanted = list(properties)
+            for name in wanted:
+                if name not in self.properties:
+                    raise ReciNetError(f"no given model predicts {name!r}")
+            self.properties = {name: self.properties[name] for name in wanted}
         if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size > 0):
             raise ReciNetError(
                 f"batch_size must be 'auto' or a positive number, not {batch_size!r}"
@@ -145,11 +151,6 @@ class Predictor:
     def infos(self) -> list[PropertyInfo]:
         """Registry entries of everything this predictor gives, in order."""
         return [PROPERTIES[name] for name in self.properties]
-
-    def restricted_to(self, names: Iterable[str]) -> Self:
-        """Keep only the named properties (all must be given by the models)."""
-        self.properties = {name: self.properties[name] for name in names}
-        return self
 
     def predict(self, structure: Any) -> dict[str, float]:
         """Properties of one structure.

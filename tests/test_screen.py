@@ -144,9 +144,9 @@ def test_two_models_two_columns(
     result = run(EXAMPLES, "--model", model_folder, "--model", total_energy_folder)
     assert list(rows_of(result.stdout)[0])[3:5] == ["bandgap", "total_energy"]
     result = run(
-        EXAMPLES, "--model", model_folder, "--model", total_energy_folder, "--props", "etot"
+        EXAMPLES, "--model", model_folder, "--model", total_energy_folder, "--props", "etot,gap"
     )
-    assert list(rows_of(result.stdout)[0])[3:] == ["total_energy", "error"]
+    assert list(rows_of(result.stdout)[0])[3:] == ["total_energy", "bandgap", "error"]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,7 @@ def test_two_models_two_columns(
         ((EXAMPLES, "--props", "bandgpa"), "did you mean 'bandgap'"),
         ((EXAMPLES, "--props", "exfoliation"), "no shipped model predicts"),
         ((EXAMPLES, "--model", "jarvis-mbx"), "unknown model 'jarvis-mbx'"),
+        ((EXAMPLES, "--model", "{model}", "--props", "etot"), "none of the wanted total_energy"),
         (("nowhere.db", "--props", "bandgap"), "no such file: nowhere.db"),
         (("nowhere/*.cif", "--props", "bandgap"), "no file matches nowhere/*.cif"),
         (("{tmp}/empty.cif", "--props", "bandgap"), "is empty"),

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from recinet_ase.errors import ReciNetError
 from recinet_ase.predictor import Predictor
 from recinet_ase.pretrained import default_model, load_model
 from recinet_ase.properties import PropertyInfo
@@ -31,17 +32,22 @@ def choose_predictor(
 
     Raises:
         UnknownNameError: For an unknown model.
-        ReciNetError: If nothing predicts a wanted property, or two models do.
+        ReciNetError: If nothing predicts a wanted property, two models do, or a named
+            model predicts none of them.
     """
     loaded = [load_model(name) for name in models]
+    if infos is None:
+        return Predictor(loaded, device=device, batch_size=batch_size)
+    wanted = [info.name for info in infos]
+    for model in loaded:
+        if not set(model.config.properties) & set(wanted):
+            raise ReciNetError(
+                f"model {model.config.name!r} predicts {', '.join(model.config.properties)}, "
+                f"none of the wanted {', '.join(wanted)}"
+            )
     given = {name for model in loaded for name in model.config.properties}
-    if infos is not None:
-        missing = [info for info in infos if info.name not in given]
-        loaded += [load_model(default_model(info)) for info in missing]
-    predictor = Predictor(loaded, device=device, batch_size=batch_size)
-    if infos is not None:
-        predictor.restricted_to(info.name for info in infos)
-    return predictor
+    loaded += [load_model(default_model(info)) for info in infos if info.name not in given]
+    return Predictor(loaded, device=device, batch_size=batch_size, properties=wanted)
 
 
 def columns(predictor: Predictor) -> list[str]:
