@@ -31,10 +31,10 @@ def load(data_dir: str | None, n_atoms: int) -> list[Atoms]:
         path = Path(__file__).parents[1] / "examples" / "crystals.json"
         atoms = [row.toatoms() for row in connect(path).select()]
         return [a for a in atoms if 0.5 * n_atoms <= len(a) <= 2 * n_atoms]
-    from recinet_ase.data.jarvis import load_records
+    from recinet_ase.data.datasets import JARVIS
 
     out = []
-    for record in load_records(data_dir):
+    for record in JARVIS.records(data_dir).values():
         data = record["atoms"]
         if len(data["elements"]) == n_atoms:
             out.append(

@@ -7,7 +7,7 @@ written down once.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from recinet_ase.errors import UnknownNameError
 
@@ -24,7 +24,6 @@ class PropertyInfo:
         aliases: Other accepted spellings, lower case.
         minimum: Physical lower bound; predictions are clipped to it.
         per_atom: Whether the quantity is normalised per atom.
-        dataset_keys: Key of the property in a dataset's own records, by dataset name.
     """
 
     name: str
@@ -34,7 +33,6 @@ class PropertyInfo:
     aliases: tuple[str, ...] = ()
     minimum: float | None = None
     per_atom: bool = False
-    dataset_keys: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def column(self) -> str:
@@ -52,7 +50,6 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "jarvis-eform",
             ("eform", "e_form", "ef", "formation_energy_per_atom", "formation_energy_peratom"),
             per_atom=True,
-            dataset_keys={"jarvis": "formation_energy_peratom", "mp": "e_form"},
         ),
         PropertyInfo(
             "total_energy",
@@ -61,7 +58,6 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "jarvis-etot",
             ("etot", "e_tot", "total_energy_per_atom", "optb88vdw_total_energy"),
             per_atom=True,
-            dataset_keys={"jarvis": "optb88vdw_total_energy"},
         ),
         PropertyInfo(
             "ehull",
@@ -71,7 +67,6 @@ PROPERTIES: dict[str, PropertyInfo] = {
             ("e_hull", "e_above_hull", "energy_above_hull", "hull"),
             minimum=0.0,
             per_atom=True,
-            dataset_keys={"jarvis": "ehull"},
         ),
         PropertyInfo(
             "bandgap",
@@ -80,7 +75,6 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "jarvis-mbj",
             ("gap", "band_gap", "eg", "bandgap_mbj", "mbj_bandgap", "mbj"),
             minimum=0.0,
-            dataset_keys={"jarvis": "mbj_bandgap", "mp": "gap pbe"},
         ),
         PropertyInfo(
             "bandgap_opt",
@@ -89,7 +83,6 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "jarvis-opt",
             ("gap_opt", "opt", "optb88vdw_bandgap", "bandgap_optb88vdw"),
             minimum=0.0,
-            dataset_keys={"jarvis": "optb88vdw_bandgap"},
         ),
         PropertyInfo(
             "bulk_modulus",
@@ -98,7 +91,6 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "jarvis-bulk",
             ("kv", "k_v", "bulk", "k_vrh", "bulk_modulus_kv"),
             minimum=0.0,
-            dataset_keys={"jarvis": "bulk_modulus_kv", "mp": "bulk modulus"},
         ),
         PropertyInfo(
             "shear_modulus",
@@ -107,7 +99,6 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "jarvis-shear",
             ("gv", "g_v", "shear", "g_vrh", "shear_modulus_gv"),
             minimum=0.0,
-            dataset_keys={"jarvis": "shear_modulus_gv", "mp": "shear modulus"},
         ),
         PropertyInfo(
             "exfoliation_energy",
@@ -117,7 +108,6 @@ PROPERTIES: dict[str, PropertyInfo] = {
             ("exfoliation", "e_exf", "exfoliation_en"),
             minimum=0.0,
             per_atom=True,
-            dataset_keys={"jarvis": "exfoliation_energy"},
         ),
     )
 }

@@ -12,7 +12,7 @@ from ase import Atoms
 from support import graph_of, random_model
 
 from recinet_ase import ReciNetError, UnknownNameError
-from recinet_ase.data import jarvis
+from recinet_ase.data.datasets import DATASETS, JARVIS, data_root, get_dataset
 from recinet_ase.data.splits import Split, ids_digest, leaderboard_split, read_json_zip
 from recinet_ase.data.store import (
     PackedStore,
@@ -28,12 +28,12 @@ GAP = PROPERTIES["bandgap"]
 
 
 def structures(folder: Path) -> list[tuple[str, object]]:
-    return [(record["jid"], record) for record in jarvis.load_records(folder)]
+    return list(JARVIS.records(folder).items())
 
 
 def test_jarvis_files(jarvis_folder: Path) -> None:
-    records = jarvis.load_records(jarvis_folder)
-    split = jarvis.load_split(GAP, jarvis_folder)
+    records = JARVIS.records(jarvis_folder)
+    split = JARVIS.split(GAP, jarvis_folder)
     assert len(records) == 50 == len(split.train) + len(split.val) + len(split.test)
     assert not set(split.train) & split.held_out
 
@@ -41,11 +41,11 @@ def test_jarvis_files(jarvis_folder: Path) -> None:
 def test_environment_variable(jarvis_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RECINET_DATA_DIR", raising=False)
     with pytest.raises(ReciNetError, match="RECINET_DATA_DIR"):
-        jarvis.data_root()
+        data_root()
     monkeypatch.setenv("RECINET_DATA_DIR", str(jarvis_folder))
-    assert jarvis.archive_path().parent.name == "jarvis"
+    assert JARVIS.archive_path().parent.name == "jarvis"
     with pytest.raises(ReciNetError, match="does not exist"):
-        jarvis.data_root("/nowhere")
+        data_root("/nowhere")
 
 
 def test_broken_downloads(tmp_path: Path) -> None:
@@ -63,15 +63,17 @@ def test_broken_downloads(tmp_path: Path) -> None:
         archive.writestr("a.json", '{"train": {}}')
     with pytest.raises(ReciNetError, match="lacks one of"):
         leaderboard_split(path)
-    with pytest.raises(ReciNetError, match="not a JARVIS"):
-        jarvis.load_records(tmp_path)
+    with pytest.raises(ReciNetError, match="not the jarvis archive"):
+        JARVIS.records(tmp_path)
 
 
-def test_a_property_that_jarvis_lacks(jarvis_folder: Path) -> None:
-    from dataclasses import replace
-
-    with pytest.raises(UnknownNameError, match="JARVIS property"):
-        jarvis.task_key(replace(GAP, dataset_keys={}))
+def test_unknown_datasets_and_properties() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'jarvis'"):
+        get_dataset("jarvi")
+    with pytest.raises(UnknownNameError, match="mp property 'ehull'"):
+        DATASETS["mp"].split_name(PROPERTIES["ehull"])
+    for dataset in DATASETS.values():
+        assert set(dataset.tasks) <= set(PROPERTIES)
 
 
 def test_ids_taken_out_of_training_only() -> None:
@@ -130,7 +132,7 @@ def test_bad_structures_are_listed(jarvis_folder: Path) -> None:
 
 
 def test_the_cache_is_keyed_by_source_and_settings(jarvis_folder: Path, tmp_path: Path) -> None:
-    source = jarvis.archive_path(jarvis_folder)
+    source = JARVIS.archive_path(jarvis_folder)
     calls = []
 
     def read() -> list[tuple[str, object]]:
@@ -160,10 +162,21 @@ def test_elements_and_edges(jarvis_folder: Path, crystals: dict[str, Atoms]) -> 
 )
 def test_the_real_splits_keep_tasks_apart() -> None:
     """Ids that the hygiene rule removes are really gone, on the publisher's own files."""
-    eform = jarvis.load_split(PROPERTIES["formation_energy"])
-    gap, ehull = jarvis.load_split(GAP), jarvis.load_split(PROPERTIES["ehull"])
+    eform = JARVIS.split(PROPERTIES["formation_energy"])
+    gap, ehull = JARVIS.split(GAP), JARVIS.split(PROPERTIES["ehull"])
     assert len(eform.train) == 44514 and len(gap.train) == 14531 and len(ehull.train) == 44233
     leaks = set(eform.train) & (gap.held_out | ehull.held_out)
     assert len(leaks) > 1000, "without the rule, most held-out gaps are seen in pre-training"
     cleaned = eform.without(gap.held_out | ehull.held_out)
     assert not set(cleaned.train) & (gap.held_out | ehull.held_out | eform.held_out)
+
+
+@pytest.mark.skipif(
+    "RECINET_DATA_DIR" not in os.environ, reason="needs the MEGNet download (RECINET_DATA_DIR)"
+)
+def test_the_real_materials_project_files() -> None:
+    mp = DATASETS["mp"]
+    records = mp.records()
+    for name in mp.tasks:
+        split = mp.split(PROPERTIES[name])
+        assert set(split.train) <= set(records) and not set(split.train) & split.held_out

@@ -21,6 +21,8 @@ from support import EXAMPLES
 from recinet_ase import Predictor, ReciNetError, load_model
 from recinet_ase.cli.screen import screen
 from recinet_ase.cli.train import train
+from recinet_ase.data.datasets import JARVIS
+from recinet_ase.properties import PROPERTIES
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.run import build_model, prepare_data
 from recinet_ase.training.trainer import Trainer, masked_l1
@@ -71,11 +73,8 @@ def test_a_run_folder_is_a_model(trained: Path) -> None:
 
 def test_validation_error_is_that_of_the_shipped_road(trained: Path, jarvis_folder: Path) -> None:
     """The figure on the card is what the Predictor gives on the validation crystals."""
-    from recinet_ase.data import jarvis
-    from recinet_ase.properties import PROPERTIES
-
-    split = jarvis.load_split(PROPERTIES["bandgap"], jarvis_folder)
-    records = {r["jid"]: r for r in jarvis.load_records(jarvis_folder)}
+    split = JARVIS.split(PROPERTIES["bandgap"], jarvis_folder)
+    records = JARVIS.records(jarvis_folder)
     results = Predictor(trained, device="cpu").predict_many(records[i] for i in split.val)
     known = [
         abs(r.values["bandgap"] - target)

@@ -11,7 +11,7 @@ from collections import defaultdict
 import numpy as np
 from make_examples import reduced
 
-from recinet_ase.data.jarvis import load_records
+from recinet_ase.data.datasets import JARVIS
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--data-dir")
     records = [
         r
-        for r in load_records(parser.parse_args().data_dir)
+        for r in JARVIS.records(parser.parse_args().data_dir).values()
         if "na" not in (r["ehull"], r["formation_energy_peratom"])
     ]
     polymorphs: dict[frozenset[tuple[str, int]], list[tuple[float, float]]] = defaultdict(list)

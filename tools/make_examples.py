@@ -56,11 +56,11 @@ def main() -> None:
     from ase import Atoms
     from ase.db import connect
 
-    from recinet_ase.data.jarvis import load_records
+    from recinet_ase.data.datasets import JARVIS
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir")
-    records = load_records(parser.parse_args().data_dir)
+    records = list(JARVIS.records(parser.parse_args().data_dir).values())
     TARGET.parent.mkdir(exist_ok=True)
     TARGET.unlink(missing_ok=True)
     with connect(TARGET) as database:

@@ -47,7 +47,7 @@ CARD = """\
 
 `python tools/release_model.py RUN {name}` on the weights in this folder (half precision), through
 `recinet_ase.Predictor` on full graphs in float32, for every validation crystal of the
-JARVIS-Leaderboard split `dft_3d_{key}`. {refused}Hyperparameters were chosen on validation; test
+JARVIS-Leaderboard split `{key}`. {refused}Hyperparameters were chosen on validation; test
 labels were not available.
 
 {breakdown}
@@ -55,7 +55,7 @@ labels were not available.
 ## Training
 
 - Data: JARVIS-DFT 3D, 2021 release (Choudhary et al., npj Comput. Mater. 6, 173, 2020), public.
-- Split: JARVIS-Leaderboard `dft_3d_{key}`, {n_train} training crystals.
+- Split: JARVIS-Leaderboard `{key}`, {n_train} training crystals.
 {history}
 - Network: ReciNet `{size}` ({width} wide, {blocks} blocks, reciprocal block `{reciprocal}`,
   k_max {k_max} 1/A), symmetry-reduced graphs, L1 loss on standardised targets, AdamW with
@@ -78,13 +78,13 @@ Licence: MIT (weights and code). The training data are public (NIST JARVIS).
 def measured(folder: Path, data_dir: str | None) -> dict[str, Any]:
     """Errors of a model folder on its validation crystals, through the Predictor."""
     from recinet_ase import Predictor
-    from recinet_ase.data import jarvis
+    from recinet_ase.data.datasets import get_dataset
     from recinet_ase.properties import PROPERTIES
 
     predictor = Predictor(folder, device="cpu")
     (name,) = predictor.properties
-    split = jarvis.load_split(PROPERTIES[name], data_dir)
-    records = {r["jid"]: r for r in jarvis.load_records(data_dir)}
+    dataset = get_dataset(predictor.models[0].config.training["dataset"])
+    split, records = dataset.split(PROPERTIES[name], data_dir), dataset.records(data_dir)
     ids = [i for i in split.val if i in records]
     start = time.perf_counter()
     results = predictor.predict_many(records[i] for i in ids)
@@ -140,7 +140,7 @@ def chain(training: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    from recinet_ase.data import jarvis
+    from recinet_ase.data.datasets import get_dataset
     from recinet_ase.model import PropertyModel
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -176,7 +176,7 @@ def main() -> None:
         unit=info.unit,
         functional=config.functional[0],
         caution=f"**Caution.** This model is {caution}.\n\n" if caution else "",
-        key=jarvis.task_key(info),
+        key=get_dataset(training["dataset"]).split_name(info),
         history=history,
         hours=sum(run["hours"] for run in runs),
         n_train=training["n_train"],

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from recinet_ase.data import jarvis
+from recinet_ase.data.datasets import get_dataset
 from recinet_ase.data.splits import Split, ids_digest
 from recinet_ase.data.store import PackedStore, StoreSettings, cache_dir, cached_store
 from recinet_ase.errors import ReciNetError
@@ -25,7 +25,6 @@ from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.trainer import Progress, Targets, Trainer
 
 TRAINING_FILE = "training.json"
-DATASETS = ("jarvis",)
 
 
 @dataclass(frozen=True)
@@ -63,20 +62,19 @@ def prepare_data(
     Raises:
         ReciNetError: If data is missing or fewer crystals remain than a split needs.
     """
-    if config.dataset not in DATASETS:
-        raise ReciNetError(f"unknown dataset {config.dataset!r}; known: {', '.join(DATASETS)}")
+    dataset = get_dataset(config.dataset)
     if len(config.properties) != 1:
         raise ReciNetError("one property a run; train a model for each")
     info = get_property_info(config.properties[0])
-    split = jarvis.load_split(info, data_dir)
+    split = dataset.split(info, data_dir)
     held_out: set[str] = set()
     for name in config.hold_out:
-        held_out |= jarvis.load_split(get_property_info(name), data_dir).held_out
+        held_out |= dataset.split(get_property_info(name), data_dir).held_out
     split = split.without(held_out)
     settings = StoreSettings(reduce=config.reduce, k_max=network.k_max, n_waves=network.n_waves)
     store = cached_store(
-        jarvis.archive_path(data_dir),
-        lambda: ((r["jid"], r) for r in jarvis.load_records(data_dir)),
+        dataset.archive_path(data_dir),
+        lambda: dataset.records(data_dir).items(),
         settings,
         cache_dir(cache),
         workers,
@@ -135,7 +133,7 @@ def build_model(config: TrainingConfig, data: PreparedData, name: str) -> Proper
             std=tuple(spread.tolist()),
             elements=tuple(data.store.elements(data.train.index)),
             network=network,
-            functional=tuple(jarvis.functional(info) for info in infos),
+            functional=tuple(get_dataset(config.dataset).functional_of(info) for info in infos),
             training=_provenance(config, data, initial),
         )
     )
@@ -167,7 +165,10 @@ def _provenance(
     # Properties whose validation and test crystals no training label came from.
     clean_for = {*config.properties, *config.hold_out}
     if initial is not None:
-        clean_for &= set(initial.config.training.get("clean_for", ()))
+        earlier = initial.config.training
+        # Ids say nothing across datasets: such a start leaves no claim standing.
+        same = earlier.get("dataset") == config.dataset
+        clean_for &= set(earlier.get("clean_for", ())) if same else set()
     return {
         "dataset": config.dataset,
         "properties": list(config.properties),
