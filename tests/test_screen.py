@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import ase.io
@@ -129,6 +130,20 @@ def test_a_corrupt_row_of_a_database(
     path.write_text(json.dumps(document))
     rows = rows_of(run(path, "--model", model_folder).stdout)
     assert [bool(r["error"]) for r in rows] == [False, True, False]
+
+
+def test_a_corrupt_row_of_a_sqlite_database(
+    model_folder: Path, crystals: dict[str, Atoms], tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.db"
+    with connect(path) as database:
+        for atoms in list(crystals.values())[:4]:
+            database.write(atoms)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE systems SET positions = x'00' WHERE id = 2")
+        connection.execute("DELETE FROM systems WHERE id = 3")
+    rows = rows_of(run(path, "--model", model_folder).stdout)
+    assert [(r["id"], bool(r["error"])) for r in rows] == [("1", False), ("2", True), ("4", False)]
 
 
 def test_json_lines(model_folder: Path, tmp_path: Path) -> None:

@@ -18,9 +18,11 @@ from recinet_ase.errors import ReciNetError
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.db.row import AtomsRow
 
 _REFUSED_FORMATS = {"python", "py", "bundletrajectory"}  # run or unpickle what they read
 _DATABASES = (".db", ".json")
+_BLOCK = 200  # database rows read at once
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _check_database(path: Path) -> None:
                 document = json.load(handle)
         except ValueError as error:
             raise ReciNetError(f"{path} is not valid json ({error})") from None
-        if not isinstance(document, dict) or "ids" not in document:
+        if not isinstance(document, dict) or not {"ids", "1"} & set(document):
             raise ReciNetError(
                 f"{path} is no ASE database (a json file with 'ids' and numbered rows); "
                 "ase.db.connect(...) writes one"
@@ -132,13 +134,12 @@ def read_entries(sources: Sequence[Source], id_key: str | None = None) -> Iterat
 
 
 def _read_database(path: Path, id_key: str | None, several: bool) -> Iterator[Entry]:
-    from ase.db import connect
-
-    database = connect(path)
-    for key in _row_ids(database):
+    rows = _json_rows(path) if path.suffix == ".json" else _sqlite_rows(path)
+    for key, row in rows:
         name = f"{path}#{key}" if several else str(key)
         try:
-            row = database[key]
+            if isinstance(row, Exception):
+                raise row
             atoms = row.toatoms()
             if id_key is not None:
                 name = _own_id({**row.get("data", {}), **row.key_value_pairs}, id_key, name)
@@ -148,14 +149,44 @@ def _read_database(path: Path, id_key: str | None, several: bool) -> Iterator[En
             yield Entry(name, atoms)
 
 
-def _row_ids(database: Any) -> list[int]:
-    """Row ids of a database without reading the rows (one bad row must not hide the rest)."""
-    if hasattr(database, "managed_connection"):  # sqlite
-        with database.managed_connection() as connection:
-            found = connection.cursor().execute("SELECT id FROM systems ORDER BY id")
-            return [row[0] for row in found.fetchall()]
-    with Path(database.filename).open(encoding="utf-8") as handle:
-        return sorted(json.load(handle)["ids"])
+def _json_rows(path: Path) -> Iterator[tuple[int, AtomsRow | Exception]]:
+    """Rows of a json database, each made on its own: a bad one must not hide the rest.
+
+    (``Database.get`` reads the whole file for every row.)
+    """
+    from ase.db.row import AtomsRow
+    from ase.io.jsonio import decode
+
+    document = decode(path.read_text(encoding="utf-8"))
+    for key in [int(i) for i in document.get("ids", [1])]:
+        try:
+            yield key, AtomsRow({**document[key], "id": key})
+        except Exception as error:
+            yield key, error
+
+
+def _sqlite_rows(path: Path) -> Iterator[tuple[int, AtomsRow | Exception]]:
+    """Rows of a sqlite database in blocks, one by one where a block holds a bad row."""
+    from ase.db import connect
+
+    database = connect(path)
+    with database.managed_connection() as connection:
+        found = connection.cursor().execute("SELECT id FROM systems ORDER BY id").fetchall()
+    keys = [row[0] for row in found]
+    for start in range(0, len(keys), _BLOCK):
+        block = keys[start : start + _BLOCK]
+        try:
+            rows = {r.id: r for r in database.select(f"id>={block[0]},id<={block[-1]}")}
+        except Exception:
+            rows = {}
+        for key in block:
+            if key in rows:
+                yield key, rows[key]
+                continue
+            try:
+                yield key, database[key]
+            except Exception as error:
+                yield key, error
 
 
 def _read_file(path: Path, id_key: str | None) -> Iterator[Entry]:

@@ -1,0 +1,57 @@
+"""The README's statements: its Python runs, its models exist, and their physics is sane."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from ase import Atoms
+
+from recinet_ase import Predictor
+from recinet_ase.pretrained import available_models, model_card
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_example_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    space: dict[str, object] = {}
+    exec(blocks[0], space)
+    calc = space["atoms"].calc  # type: ignore[attr-defined]
+    assert set(calc.results) == {"bandgap", "formation_energy"}
+    space["structures"] = [space["atoms"]]
+    exec(blocks[1], space)
+
+
+def test_the_table_of_models_is_true() -> None:
+    for name in available_models():
+        card = model_card(name)
+        (row,) = [line for line in README.splitlines() if line.startswith(f"| `{name}`")]
+        assert card["properties"][0] in row and card["units"][0] in row
+        assert f"{card['training']['validation_mae']:.3g}" in row
+
+
+@pytest.fixture(scope="module")
+def predictions(crystals: dict[str, Atoms]) -> dict[str, dict[str, float]]:
+    predictor = Predictor(["jarvis-mbj", "jarvis-eform", "jarvis-ehull"], device="cpu")
+    results = predictor.predict_many(crystals.values())
+    assert not [r.error for r in results if r.error]
+    return {name: r.values for name, r in zip(crystals, results, strict=True)}
+
+
+def test_metals_have_no_gap_and_salts_a_wide_one(predictions: dict[str, dict[str, float]]) -> None:
+    for metal in ("Cu2", "Al", "Fe", "Na", "AlNi3", "LaNi5", "TiC"):
+        assert predictions[metal]["bandgap"] < 0.2, metal
+    for salt in ("NaCl", "MgO", "CaF2", "Al4O6"):
+        assert predictions[salt]["bandgap"] > 5, salt
+    for semiconductor in ("Si2", "GaAs", "InP", "Mo2S4"):
+        assert 0.3 < predictions[semiconductor]["bandgap"] < 3, semiconductor
+
+
+def test_formation_energies_have_the_right_size(predictions: dict[str, dict[str, float]]) -> None:
+    for element in ("Cu2", "Al", "Fe", "Si2", "Mg"):
+        assert abs(predictions[element]["formation_energy"]) < 0.15, element
+    known = {"NaCl": -1.94, "MgO": -3.00, "GaAs": -0.33, "PbTe": -0.42}  # OptB88vdW, eV/atom
+    for salt, value in known.items():
+        assert predictions[salt]["formation_energy"] == pytest.approx(value, abs=0.15), salt
