@@ -59,6 +59,9 @@ def read_json_zip(path: Path) -> object:
 def leaderboard_split(path: Path) -> Split:
     """A JARVIS-Leaderboard benchmark file ``dft_3d_<property>.json.zip``.
 
+    An id that the file lists for training and for validation or test as well is taken out
+    of training.
+
     Raises:
         ReciNetError: If the file is missing, broken or lacks a part.
     """
@@ -73,7 +76,9 @@ def leaderboard_split(path: Path) -> Split:
             raise ReciNetError(f"{path}: {part} id {empty[0]} has no value")
         return {key: float(value) for key, value in values.items()}
 
-    return Split(labelled("train"), labelled("val"), tuple(map(str, data["test"])))
+    split = Split(labelled("train"), labelled("val"), tuple(map(str, data["test"])))
+    # Two official files repeat an id in train and test (JVASP-96735) or validation.
+    return split.without(split.held_out)
 
 
 def ids_digest(ids: Iterable[str]) -> str:
