@@ -91,7 +91,9 @@ def load_model(
         UnknownNameError: If there is no such model.
         ReciNetError: If a file is damaged (sha256), missing or from a newer version.
     """
+    import torch
+
     from recinet_ase.model import PropertyModel
 
     model = PropertyModel.load(model_folder(name_or_path))
-    return model.to(device=device, dtype=dtype)
+    return model.to(device=device, dtype=dtype or torch.float32)

@@ -6,9 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import (
+    Calculator,
+    CalculatorSetupError,
+    PropertyNotImplementedError,
+    all_changes,
+)
+from ase.outputs import Properties, all_outputs
 
-from recinet_ase.errors import UnknownNameError
+from recinet_ase.errors import StructureError, UnknownNameError
 from recinet_ase.predictor import Predictor
 from recinet_ase.properties import get_property_info
 
@@ -32,7 +38,7 @@ class ReciNetCalculator(Calculator):
         model: Name of a shipped model, a model folder, a loaded model, or a list of these.
         device: Torch device; a GPU where there is one by default.
         dtype: ``"float32"`` (default) or ``"float64"``.
-        **kwargs: Passed on to ASE's ``Calculator``.
+        atoms: Attach the calculator to these atoms.
 
     Attributes:
         units: Unit of each property in ``implemented_properties``.
@@ -51,9 +57,9 @@ class ReciNetCalculator(Calculator):
         model: str | Path | PropertyModel | Sequence[str | Path | PropertyModel] = "jarvis-mbj",
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
-        **kwargs: Any,
+        atoms: Atoms | None = None,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(atoms=atoms)
         self.predictor = Predictor(model, device=device, dtype=dtype)
         infos = self.predictor.infos
         self.implemented_properties = [info.name for info in infos]  # type: ignore[misc]
@@ -90,9 +96,24 @@ class ReciNetCalculator(Calculator):
         properties: Sequence[str] | None = None,
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Predict everything the models give (called by ASE when something changed)."""
-        super().calculate(atoms, list(properties or self.implemented_properties), system_changes)
-        values: dict[str, float] = self.predictor.predict(self.atoms)
+        """Predict everything the models give (called by ASE when something changed).
+
+        Raises:
+            CalculatorSetupError: If there are no atoms.
+            StructureError: If the model of a wanted property refuses the structure.
+        """
+        wanted = list(properties or self.implemented_properties)
+        super().calculate(atoms, wanted, system_changes)
+        if self.atoms is None:
+            raise CalculatorSetupError("no atoms: attach the calculator or pass atoms")
+        (result,) = self.predictor.predict_many([self.atoms])
+        values = dict(result.values)
         if "total_energy" in values:
             values["energy"] = values["total_energy"] * len(self.atoms)
         self.results = values
+        if not set(wanted) <= set(values):
+            raise StructureError(result.error)
+
+    def export_properties(self) -> Properties:
+        """Results under ASE's own property names (those of ours are not ASE's to export)."""
+        return Properties({k: v for k, v in self.results.items() if k in all_outputs})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -76,7 +77,7 @@ class ModelConfig:
 
     def to_json(self) -> str:
         """The text of ``config.json``."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str) -> ModelConfig:
@@ -105,6 +106,11 @@ class ModelConfig:
             values["graph"] = GraphSettings(**values["graph"])
             config = cls(**values)
             units = tuple(info.unit for info in config.infos)
+            outputs = {len(config.mean), len(config.std), config.network.outputs}
+            if outputs != {len(units)} or not all(map(math.isfinite, config.mean + config.std)):
+                raise ReciNetError(
+                    f"{source}: mean and std must hold one finite number for each property"
+                )
         except ReciNetError:
             raise
         except (ValueError, KeyError, TypeError) as error:
@@ -153,11 +159,13 @@ class PropertyModel(nn.Module):
             half: Store floating point weights in half precision.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        kind = torch.float16 if half else torch.float32
-        state = {
-            key: value.detach().cpu().to(kind).contiguous()
-            for key, value in self.network.state_dict().items()
-        }
+        state = {}
+        for key, value in self.network.state_dict().items():
+            # Running variances span more than half precision can hold.
+            kind = torch.float16 if half and "running_" not in key else torch.float32
+            state[key] = value.detach().cpu().to(kind).contiguous()
+            if not torch.isfinite(state[key]).all():
+                raise ReciNetError(f"cannot save {folder}: {key} is not finite")
         payload = save_tensors(state)
         config = {**self.config.__dict__, "sha256": hashlib.sha256(payload).hexdigest()}
         _write_atomic(folder / WEIGHTS_FILE, payload)

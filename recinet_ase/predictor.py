@@ -6,9 +6,10 @@ does not depend on the door it came through.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,20 @@ import torch
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.graph.crystal import CrystalGraph, GraphSettings, build_graph, collate
+from recinet_ase.graph.crystal import (
+    Crystal,
+    CrystalGraph,
+    GraphSettings,
+    build_graph,
+    collate,
+)
 from recinet_ase.model import PropertyModel
 from recinet_ase.nn.reciprocal import LatticeOperator
 from recinet_ase.properties import PROPERTIES, PropertyInfo
+
+MAXIMUM_VOLUME = 300.0
+"""Cell volume per atom in angstrom^3 above which no prediction is given: 99.9 % of the
+training crystals are denser, and a molecule or slab in vacuum is sparser."""
 
 _WINDOW = 512  # structures looked at together, to put like sizes into one batch
 _CPU_EDGES = 4_000  # about 25 crystals of 10 atoms: activations stay near the cache
@@ -75,6 +86,10 @@ def choose_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     return torch.float64 if name == "float64" else torch.float32
 
 
+_Item = tuple[int, dict[GraphSettings, CrystalGraph]]
+"""Position in the window, and the graph for each neighbour rule."""
+
+
 class Predictor:
     """Predicts properties of structures with one or several models.
 
@@ -111,22 +126,25 @@ class Predictor:
         if not chosen:
             raise ReciNetError("no model given")
         self.models = [
-            model.to(device=self.device, dtype=self.dtype).eval()
+            # A copy: moving the caller's own model would change it behind their back.
+            copy.deepcopy(model).to(device=self.device, dtype=self.dtype).eval()
             if isinstance(model, PropertyModel)
             else load_model(model, self.device, self.dtype)
             for model in chosen
         ]
+        wanted = None if properties is None else list(properties)
         self.properties: dict[str, PropertyModel] = {}
         for model in self.models:
             for name in model.config.properties:
+                if wanted is not None and name not in wanted:
+                    continue
                 if name in self.properties:
                     first = self.properties[name].config.name
                     raise ReciNetError(
                         f"both {first!r} and {model.config.name!r} predict {name!r}; choose one"
                     )
                 self.properties[name] = model
-        if properties is not None:
-            wanted = list(properties)
+        if wanted is not None:
             for name in wanted:
                 if name not in self.properties:
                     raise ReciNetError(f"no given model predicts {name!r}")
@@ -138,7 +156,6 @@ class Predictor:
         self._crystals = _WINDOW if batch_size == "auto" else int(batch_size)
         self._edges = self._edge_budget() if batch_size == "auto" else math.inf
         self._settings = list(dict.fromkeys(model.config.graph for model in self.models))
-        self._elements = {id(m): frozenset(m.config.elements) for m in self.models}
 
     def _edge_budget(self) -> float:
         if self.device.type != "cuda":
@@ -184,7 +201,7 @@ class Predictor:
 
     def _predict_window(self, window: list[Any]) -> list[Prediction]:
         results: list[Prediction] = []
-        ready: list[tuple[int, dict[GraphSettings, CrystalGraph]]] = []
+        ready: list[_Item] = []
         for i, structure in enumerate(window):
             formula, n_atoms = "", 0
             try:
@@ -192,6 +209,7 @@ class Predictor:
                     raise structure
                 formula, n_atoms = describe(structure)
                 crystal = to_crystal(structure)
+                check_density(crystal)
                 graphs = {s: build_graph(crystal, s, self.dtype) for s in self._settings}
             except Exception as error:  # one bad structure must never stop a screening
                 results.append(Prediction({}, _reason(error), formula, n_atoms))
@@ -200,13 +218,27 @@ class Predictor:
                 ready.append((i, graphs))
         ready.sort(key=lambda item: item[1][self._settings[0]].num_edges)
         for batch in self._batches(ready):
-            self._run(batch, results)
+            self._run_safely(batch, results)
         return results
 
-    def _batches(
-        self, ready: list[tuple[int, dict[GraphSettings, CrystalGraph]]]
-    ) -> Iterator[list[tuple[int, dict[GraphSettings, CrystalGraph]]]]:
-        batch: list[tuple[int, dict[GraphSettings, CrystalGraph]]] = []
+    def _run_safely(self, items: list[_Item], results: list[Prediction]) -> None:
+        """Run a batch; where it fails, run its halves, down to the one at fault."""
+        before = [results[i] for i, _ in items]
+        try:
+            self._run(items, results)
+        except Exception as error:
+            for (i, _), result in zip(items, before, strict=True):
+                results[i] = result
+            if len(items) == 1:
+                i = items[0][0]
+                results[i] = replace(results[i], values={}, error=_reason(error))
+                return
+            half = len(items) // 2
+            self._run_safely(items[:half], results)
+            self._run_safely(items[half:], results)
+
+    def _batches(self, ready: list[_Item]) -> Iterator[list[_Item]]:
+        batch: list[_Item] = []
         edges = 0
         for item in ready:
             size = item[1][self._settings[0]].num_edges
@@ -219,9 +251,7 @@ class Predictor:
             yield batch
 
     @torch.inference_mode()
-    def _run(
-        self, items: list[tuple[int, dict[GraphSettings, CrystalGraph]]], results: list[Prediction]
-    ) -> None:
+    def _run(self, items: list[_Item], results: list[Prediction]) -> None:
         batches = {
             s: collate([graphs[s] for _, graphs in items]).to(self.device) for s in self._settings
         }
@@ -245,7 +275,7 @@ class Predictor:
     ) -> Prediction:
         """The result with one model's values added, or the reason why it has none."""
         names = model.config.properties
-        unseen = sorted(set(graph.z.tolist()) - self._elements[id(model)])
+        unseen = sorted(set(graph.z.tolist()) - set(model.config.elements))
         if unseen:
             listed = ", ".join(symbols()[z] for z in unseen)
             error = f"{model.config.name} was not trained on {listed}"
@@ -257,11 +287,22 @@ class Predictor:
                 for name, value in zip(names, row, strict=True)
                 if name in self.properties and self.properties[name] is model
             }
-            return Prediction(
-                {**result.values, **found}, result.error, result.formula, result.n_atoms
-            )
-        error = f"{result.error}; {error}" if result.error else error
-        return Prediction(result.values, error, result.formula, result.n_atoms)
+            return replace(result, values={**result.values, **found})
+        return replace(result, error=f"{result.error}; {error}" if result.error else error)
+
+
+def check_density(crystal: Crystal) -> None:
+    """Refuse cells that are mostly vacuum.
+
+    Raises:
+        StructureError: If the volume per atom is above `MAXIMUM_VOLUME`.
+    """
+    volume = crystal.volume / len(crystal)
+    if volume > MAXIMUM_VOLUME:
+        raise StructureError(
+            f"{volume:.0f} A^3 per atom is sparser than the crystals the models were trained on "
+            f"(limit {MAXIMUM_VOLUME:.0f}); is it a molecule or a slab in vacuum?"
+        )
 
 
 def describe(structure: Any) -> tuple[str, int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
 from support import random_model
 
 from recinet_ase import Predictor, ReciNetCalculator, StructureError, UnknownNameError
@@ -32,8 +35,8 @@ def test_results_are_kept_until_something_changes(
     calc = ReciNetCalculator(model_folder, device="cpu")
     atoms.calc = calc
     runs = []
-    predict = calc.predictor.predict
-    monkeypatch.setattr(calc.predictor, "predict", lambda a: (runs.append(1), predict(a))[1])
+    predict = calc.predictor.predict_many
+    monkeypatch.setattr(calc.predictor, "predict_many", lambda a: (runs.append(1), predict(a))[1])
     first = calc.get_property("bandgap", atoms)
     assert calc.get_property("bandgap", atoms) == first and len(runs) == 1
     atoms.positions[0, 0] += 0.1
@@ -87,6 +90,52 @@ def test_models_and_names(model_folder: Path) -> None:
     assert ReciNetCalculator(random_model(), device="cpu").implemented_properties == ["bandgap"]
     with pytest.raises(UnknownNameError, match="unknown model"):
         ReciNetCalculator("jarvis-mbjj")
+
+
+def test_copies_and_pickles(model_folder: Path) -> None:
+    atoms = bulk("Si")
+    atoms.calc = ReciNetCalculator(model_folder, device="cpu")
+    value = atoms.calc.get_property("bandgap", atoms)
+    for twin in (copy.deepcopy(atoms), pickle.loads(pickle.dumps(atoms))):
+        twin.calc.reset()
+        assert twin.calc.get_property("bandgap", twin) == value
+    assert atoms.copy().calc is None
+
+
+def test_one_model_may_refuse_while_another_answers() -> None:
+    calc = ReciNetCalculator(
+        [random_model(elements=(11, 17)), random_model(properties=("ehull",))], device="cpu"
+    )
+    copper = bulk("Cu")
+    assert isinstance(calc.get_property("ehull", copper), float)
+    with pytest.raises(StructureError, match="not trained on Cu"):
+        calc.get_property("bandgap", copper)
+    assert isinstance(calc.get_property("ehull", copper), float)
+
+
+def test_what_ase_collects(total_energy_folder: Path) -> None:
+    atoms = bulk("Si")
+    atoms.calc = ReciNetCalculator(total_energy_folder, device="cpu")
+    energy = atoms.get_potential_energy()
+    assert dict(atoms.calc.export_properties()) == {"energy": energy}
+    assert atoms.get_properties(["energy"])["energy"] == energy
+
+
+def test_calls_without_atoms(model_folder: Path) -> None:
+    with pytest.raises(CalculatorSetupError, match="no atoms"):
+        ReciNetCalculator(model_folder, device="cpu").get_property("bandgap")
+    atoms = bulk("Si")
+    calc = ReciNetCalculator(model_folder, device="cpu", atoms=atoms)
+    assert atoms.calc is calc
+    assert calc.get_property("bandgap", atoms) == calc.get_property("bandgap")
+    with pytest.raises(TypeError, match="devise"):
+        ReciNetCalculator(model_folder, devise="cpu")  # type: ignore[call-arg]
+
+
+def test_the_callers_model_stays_as_it_was() -> None:
+    model = random_model().train()
+    ReciNetCalculator(model, device="cpu", dtype="float64")
+    assert model.training and next(model.parameters()).dtype == torch.float32
 
 
 def test_a_bad_structure_says_why(model_folder: Path) -> None:

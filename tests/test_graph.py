@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import ase.io
 import numpy as np
 import pytest
 import torch
@@ -131,12 +134,27 @@ def test_bad_structures_are_named(name: str) -> None:
         build_graph(to_crystal(atoms))
 
 
+OCCUPANCY = {"0": {"Cu": 0.6, "Au": 0.4}}
+
+
+def test_a_disordered_cif_through_ase(tmp_path: Path) -> None:
+    alloy = Structure(Lattice.cubic(3.9), [{"Cu": 0.6, "Au": 0.4}], [[0, 0, 0]])
+    alloy.to(filename=str(tmp_path / "alloy.cif"))
+    with pytest.raises(StructureError, match="disordered"):
+        to_crystal(ase.io.read(tmp_path / "alloy.cif"))
+    ordered = Structure(Lattice.cubic(3.9), ["Cu"], [[0, 0, 0]])
+    ordered.to(filename=str(tmp_path / "ordered.cif"))
+    assert len(to_crystal(ase.io.read(tmp_path / "ordered.cif"))) == 1
+
+
 def test_pymatgen_refusals() -> None:
     with pytest.raises(StructureError, match="no periodicity"):
         to_crystal(Molecule(["O", "H"], [[0, 0, 0], [0, 0, 1]]))
     alloy = Structure(Lattice.cubic(3.6), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
     with pytest.raises(StructureError, match="site 0 is disordered"):
         to_crystal(alloy)
+    with pytest.raises(StructureError, match="Au 0.4"):
+        to_crystal(Atoms("Cu", cell=[3, 3, 3], pbc=True, info={"occupancy": OCCUPANCY}))
     slab = Structure(Lattice(np.eye(3) * 4, pbc=(True, True, False)), ["Cu"], [[0, 0, 0]])
     with pytest.raises(StructureError, match="pbc=TTF"):
         to_crystal(slab)

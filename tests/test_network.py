@@ -14,7 +14,7 @@ from recinet_ase import ReciNetError
 from recinet_ase.elements import MAX_Z, N_FEATURES, element_features, symbols
 from recinet_ase.graph.crystal import collate
 from recinet_ase.nn.local import LocalBlock
-from recinet_ase.nn.norm import WeightedBatchNorm, make_norm
+from recinet_ase.nn.norm import WeightedBatchNorm
 from recinet_ase.nn.recinet import SIZES, ReciNet, ReciNetConfig
 
 
@@ -90,8 +90,8 @@ def test_weighted_norm_is_batch_norm_on_repeated_rows() -> None:
 
 
 def test_unknown_choices_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown normalisation"):
-        make_norm("group", 4)
+    with pytest.raises(ReciNetError, match="unknown normalisation 'group'"):
+        ReciNetConfig(norm="group")
     with pytest.raises(ReciNetError, match="did you mean 'lattice'"):
         ReciNetConfig(reciprocal="latice")
     with pytest.raises(ReciNetError, match="newer version"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import make_supercell
+from ase.build import make_supercell, molecule
 from pymatgen.io.ase import AseAtomsAdaptor
 from support import random_model
 from test_graph import BAD
@@ -78,6 +78,29 @@ def test_one_model_of_two_can_refuse(crystals: dict[str, Atoms]) -> None:
     assert set(result.values) == {"bandgap"} and "not trained on Cu" in result.error
 
 
+def test_a_batch_that_fails_loses_only_the_one_at_fault(
+    model_folder: Path, crystals: dict[str, Atoms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recinet_ase import predictor as module
+
+    atoms = [a for a in crystals.values() if len(a) < 6][:9]
+    clean = Predictor(model_folder, device="cpu").predict_many(atoms)
+    collate = module.collate
+
+    def out_of_memory(graphs: list) -> object:  # type: ignore[type-arg]
+        if any(82 in g.z for g in graphs):
+            raise RuntimeError("can't allocate memory")
+        return collate(graphs)
+
+    atoms.insert(4, crystals["PbTe"])
+    monkeypatch.setattr(module, "collate", out_of_memory)
+    results = Predictor(model_folder, device="cpu").predict_many(atoms)
+    failed = results.pop(4)
+    assert "can't allocate memory" in failed.error and not failed.values
+    for a, b in zip(results, clean, strict=True):
+        assert a.values["bandgap"] == pytest.approx(b.values["bandgap"], abs=1e-5)
+
+
 def test_non_finite_output_is_an_error(crystals: dict[str, Atoms]) -> None:
     model = random_model()
     with torch.no_grad():
@@ -109,6 +132,13 @@ def test_wrong_calls(model_folder: Path) -> None:
         choose_device("gpu")
     with pytest.raises(ReciNetError, match="dtype"):
         choose_dtype("float16")
+
+
+def test_vacuum_is_refused(model_folder: Path) -> None:
+    predictor = Predictor(model_folder, device="cpu")
+    water = molecule("H2O", vacuum=5.0, pbc=True)
+    with pytest.raises(StructureError, match="molecule or a slab in vacuum"):
+        predictor.predict(water)
 
 
 def test_float64_agrees_with_float32(model_folder: Path, crystals: dict[str, Atoms]) -> None:

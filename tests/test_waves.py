@@ -13,7 +13,14 @@ from hypothesis import given
 from scipy.special import erfc
 from support import random_crystals
 
-from recinet_ase.graph.waves import WaveBasis, filtered_sum, half_space_waves, pair_kernels
+from recinet_ase import StructureError
+from recinet_ase.graph.waves import (
+    WaveBasis,
+    filtered_sum,
+    half_space_waves,
+    pair_kernels,
+    phases,
+)
 
 
 def lattice_of(*atoms: Atoms) -> torch.Tensor:
@@ -82,6 +89,33 @@ def test_no_wave_in_range_gives_exactly_zero() -> None:
     _, _, kernel = pair_kernels(frac, waves, torch.tensor([1]), basis(waves.length))
     assert kernel.shape == (1, 4) and not kernel.any()
     assert not filtered_sum(frac, waves.index, torch.ones(0, 1), torch.ones(1, 1)).any()
+
+
+def test_phases_do_not_follow_the_global_matmul_precision() -> None:
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    waves = half_space_waves(lattice_of(atoms).float(), 4.0)
+    frac, values = frac_of(atoms).float(), torch.ones(8, 2)
+    basis = WaveBasis(16, 4.0)(waves.length)
+    exact = pair_kernels(frac, waves, torch.tensor([8]), basis)[2]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert len(half_space_waves(lattice_of(atoms).float(), 4.0).length) == len(waves.length)
+        angle = phases(frac, waves.index)
+    torch.testing.assert_close(angle, phases(frac, waves.index), rtol=0, atol=0)
+    assert exact.dtype == torch.float32 and values.dtype == torch.float32
+
+
+def test_cells_beyond_memory_are_refused() -> None:
+    with pytest.raises(StructureError, match="Niggli-reduced"):
+        half_space_waves(torch.diag(torch.tensor([3000.0, 3000.0, 300.0]))[None], 4.0)
+
+
+def test_a_large_cell_is_summed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    frac, index = frac_of(atoms), half_space_waves(lattice_of(atoms), 4.0).index
+    phi, u = torch.rand(len(index), 3).double(), torch.rand(8, 3).double()
+    whole = filtered_sum(frac, index, phi, u)
+    monkeypatch.setattr("recinet_ase.graph.waves._BLOCK_LIMIT", 100)
+    torch.testing.assert_close(filtered_sum(frac, index, phi, u), whole)
 
 
 def test_the_filter_vanishes_smoothly_at_the_cutoff() -> None:

@@ -43,8 +43,20 @@ def _require_periodic(pbc: Any) -> None:
     state = "has no periodicity" if not pbc.any() else "is not periodic in every direction"
     raise StructureError(
         f"the structure {state} (pbc={flags}); the models are trained on three-dimensional "
-        "crystals. If its cell, vacuum included, is meant to repeat, set atoms.pbc = True"
+        "crystals. If it is one, set atoms.pbc = True"
     )
+
+
+def _require_ordered(occupancy: Any) -> None:
+    """Refuse the partial occupancies that ASE's CIF reader keeps in ``info``."""
+    if not isinstance(occupancy, Mapping):
+        return
+    for site, species in occupancy.items():
+        if isinstance(species, Mapping) and (len(species) > 1 or sum(species.values()) < 0.999):
+            shares = ", ".join(f"{symbol} {share:g}" for symbol, share in species.items())
+            raise StructureError(
+                f"site {site} is disordered ({shares}); choose an ordered arrangement first"
+            )
 
 
 def from_ase(atoms: Atoms) -> Crystal:
@@ -54,6 +66,7 @@ def from_ase(atoms: Atoms) -> Crystal:
         StructureError: If it is not periodic in three directions, or not a valid crystal.
     """
     _require_periodic(atoms.pbc)
+    _require_ordered(atoms.info.get("occupancy"))
     lattice: np.ndarray = np.array(atoms.cell.array, dtype=np.float64)
     if not np.isfinite(lattice).all() or abs(np.linalg.det(lattice)) == 0.0:
         # Without a cell there are no fractional coordinates; let the checks name the fault.

@@ -17,8 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-_GRID_LIMIT = 4_000_000
-_BLOCK_LIMIT = 4_000_000
+from recinet_ase.errors import StructureError
+
+_GRID_LIMIT = 4_000_000  # index triples looked at together
+_BLOCK_LIMIT = 4_000_000  # elements of a padded block, or of an atoms-by-waves table
+_LARGEST_GRID = 20_000_000  # index triples of a single cell
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ def half_space_waves(lattice: torch.Tensor, k_max: float) -> Waves:
     Args:
         lattice: Lattice vectors as rows, angstrom, ``[B, 3, 3]``.
         k_max: Cutoff in 1/angstrom.
+
+    Raises:
+        StructureError: If a cell is so large or skewed that its waves would not fit memory.
     """
     lengths = torch.linalg.norm(lattice, dim=-1)
     # |n_i| = |G . l_i| / 2 pi <= k_max |l_i| / 2 pi for any cell, however skewed.
@@ -83,6 +89,12 @@ def half_space_waves(lattice: torch.Tensor, k_max: float) -> Waves:
     parts = []
     # Crystals are taken in groups, so that one long cell does not set everyone's grid.
     sizes = (bounds[:, 0] + 1) * (2 * bounds[:, 1] + 1) * (2 * bounds[:, 2] + 1)
+    if int(sizes.max()) > _LARGEST_GRID:
+        longest = float(lengths[sizes.argmax()].max())
+        raise StructureError(
+            f"the cell (longest edge {longest:.0f} A) has too many reciprocal lattice vectors; "
+            "use its Niggli-reduced or primitive cell"
+        )
     order = torch.argsort(sizes)
     for group in _groups(bounds[order].tolist()):
         members = order[group]
@@ -92,7 +104,7 @@ def half_space_waves(lattice: torch.Tensor, k_max: float) -> Waves:
         n1, n2, n3 = grid.unbind(-1)
         half = (n1 > 0) | ((n1 == 0) & ((n2 > 0) | ((n2 == 0) & (n3 > 0))))
         grid = grid[half]
-        length = torch.linalg.norm(grid @ reciprocal[members], dim=-1)  # [b, W]
+        length = torch.linalg.norm(_product(grid, reciprocal[members].mT), dim=-1)  # [b, W]
         which, wave = torch.nonzero(length <= k_max, as_tuple=True)
         parts.append((members[which], grid[wave], length[which, wave]))
     crystal = torch.cat([p[0] for p in parts])
@@ -123,9 +135,11 @@ def phases(frac_coords: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """``2 pi n.f`` for atoms ``[..., N, 3]`` and waves ``[..., W, 3]``, shape ``[..., N, W]``.
 
     Whole turns are dropped before the multiplication with 2 pi, which keeps float32
-    phases good for high waves.
+    phases good for high waves. No matrix product is used: those run in reduced precision
+    under autocast and ``torch.set_float32_matmul_precision``.
     """
-    turns = frac_coords @ index.transpose(-1, -2)
+    turns = sum(frac_coords[..., :, None, i] * index[..., None, :, i] for i in range(3))
+    assert isinstance(turns, torch.Tensor)
     return 2 * math.pi * (turns - torch.round(turns))
 
 
@@ -149,9 +163,15 @@ def filtered_sum(
     Returns:
         ``[N, C]``; exactly zero if there are no waves.
     """
-    angle = phases(frac_coords, index)
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    return 2 * (cos @ (filter_values * (cos.T @ values)) + sin @ (filter_values * (sin.T @ values)))
+    out = torch.zeros_like(values)
+    # Blocks of waves keep the table of atoms by waves small for cells of any size.
+    step = max(1, _BLOCK_LIMIT // len(frac_coords))
+    for start in range(0, len(index), step):
+        block = slice(start, start + step)
+        angle = phases(frac_coords, index[block])
+        for trig in (torch.cos(angle), torch.sin(angle)):
+            out = out + trig @ (filter_values[block] * (trig.T @ values))
+    return 2 * out
 
 
 def pair_kernels(
@@ -210,6 +230,11 @@ def pair_kernels(
         parts_k.append(kernel[pair_mask])
         start = stop
     return torch.cat(parts_i), torch.cat(parts_j), torch.cat(parts_k)
+
+
+def _product(vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """``vectors @ rows^T`` in full precision, ``[W, 3]`` and ``[b, 3, 3]`` to ``[b, W, 3]``."""
+    return (vectors[None, :, None, :] * rows[:, None]).sum(-1)
 
 
 def _padded(

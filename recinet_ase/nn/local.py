@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from recinet_ase.graph.crystal import CrystalBatch
-from recinet_ase.nn.norm import make_norm
+from recinet_ase.nn.norm import NORMS
 
 
 class LocalBlock(nn.Module):
@@ -35,8 +35,8 @@ class LocalBlock(nn.Module):
         self.from_edge = nn.Linear(edge_width, 2 * width, bias=False)
         self.gate = nn.Linear(width, width)
         self.message = nn.Linear(width, width)
-        self.gate_norm = make_norm(norm, width)
-        self.node_norm = make_norm(norm, width)
+        self.gate_norm = NORMS[norm](width)
+        self.node_norm = NORMS[norm](width)
 
     def forward(
         self, h: torch.Tensor, v: torch.Tensor, batch: CrystalBatch, edge_weight: torch.Tensor

@@ -58,10 +58,5 @@ class RowNorm(nn.LayerNorm):
         return super().forward(x)
 
 
-def make_norm(kind: str, width: int) -> nn.Module:
-    """``"batch"`` (the paper's) or ``"layer"`` (no statistics shared between structures)."""
-    if kind == "batch":
-        return WeightedBatchNorm(width)
-    if kind == "layer":
-        return RowNorm(width)
-    raise ValueError(f"unknown normalisation {kind!r}; choose 'batch' or 'layer'")
+NORMS: dict[str, type[nn.Module]] = {"batch": WeightedBatchNorm, "layer": RowNorm}
+"""``"batch"`` is the paper's; ``"layer"`` shares no statistics between structures."""

@@ -14,6 +14,7 @@ from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.graph.crystal import CrystalBatch
 from recinet_ase.graph.waves import WaveBasis
 from recinet_ase.nn.local import LocalBlock
+from recinet_ase.nn.norm import NORMS
 from recinet_ase.nn.radial import PotentialBasis
 from recinet_ase.nn.reciprocal import MODES, LatticeOperator, ReciprocalBlock, crystal_mean
 
@@ -54,6 +55,8 @@ class ReciNetConfig:
     def __post_init__(self) -> None:
         if self.reciprocal not in MODES:
             raise UnknownNameError("reciprocal block", self.reciprocal, MODES)
+        if self.norm not in NORMS:
+            raise UnknownNameError("normalisation", self.norm, NORMS)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ReciNetConfig:

@@ -57,10 +57,15 @@ class LatticeOperator:
 
     @classmethod
     def build(cls, batch: CrystalBatch, basis: WaveBasis) -> LatticeOperator:
-        """Enumerate the waves of a batch and prepare its kernels."""
+        """Enumerate the waves of a batch and prepare its kernels, always in full precision."""
         if batch.pair_kernel is not None:
             assert batch.pair_centre is not None and batch.pair_neighbour is not None
             return cls(batch.pair_centre, batch.pair_neighbour, batch.pair_kernel)
+        with torch.autocast(batch.z.device.type, enabled=False):
+            return cls._build(batch, basis)
+
+    @classmethod
+    def _build(cls, batch: CrystalBatch, basis: WaveBasis) -> LatticeOperator:
         assert batch.frac_coords is not None and batch.lattice is not None
         waves = half_space_waves(batch.lattice, basis.k_max)
         radial = basis(waves.length)
@@ -101,9 +106,10 @@ class LatticeOperator:
         """
         messages = (self.pair_kernel @ weights) * values.index_select(0, self.pair_neighbour)
         out = torch.zeros_like(values).index_add(0, self.pair_centre, messages)
-        for atoms, frac_coords, index, radial in self.large:
-            update = filtered_sum(frac_coords, index, radial @ weights, values[atoms])
-            out[atoms] = update / len(frac_coords)
+        with torch.autocast(values.device.type, enabled=False):
+            for atoms, frac_coords, index, radial in self.large:
+                update = filtered_sum(frac_coords, index, radial @ weights, values[atoms])
+                out[atoms] = update / len(frac_coords)
         return out
 
 
@@ -116,7 +122,7 @@ def literal_sum(values: torch.Tensor, batch: CrystalBatch) -> torch.Tensor:
     if batch.frac_coords is None or batch.lattice is None:
         raise ValueError("the literal reciprocal block needs full graphs (reduce=False)")
     rows = 2 * math.pi * torch.linalg.inv(batch.lattice).transpose(-1, -2)  # [B, 3, 3]
-    angle = torch.einsum("nkx,nx->nk", rows[batch.crystal], batch.frac_coords)
+    angle = (rows[batch.crystal] * batch.frac_coords[:, None]).sum(-1)  # [N, 3]
     out = torch.zeros_like(values)
     for trig in (torch.cos(angle), torch.sin(angle)):
         weighted = trig[:, :, None] * values[:, None, :]  # [N, 3, C]

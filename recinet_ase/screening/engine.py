@@ -46,7 +46,8 @@ def choose_predictor(
                 f"none of the wanted {', '.join(wanted)}"
             )
     given = {name for model in loaded for name in model.config.properties}
-    loaded += [load_model(default_model(info)) for info in infos if info.name not in given]
+    defaults = dict.fromkeys(default_model(info) for info in infos if info.name not in given)
+    loaded += [load_model(name) for name in defaults]
     return Predictor(loaded, device=device, batch_size=batch_size, properties=wanted)
 
 
