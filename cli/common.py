@@ -21,7 +21,7 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 
         try:
             return command(*args, **kwargs)
-        except ReciNetError as error:
+        except (ReciNetError, OSError) as error:
             click.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise SystemExit(2) from None
 

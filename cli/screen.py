@@ -12,6 +12,8 @@ from recinet_ase.cli.common import one_line_errors
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from recinet_ase.screening.readers import Entry
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("files", nargs=-1, required=True)
@@ -59,7 +61,7 @@ def screen(
     infos = parse_properties(props) if props else None
     size: int | str = "auto"
     if batch_size != "auto":
-        if not batch_size.isdigit() or int(batch_size) == 0:
+        if not (batch_size.isascii() and batch_size.isdigit() and int(batch_size)):
             raise ReciNetError(
                 f"--batch-size must be 'auto' or a positive number, not {batch_size!r}"
             )
@@ -72,14 +74,30 @@ def screen(
     predictor = engine.choose_predictor(infos, list(models), device, size)
     for line in engine.provenance(predictor):
         click.echo(line, err=True)
-    total = errors = 0
-    with open_writer(output, engine.columns(predictor)) as writer:
-        for row in _with_progress(engine.screen(read_entries(sources, id_key), predictor)):
-            writer.write(row)
-            total += 1
-            errors += bool(row["error"])
+    total = errors = without_key = 0
+
+    def entries() -> Iterator[Entry]:
+        nonlocal without_key
+        for entry in read_entries(sources, id_key):
+            without_key += not entry.has_key
+            yield entry
+
     where = f" -> {output}" if output else ""
+    try:
+        with open_writer(output, engine.columns(predictor)) as writer:
+            for row in _with_progress(engine.screen(entries(), predictor)):
+                writer.write(row)
+                total += 1
+                errors += bool(row["error"])
+    except KeyboardInterrupt:
+        click.echo(f"interrupted after {total} structures{where}", err=True)
+        raise SystemExit(130) from None
     click.echo(f"{total} structures, {errors} with errors{where}", err=True)
+    if without_key:
+        click.echo(
+            f"{without_key} structures have no key {id_key!r}; their ids are row ids or file#index",
+            err=True,
+        )
 
 
 def _with_progress(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from recinet_ase.cli.common import one_line_errors
 
@@ -22,9 +23,11 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @click.option("--dataset", default="jarvis", show_default=True, help="Dataset to train on.")
 @click.option("--props", default="formation_energy", show_default=True, help="Property to learn.")
 @click.option(
-    "--size", default="small", show_default=True, help="Network size: tiny, small, paper."
+    "--size", help="Network size: tiny, small (default), paper; with --init that of the model."
 )
-@click.option("--blocks", type=int, help="Number of ReciNet blocks, else the size's own.")
+@click.option(
+    "--blocks", type=click.IntRange(1), help="Number of ReciNet blocks, else the size's own."
+)
 @click.option(
     "--reciprocal",
     type=click.Choice(["lattice", "mean", "literal", "none"]),
@@ -32,9 +35,15 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 )
 @click.option("--epochs", type=click.IntRange(1), default=60, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--lr", type=float, default=1e-3, show_default=True, help="Peak learning rate.")
-@click.option("--weight-decay", type=float, default=1e-5, show_default=True)
-@click.option("--ema-decay", type=float, default=0.999, show_default=True)
+@click.option(
+    "--lr",
+    type=click.FloatRange(0, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="Peak learning rate.",
+)
+@click.option("--weight-decay", type=click.FloatRange(0), default=1e-5, show_default=True)
+@click.option("--ema-decay", type=click.FloatRange(0, 1), default=0.999, show_default=True)
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
@@ -68,12 +77,16 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 )
 @click.option("-o", "--output", metavar="DIR", help="Run folder, else runs/DATASET-PROPERTY.")
 @click.option("--resume", is_flag=True, help="Continue the run in the folder.")
-@click.option("--max-minutes", type=float, help="Stop cleanly after this time, with a checkpoint.")
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(0),
+    help="Stop cleanly after this time, with a checkpoint.",
+)
 @one_line_errors
 def train(
     dataset: str,
     props: str,
-    size: str,
+    size: str | None,
     blocks: int | None,
     reciprocal: str | None,
     epochs: int,
@@ -102,8 +115,13 @@ def train(
     recinet-train --resume -o runs/gap
     recinet-screen db.json --model runs/gap
     """
+    from recinet_ase.errors import ReciNetError
     from recinet_ase.properties import parse_properties
 
+    if resume and (changed := _given_settings()):
+        raise ReciNetError(
+            f"--resume continues with the run's own settings; leave out {', '.join(changed)}"
+        )
     infos = parse_properties(props)
     folder = Path(output or f"runs/{dataset}-{infos[0].name}")
     held = parse_properties(hold_out) if hold_out else []
@@ -143,6 +161,20 @@ def train(
             f"{figures['validation_mae']:.5g} {model.config.units[0]} "
             f"(mean absolute deviation {figures['validation_mad']:.5g})"
         )
+
+
+_WITH_RESUME = {"output", "resume", "max_minutes", "data_dir", "cache_dir", "workers"}
+
+
+def _given_settings() -> list[str]:
+    """Options of the command line that say how to train (and so belong to a new run)."""
+    context = click.get_current_context()
+    return [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in (None, *_WITH_RESUME)
+        and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+    ]
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def total_energy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def jarvis_folder(tmp_path_factory: pytest.TempPathFactory, crystals: dict[str, Atoms]) -> Path:
-    """Forty real crystals as a JARVIS data folder, for the mBJ gap task."""
+    """The fifty example crystals as a JARVIS data folder, for the mBJ gap task."""
     root = tmp_path_factory.mktemp("data")
-    write_jarvis_folder(root, list(crystals.values()), "bandgap", "mbj_bandgap")
+    write_jarvis_folder(root, list(crystals.values()), "dft_3d_mbj_bandgap")
     return root

@@ -60,13 +60,26 @@ def random_model(
     return model.eval()
 
 
-def write_jarvis_folder(root: Path, atoms_list: list[Atoms], prop: str, key: str) -> None:
+def write_jarvis_folder(
+    root: Path,
+    atoms_list: list[Atoms],
+    task: str,
+    offset: int = 0,
+    repeat_in_train: bool = False,
+) -> None:
     """A data folder in the publishers' formats, with volume per atom for a label.
 
     The label is a real function of the structure, so that a network can learn it.
+
+    Args:
+        root: Data root, made if needed.
+        atoms_list: The crystals.
+        task: File stem of the split.
+        offset: Rotate the ids before splitting them.
+        repeat_in_train: Repeat a test id in the training set, as two official files do.
     """
     folder = root / "jarvis"
-    (folder / "splits").mkdir(parents=True)
+    (folder / "splits").mkdir(parents=True, exist_ok=True)
     records, labels = [], {}
     for i, atoms in enumerate(atoms_list):
         jid = f"JVASP-{i}"
@@ -80,19 +93,20 @@ def write_jarvis_folder(root: Path, atoms_list: list[Atoms], prop: str, key: str
                     "elements": atoms.get_chemical_symbols(),
                     "cartesian": False,
                 },
-                key: labels[jid],
             }
         )
-    ids = list(labels)
+    ids = [*labels][offset:] + [*labels][:offset]
     cut = int(0.7 * len(ids))
     split = {
         "train": {k: labels[k] for k in ids[:cut]},
         "val": {k: labels[k] for k in ids[cut:-3]},
         "test": dict.fromkeys(ids[-3:]),
     }
+    if repeat_in_train:
+        split["train"][ids[-1]] = labels[ids[-1]]
     for path, document in (
         (folder / "jdft_3d-8-18-2021.json.zip", records),
-        (folder / "splits" / f"dft_3d_{key}.json.zip", split),
+        (folder / "splits" / f"{task}.json.zip", split),
     ):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr(path.name.removesuffix(".zip"), json.dumps(document))

@@ -123,4 +123,5 @@ def test_shipped_models_are_complete(name: str) -> None:
     assert set(card["properties"]) <= set(card["training"]["clean_for"])
     text = (folder / "README.md").read_text()
     assert f"{card['training']['validation_mae']:.3g}" in text
-    assert "to be measured" in text or "test MAE" in text
+    assert card["caution"] in text
+    assert card["training"]["train_ids_sha256"] in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -146,6 +147,90 @@ def test_a_corrupt_row_of_a_sqlite_database(
     assert [(r["id"], bool(r["error"])) for r in rows] == [("1", False), ("2", True), ("4", False)]
 
 
+def test_a_bad_frame_costs_only_itself(
+    model_folder: Path, crystals: dict[str, Atoms], tmp_path: Path
+) -> None:
+    good = [a for a in crystals.values() if len(a) < 4][:5]
+    frames, cif = tmp_path / "five.extxyz", tmp_path / "five.cif"
+    ase.io.write(frames, good)
+    ase.io.write(cif, good)
+    clean = [rows_of(run(path, "--model", model_folder).stdout) for path in (frames, cif)]
+    lines = frames.read_text().splitlines(keepends=True)
+    at = sum(len(a) + 2 for a in good[:2]) + 2  # first atom of the third frame
+    lines[at] = "Xq 0 0 zero\n"
+    frames.write_text("".join(lines))
+    blocks = cif.read_text().split("data_")
+    blocks[3] = re.sub(r"(_cell_length_a\s+)\S+", r"\1banana", blocks[3])
+    cif.write_text("data_".join(blocks))
+    for path, expected in zip((frames, cif), clean, strict=True):
+        rows = rows_of(run(path, "--model", model_folder).stdout)
+        assert [bool(r["error"]) for r in rows] == [False, False, True, False, False], path
+        assert [r["bandgap"] for i, r in enumerate(rows) if i != 2] == [
+            r["bandgap"] for i, r in enumerate(expected) if i != 2
+        ]
+
+
+def test_a_broken_count_ends_the_file_with_a_row(
+    model_folder: Path, crystals: dict[str, Atoms], tmp_path: Path
+) -> None:
+    path = tmp_path / "two.extxyz"
+    ase.io.write(path, [crystals["NaCl"], crystals["MgO"]])
+    path.write_text("\n" + path.read_text() + "\nnot a count\n")
+    rows = rows_of(run(path, "--model", model_folder).stdout)
+    assert [r["formula"] for r in rows] == ["ClNa", "MgO", ""]
+    assert "the rest of the file was not read" in rows[2]["error"]
+
+
+def test_odd_names(model_folder: Path, crystals: dict[str, Atoms], tmp_path: Path) -> None:
+    atoms = crystals["NaCl"]
+    ase.io.write(tmp_path / "plain.cif", atoms)
+    (tmp_path / "plain.cif").rename(tmp_path / "mp@1.cif")
+    with connect(tmp_path / "a.db") as database:
+        database.write(atoms)
+    (tmp_path / "a.db").rename(tmp_path / "A.DB")
+    with connect(tmp_path / "b.json") as database:
+        database.write(atoms, jid="mine")
+    (tmp_path / "b.json").rename(tmp_path / "B.JSON")
+    result = run(f"{tmp_path}/*", "--model", model_folder, "--id-key", "jid")
+    rows = rows_of(result.stdout)
+    assert len(rows) == 3 and not any(r["error"] for r in rows)
+    assert sum(r["id"] == "mine" for r in rows) == 1
+    assert "2 structures have no key 'jid'" in result.stderr
+
+
+def test_a_file_named_twice_is_read_once(
+    model_folder: Path, crystals: dict[str, Atoms], tmp_path: Path
+) -> None:
+    path = tmp_path / "POSCAR"
+    ase.io.write(path, crystals["NaCl"], format="vasp")
+    rows = rows_of(run(path, f"{tmp_path}/*", path, "--model", model_folder).stdout)
+    assert len(rows) == 1
+
+
+def test_an_unreadable_file_among_many_is_a_row(
+    model_folder: Path, crystals: dict[str, Atoms], tmp_path: Path
+) -> None:
+    ase.io.write(tmp_path / "a.cif", crystals["NaCl"])
+    (tmp_path / "b.cif").touch()
+    (tmp_path / "c.bin").write_bytes(bytes(range(256)))
+    rows = rows_of(run(f"{tmp_path}/*", "--model", model_folder).stdout)
+    assert [bool(r["error"]) for r in rows] == [False, True, True]
+
+
+def test_an_undecodable_array_in_a_json_database(
+    model_folder: Path, crystals: dict[str, Atoms], tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.json"
+    with connect(path) as database:
+        for atoms in list(crystals.values())[:3]:
+            database.write(atoms)
+    document = json.loads(path.read_text())
+    document["2"]["positions"]["__ndarray__"][2] = [1.0, 2.0]
+    path.write_text(json.dumps(document))
+    rows = rows_of(run(path, "--model", model_folder).stdout)
+    assert [bool(r["error"]) for r in rows] == [False, True, False]
+
+
 def test_json_lines(model_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     run(EXAMPLES, "--model", model_folder, "-o", out)
@@ -182,7 +267,9 @@ def test_two_models_two_columns(
         (("{tmp}", "--props", "bandgap"), "is a folder"),
         ((EXAMPLES, "--model", "{model}", "-o", "out.xlsx"), "suffix must be one of"),
         ((EXAMPLES, "--model", "{model}", "-o", "/nowhere/out.csv"), "cannot write"),
+        (("{tmp}/ids.json", "--props", "bandgap"), "no ASE database"),
         ((EXAMPLES, "--model", "{model}", "--batch-size", "many"), "--batch-size"),
+        ((EXAMPLES, "--model", "{model}", "--batch-size", "²"), "--batch-size"),
     ],
 )
 def test_wrong_calls_end_with_one_line_and_2(
@@ -192,6 +279,7 @@ def test_wrong_calls_end_with_one_line_and_2(
     (tmp_path / "noise.bin").write_bytes(bytes(range(256)))
     (tmp_path / "noise.json").write_bytes(b"\x00\xff{")
     (tmp_path / "list.json").write_text("[1, 2]")
+    (tmp_path / "ids.json").write_text('{"ids": ["a", "b"]}')
     (tmp_path / "noise.db").write_bytes(b"not sqlite, not sqlite, not sqlite" * 99)
     filled = [
         str(a).replace("{tmp}", str(tmp_path)).replace("{model}", str(model_folder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -86,6 +86,12 @@ SIZES: dict[str, ReciNetConfig] = {
     "small": ReciNetConfig(),
     "tiny": ReciNetConfig(width=64, blocks=2, n_basis=48, channels=32),
 }
+
+
+def size_name(config: ReciNetConfig) -> str:
+    """The name of an architecture in `SIZES` (outputs apart), else ``"custom"``."""
+    named = (name for name, c in SIZES.items() if replace(c, outputs=config.outputs) == config)
+    return next(named, "custom")
 
 
 class ReciNet(nn.Module):

@@ -1,16 +1,18 @@
 """Structure files, one structure at a time, with an identity for each.
 
 Everything that ASE reads, several files and patterns. A structure that cannot be
-read is handed on as an error, never as an end.
+read is handed on as an error, never as an end: databases are read row by row, CIF and
+extended xyz files block by block.
 """
 
 from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from io import StringIO
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from ase.db.row import AtomsRow
 
 _REFUSED_FORMATS = {"python", "py", "bundletrajectory"}  # run or unpickle what they read
-_DATABASES = (".db", ".json")
+_DATABASES = {".db": "db", ".json": "json"}
 _BLOCK = 200  # database rows read at once
 
 
@@ -31,11 +33,13 @@ class Source:
 
     Attributes:
         path: The file.
-        database: Whether it is an ASE database (otherwise an ASE format is read).
+        kind: ASE's name of its format; ``"db"`` and ``"json"`` are ASE databases.
+        fault: Why it cannot be read (its one entry is this error), or None.
     """
 
     path: Path
-    database: bool
+    kind: str
+    fault: ReciNetError | None = None
 
 
 @dataclass(frozen=True)
@@ -43,45 +47,55 @@ class Entry:
     """One structure of an input.
 
     Attributes:
-        id: Row id of a database, else ``file#index``; or the value of ``--id-key``.
+        id: Row id of a database, else ``file#index``; or the value of the user's id key.
         atoms: The structure, or the error met while reading it.
+        has_key: Whether the user's id key was found.
     """
 
     id: str
     atoms: Atoms | Exception
+    has_key: bool = True
 
 
 def find_sources(patterns: Iterable[str]) -> list[Source]:
     """Expand patterns and recognise the format of every file, before any work starts.
 
+    A file named twice is read once. A file that a pattern brought in and that cannot be
+    read becomes an entry with its error; one that was named is a wrong call.
+
     Raises:
-        ReciNetError: For a missing file, an empty pattern or an unreadable format.
+        ReciNetError: For a missing file, a pattern without files or an unreadable format.
     """
-    sources = []
+    sources: dict[Path, Source] = {}
     for pattern in patterns:
-        if Path(pattern).exists():
-            paths = [Path(pattern)]
-        else:
-            # glob, not Path.glob: a pattern may be absolute.
-            found = glob.glob(pattern, recursive=True)  # noqa: PTH207
-            paths = [Path(name) for name in sorted(found)]
+        named = Path(pattern).exists()
+        # glob, not Path.glob: a pattern may be absolute.
+        paths = [pattern] if named else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
         if not paths:
             what = "no file matches" if glob.has_magic(pattern) else "no such file:"
             raise ReciNetError(f"{what} {pattern}")
-        sources += [_recognise(path) for path in paths]
-    return sources
+        for path in map(Path, paths):
+            try:
+                source = Source(path, _recognise(path))
+            except ReciNetError as error:
+                if named:
+                    raise
+                source = Source(path, "", error)
+            sources.setdefault(path.resolve(), source)
+    return list(sources.values())
 
 
-def _recognise(path: Path) -> Source:
+def _recognise(path: Path) -> str:
     from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
     if path.is_dir():
         raise ReciNetError(f"{path} is a folder; name its files, e.g. '{path}/*.cif'")
     if path.stat().st_size == 0:
         raise ReciNetError(f"{path} is empty")
-    if path.suffix in _DATABASES:
-        _check_database(path)
-        return Source(path, database=True)
+    if path.suffix.lower() in _DATABASES:
+        kind = _DATABASES[path.suffix.lower()]
+        _check_database(path, kind)
+        return kind
     try:
         kind = filetype(str(path))
         if not get_ioformat(kind).can_read:
@@ -93,29 +107,42 @@ def _recognise(path: Path) -> Source:
         ) from None
     if kind in _REFUSED_FORMATS:
         raise ReciNetError(f"{path}: files of format {kind!r} can run code and are not read")
-    return Source(path, database=False)
+    return kind
 
 
-def _check_database(path: Path) -> None:
-    """An ASE database can be opened and counted."""
+def _check_database(path: Path, kind: str) -> None:
+    """An ASE database can be opened and has rows."""
+    if kind == "json":
+        _load_json(path)
+        return
     from ase.db import connect
 
-    if path.suffix == ".json":
-        try:
-            with path.open(encoding="utf-8") as handle:
-                document = json.load(handle)
-        except ValueError as error:
-            raise ReciNetError(f"{path} is not valid json ({error})") from None
-        if not isinstance(document, dict) or not {"ids", "1"} & set(document):
-            raise ReciNetError(
-                f"{path} is no ASE database (a json file with 'ids' and numbered rows); "
-                "ase.db.connect(...) writes one"
-            )
-        return
     try:
-        connect(path).count()
+        connect(path, type=kind).count()
     except Exception as error:
         raise ReciNetError(f"{path} cannot be opened as an ASE database ({error})") from None
+
+
+def _load_json(path: Path) -> tuple[dict[str, Any], list[int]]:
+    """The rows of a json database as plain json, and their ids.
+
+    Raises:
+        ReciNetError: If it is not json, or no ASE database.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ReciNetError(f"{path} is not valid json ({error})") from None
+    if isinstance(document, dict):
+        ids = document.get("ids", [1] if "1" in document else None)
+        if isinstance(ids, dict):  # ids written as an array
+            ids = ids.get("__ndarray__", [None, None, None])[2]
+        if isinstance(ids, list) and all(isinstance(i, int) for i in ids):
+            return document, ids
+    raise ReciNetError(
+        f"{path} is no ASE database (a json file with 'ids' and numbered rows); "
+        "ase.db.connect(...) writes one"
+    )
 
 
 def read_entries(sources: Sequence[Source], id_key: str | None = None) -> Iterator[Entry]:
@@ -127,40 +154,54 @@ def read_entries(sources: Sequence[Source], id_key: str | None = None) -> Iterat
     """
     several = len(sources) > 1
     for source in sources:
-        if source.database:
-            yield from _read_database(source.path, id_key, several)
+        path = source.path
+        if source.fault is not None:
+            yield Entry(f"{path}#0", source.fault)
+        elif source.kind in _DATABASES.values():
+            yield from _read_database(source, id_key, several)
         else:
-            yield from _read_file(source.path, id_key)
+            for index, atoms in enumerate(_read_file(source)):
+                info = {} if isinstance(atoms, Exception) else atoms.info
+                yield _entry(f"{path}#{index}", atoms, info, id_key)
 
 
-def _read_database(path: Path, id_key: str | None, several: bool) -> Iterator[Entry]:
-    rows = _json_rows(path) if path.suffix == ".json" else _sqlite_rows(path)
+def _entry(
+    name: str, atoms: Atoms | Exception, values: Mapping[str, Any], id_key: str | None
+) -> Entry:
+    if id_key is None or isinstance(atoms, Exception):
+        return Entry(name, atoms)
+    if id_key in values:
+        return Entry(str(values[id_key]), atoms)
+    return Entry(name, atoms, has_key=False)
+
+
+def _read_database(source: Source, id_key: str | None, several: bool) -> Iterator[Entry]:
+    rows = _json_rows(source.path) if source.kind == "json" else _sqlite_rows(source.path)
     for key, row in rows:
-        name = f"{path}#{key}" if several else str(key)
+        name = f"{source.path}#{key}" if several else str(key)
         try:
             if isinstance(row, Exception):
                 raise row
-            atoms = row.toatoms()
-            if id_key is not None:
-                name = _own_id({**row.get("data", {}), **row.key_value_pairs}, id_key, name)
+            atoms, values = row.toatoms(), {**row.get("data", {}), **row.key_value_pairs}
         except Exception as error:
             yield Entry(name, error)
         else:
-            yield Entry(name, atoms)
+            yield _entry(name, atoms, values, id_key)
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, AtomsRow | Exception]]:
-    """Rows of a json database, each made on its own: a bad one must not hide the rest.
+    """Rows of a json database, each decoded on its own: a bad one must not hide the rest.
 
     (``Database.get`` reads the whole file for every row.)
     """
     from ase.db.row import AtomsRow
     from ase.io.jsonio import decode
 
-    document = decode(path.read_text(encoding="utf-8"))
-    for key in [int(i) for i in document.get("ids", [1])]:
+    document, ids = _load_json(path)
+    for key in ids:
         try:
-            yield key, AtomsRow({**document[key], "id": key})
+            row = decode(json.dumps(document.pop(str(key))))
+            yield key, AtomsRow({**row, "id": key})
         except Exception as error:
             yield key, error
 
@@ -169,7 +210,7 @@ def _sqlite_rows(path: Path) -> Iterator[tuple[int, AtomsRow | Exception]]:
     """Rows of a sqlite database in blocks, one by one where a block holds a bad row."""
     from ase.db import connect
 
-    database = connect(path)
+    database = connect(path, type="db")
     with database.managed_connection() as connection:
         found = connection.cursor().execute("SELECT id FROM systems ORDER BY id").fetchall()
     keys = [row[0] for row in found]
@@ -189,24 +230,86 @@ def _sqlite_rows(path: Path) -> Iterator[tuple[int, AtomsRow | Exception]]:
                 yield key, error
 
 
-def _read_file(path: Path, id_key: str | None) -> Iterator[Entry]:
+def _read_file(source: Source) -> Iterator[Atoms | Exception]:
+    """The structures of a file, or the errors in their place; at least one of either."""
+    if source.kind == "cif":
+        parts = _parsed(_cif_blocks(source.path), "cif")
+    elif source.kind == "extxyz":
+        parts = _parsed(_xyz_frames(source.path), "extxyz")
+    else:
+        parts = _streamed(source)
+    empty = True
+    for part in parts:
+        empty = False
+        yield part
+    if empty:
+        yield ReciNetError(f"{source.path} holds no structure that ASE can read")
+
+
+def _parsed(texts: Iterator[str | Exception], kind: str) -> Iterator[Atoms | Exception]:
+    """Each text on its own, so that a broken one costs no other."""
     import ase.io
 
-    stream = ase.io.iread(str(path), index=":")
-    for index in count():
-        name = f"{path}#{index}"
+    for text in texts:
+        if isinstance(text, Exception):
+            yield text
+            continue
+        try:
+            yield from ase.io.read(StringIO(text), index=":", format=kind)
+        except Exception as error:
+            yield error
+
+
+def _cif_blocks(path: Path) -> Iterator[str | Exception]:
+    """The data blocks of a CIF that hold atoms."""
+    lines: list[str] = []
+    with path.open(encoding="utf-8", errors="replace") as handle:
+        for line in handle:
+            if line.lower().startswith("data_") and lines:
+                yield from _with_atoms(lines)
+                lines = []
+            lines.append(line)
+    yield from _with_atoms(lines)
+
+
+def _with_atoms(lines: list[str]) -> list[str]:
+    text = "".join(lines)
+    return [text] if "_atom_site" in text.lower() else []
+
+
+def _xyz_frames(path: Path) -> Iterator[str | Exception]:
+    """The frames of an xyz file, by their atom counts."""
+    with path.open(encoding="utf-8", errors="replace") as handle:
+        for number in count(1):
+            head = handle.readline()
+            if not head.strip():
+                # Blank lines may end the file, or stand between frames.
+                if not head:
+                    return
+                continue
+            if not head.strip().isdecimal():
+                yield ReciNetError(
+                    f"line {head.strip()[:40]!r} (frame {number}) should be a number of atoms; "
+                    "the rest of the file was not read"
+                )
+                return
+            body = list(islice(handle, int(head) + 1))
+            yield head + "".join(body)
+
+
+def _streamed(source: Source) -> Iterator[Atoms | Exception]:
+    """Any other format through ASE, which cannot go on after a broken structure."""
+    import ase.io
+
+    stream = ase.io.iread(
+        str(source.path), index=":", format=source.kind, do_not_split_by_at_sign=True
+    )
+    while True:
         try:
             atoms = next(stream)
         except StopIteration:
-            if index == 0:
-                yield Entry(name, ReciNetError(f"{path} holds no structure that ASE can read"))
             return
         except Exception as error:
-            # A text format has no way to find the next structure after a broken one.
-            yield Entry(name, error)
+            yield ReciNetError(f"{error} ({type(error).__name__}); the rest was not read")
             return
-        yield Entry(name if id_key is None else _own_id(atoms.info, id_key, name), atoms)
-
-
-def _own_id(values: dict[str, Any], key: str, fallback: str) -> str:
-    return str(values[key]) if key in values else fallback
+        yield atoms

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from recinet_ase.errors import ReciNetError
+from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.nn.recinet import SIZES, ReciNetConfig
+
+DEFAULT_SIZE = "small"
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class TrainingConfig:
     Attributes:
         dataset: Dataset name.
         properties: Canonical property names.
-        size: Network size, a key of `recinet_ase.nn.recinet.SIZES`.
+        size: Network size, a key of `recinet_ase.nn.recinet.SIZES`; None is that of ``init``,
+            or ``"small"``.
         network: Changes to that size's architecture, by field name.
         reduce: Train on symmetry-reduced graphs.
         epochs: Passes over the training set.
@@ -38,7 +41,7 @@ class TrainingConfig:
 
     dataset: str = "jarvis"
     properties: tuple[str, ...] = ("formation_energy",)
-    size: str = "small"
+    size: str | None = None
     network: tuple[tuple[str, Any], ...] = ()
     reduce: bool = True
     epochs: int = 60
@@ -57,14 +60,17 @@ class TrainingConfig:
 
     def architecture(self, outputs: int) -> ReciNetConfig:
         """The network to train."""
-        if self.size not in SIZES:
-            raise ReciNetError(f"unknown size {self.size!r}; choose from {', '.join(SIZES)}")
-        changed = SIZES[self.size].to_dict() | dict(self.network) | {"outputs": outputs}
+        size = self.size or DEFAULT_SIZE
+        if size not in SIZES:
+            raise UnknownNameError("size", size, SIZES)
+        changed = SIZES[size].to_dict() | dict(self.network) | {"outputs": outputs}
         return ReciNetConfig.from_dict(changed)
 
     def save(self, path: Path) -> None:
-        """Write as json."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        """Write as json, atomically."""
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> TrainingConfig:

@@ -7,6 +7,7 @@ The run folder holds ``training.json`` (the configuration), ``metrics.csv``,
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +19,11 @@ from recinet_ase.data.splits import Split, ids_digest
 from recinet_ase.data.store import PackedStore, StoreSettings, cache_dir, cached_store
 from recinet_ase.errors import ReciNetError
 from recinet_ase.model import ModelConfig, PropertyModel
-from recinet_ase.nn.recinet import ReciNetConfig
+from recinet_ase.nn.recinet import ReciNetConfig, size_name
 from recinet_ase.pretrained import load_model
 from recinet_ase.properties import get_property_info
 from recinet_ase.training.config import TrainingConfig
-from recinet_ase.training.trainer import Progress, Targets, Trainer
+from recinet_ase.training.trainer import Progress, Targets, Trainer, load_checkpoint
 
 TRAINING_FILE = "training.json"
 
@@ -101,29 +102,49 @@ def _labelled(store: PackedStore, split: Split, config: TrainingConfig) -> Prepa
     return PreparedData(store, train, val, train_ids, val_ids)
 
 
-def build_model(config: TrainingConfig, data: PreparedData, name: str) -> PropertyModel:
-    """The model at the start of a run: fresh, or from ``config.init``.
+def architecture(config: TrainingConfig, initial: PropertyModel | None) -> ReciNetConfig:
+    """The network of a run: what is asked for, or that of the model to start from.
+
+    Raises:
+        ReciNetError: If both are given and differ, or the network cannot be trained so.
+    """
+    outputs = len(config.properties)
+    network = config.architecture(outputs)
+    if initial is not None:
+        theirs = initial.config.network
+        if (config.size is not None or config.network) and theirs != network:
+            raise ReciNetError(
+                f"{config.init} has another architecture than this run asks for; leave out "
+                "--size and network options to take it over"
+            )
+        network = theirs
+    if network.reciprocal == "literal" and config.reduce:
+        raise ReciNetError("the literal reciprocal block needs full graphs: add --full-graphs")
+    return network
+
+
+def build_model(
+    config: TrainingConfig,
+    data: PreparedData,
+    name: str,
+    network: ReciNetConfig,
+    initial: PropertyModel | None = None,
+) -> PropertyModel:
+    """The model at the start of a run: fresh, or with the weights of ``initial``.
 
     Targets are standardised by their mean and mean absolute deviation, so that the loss
     is 1 for the model that always answers the mean.
 
     Raises:
-        ReciNetError: If the model to start from has another architecture.
+        ReciNetError: If the model to start from may have seen held-out crystals.
     """
     infos = [get_property_info(p) for p in config.properties]
-    network = config.architecture(len(infos))
-    initial: PropertyModel | None = None
-    if config.init is not None:
-        initial = load_model(config.init)
-        if initial.config.network != network:
-            raise ReciNetError(
-                f"{config.init} has another architecture than this run asks for; "
-                "give the same --size and network options, or none"
-            )
-        _check_hygiene(initial, data, config)
+    if initial is not None:
+        _check_hygiene(initial, config)
     torch.manual_seed(config.seed)
     mean = data.train.values.mean(0)
     spread = (data.train.values - mean).abs().mean(0).clamp(min=1e-6)
+    dataset = get_dataset(config.dataset)
     model = PropertyModel(
         ModelConfig(
             name=name,
@@ -133,8 +154,8 @@ def build_model(config: TrainingConfig, data: PreparedData, name: str) -> Proper
             std=tuple(spread.tolist()),
             elements=tuple(data.store.elements(data.train.index)),
             network=network,
-            functional=tuple(get_dataset(config.dataset).functional_of(info) for info in infos),
-            training=_provenance(config, data, initial),
+            functional=tuple(dataset.functional_of(info) for info in infos),
+            training=_provenance(config, data, network, initial),
         )
     )
     if initial is not None:
@@ -142,13 +163,18 @@ def build_model(config: TrainingConfig, data: PreparedData, name: str) -> Proper
     return model
 
 
-def _check_hygiene(initial: PropertyModel, data: PreparedData, config: TrainingConfig) -> None:
+def _check_hygiene(initial: PropertyModel, config: TrainingConfig) -> None:
     """A model to start from must have been kept away from this run's held-out crystals.
 
     Raises:
         ReciNetError: If it says otherwise, or does not say.
     """
     seen = initial.config.training
+    if "dataset" not in seen or "clean_for" not in seen:
+        raise ReciNetError(
+            f"{initial.config.name} does not say what it was trained on, so its errors on "
+            "held-out crystals could be too good; start from a model that does"
+        )
     missing = [p for p in config.properties if p not in seen.get("clean_for", ())]
     if seen.get("dataset") == config.dataset and missing:
         raise ReciNetError(
@@ -159,7 +185,10 @@ def _check_hygiene(initial: PropertyModel, data: PreparedData, config: TrainingC
 
 
 def _provenance(
-    config: TrainingConfig, data: PreparedData, initial: PropertyModel | None
+    config: TrainingConfig,
+    data: PreparedData,
+    network: ReciNetConfig,
+    initial: PropertyModel | None,
 ) -> dict[str, object]:
     """What a model records of its training."""
     # Properties whose validation and test crystals no training label came from.
@@ -177,7 +206,7 @@ def _provenance(
         "n_val": len(data.val),
         "train_ids_sha256": ids_digest(data.train_ids),
         "val_ids_sha256": ids_digest(data.val_ids),
-        "size": config.size,
+        "size": size_name(network),
         "epochs": config.epochs,
         "batch_size": config.batch_size,
         "learning_rate": config.learning_rate,
@@ -206,7 +235,7 @@ def train(
         data_dir: Folder of the datasets, else ``RECINET_DATA_DIR``.
         cache: Folder of packed stores.
         resume: Continue from the folder's checkpoint.
-        max_minutes: Wall time after which to stop with a checkpoint.
+        max_minutes: Wall time, graph building included, after which to stop with a checkpoint.
         workers: Processes for building the store.
         on_step: Called after every training step.
         on_store: Called with the number of crystals converted while building the store.
@@ -217,28 +246,38 @@ def train(
     Raises:
         ReciNetError: For missing data, a folder in use, or a run that diverged.
     """
+    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     settings_file = folder / TRAINING_FILE
+    state = None
     if resume:
         config = TrainingConfig.load(settings_file)
+        state = load_checkpoint(folder)
     elif settings_file.exists():
         raise ReciNetError(
             f"{folder} already holds a run; continue it with --resume, or choose another"
         )
-    network = config.architecture(len(config.properties))
-    if network.reciprocal == "literal" and config.reduce:
-        raise ReciNetError("the literal reciprocal block needs full graphs: add --full-graphs")
-    data = prepare_data(config, network, data_dir, cache, workers, on_store)
-    model = build_model(config, data, folder.resolve().name)
+    elif folder.exists() and not folder.is_dir():
+        raise ReciNetError(f"{folder} is a file; choose a folder for the run")
+    if state is None:
+        initial = None if config.init is None else load_model(config.init)
+        network = architecture(config, initial)
+        data = prepare_data(config, network, data_dir, cache, workers, on_store)
+        model = build_model(config, data, folder.resolve().name, network, initial)
+    else:
+        stored = ModelConfig.from_json(state["config"], str(folder))
+        data = prepare_data(config, stored.network, data_dir, cache, workers, on_store)
+        if ids_digest(data.train_ids) != stored.training["train_ids_sha256"]:
+            raise ReciNetError(f"the training crystals are not those that {folder} began with")
+        model = PropertyModel(stored)
+    trainer = Trainer(model, data.store, data.train, data.val, config, folder, on_step)
+    if state is not None:
+        trainer.restore(state)
     folder.mkdir(parents=True, exist_ok=True)
     config.save(settings_file)
-    trainer = Trainer(model, data.store, data.train, data.val, config, folder, on_step)
-    if resume:
-        trainer.resume()
-    complete = trainer.fit(max_minutes)
+    complete = trainer.fit(deadline)
     result = trainer.averaged_model
-    if trainer.epoch:
-        result.config = with_results(result.config, trainer, data)
-        result.save(folder)
+    result.config = with_results(result.config, trainer, data)
+    result.save(folder, half=False)
     return result, complete
 
 
@@ -246,7 +285,7 @@ def with_results(config: ModelConfig, trainer: Trainer, data: PreparedData) -> M
     """The configuration with the run's validation figures added."""
     deviation = (data.val.values - data.train.values.mean(0)).abs().mean()
     figures = {
-        "validation_mae": trainer.last_val,
+        "validation_mae": trainer.validation_error(),
         "validation_mad": float(deviation),
         "epochs_done": trainer.epoch,
         "hours": round(trainer.seconds / 3600, 3),

@@ -85,6 +85,24 @@ def evaluate(model: PropertyModel, store: PackedStore, targets: Targets) -> torc
     return out
 
 
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The checkpoint of a run folder (tensors and numbers only), None if there is none yet.
+
+    Raises:
+        ReciNetError: If it cannot be read.
+    """
+    path = folder / CHECKPOINT_FILE
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state["config"]
+    except Exception as error:
+        raise ReciNetError(f"cannot resume from {path}: {error}") from None
+    assert isinstance(state, dict)
+    return state
+
+
 class Trainer:
     """Trains a model on a packed store, resumably.
 
@@ -135,7 +153,6 @@ class Trainer:
         )
         self.epoch = self.step = 0
         self.loss_sum = 0.0
-        self.best = math.inf
         self.last_val = math.nan
         self.seconds = 0.0
         torch.manual_seed(config.seed)
@@ -152,11 +169,16 @@ class Trainer:
         averaged.network.load_state_dict(self.average.module.state_dict())
         return averaged.eval()
 
-    def fit(self, max_minutes: float | None = None) -> bool:
+    def validation_error(self) -> float:
+        """Mean absolute error of the averaged model on the validation set, in units."""
+        predicted = evaluate(self.averaged_model, self.store, self.val)
+        return float(masked_l1(predicted, self.val.values))
+
+    def fit(self, deadline: float | None = None) -> bool:
         """Train until done or out of time.
 
         Args:
-            max_minutes: Stop after this many minutes of wall time, with a checkpoint.
+            deadline: ``time.monotonic()`` at which to stop, with a checkpoint.
 
         Returns:
             True if the run is complete, False if time ran out first.
@@ -170,7 +192,7 @@ class Trainer:
                 self._train_step(order)
                 now = time.monotonic()
                 self.seconds = before + now - started
-                if max_minutes is not None and now - started > 60 * max_minutes:
+                if deadline is not None and now > deadline:
                     self._save_checkpoint()
                     return False
                 if now - saved_at > 60 * self.config.checkpoint_minutes:
@@ -217,11 +239,7 @@ class Trainer:
         last = self.epoch + 1 == self.config.epochs
         validated = last or (self.epoch + 1) % self.config.validate_every == 0
         if validated:
-            predicted = evaluate(self.averaged_model, self.store, self.val)
-            self.last_val = float(masked_l1(predicted, self.val.values))
-            # The moving average at the end of OneCycle is the result; the best epoch on
-            # the validation set is kept for runs that are cut short.
-            self.best = min(self.best, self.last_val)
+            self.last_val = self.validation_error()
         self._log(validated)
         self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
         self._save_checkpoint()
@@ -252,6 +270,7 @@ class Trainer:
 
     def _save_checkpoint(self) -> None:
         state = {
+            "config": self.model.config.to_json(),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -260,7 +279,6 @@ class Trainer:
             "epoch": self.epoch,
             "step": self.step,
             "loss_sum": self.loss_sum,
-            "best": self.best,
             "last_val": self.last_val,
             "seconds": self.seconds,
         }
@@ -268,24 +286,19 @@ class Trainer:
         torch.save(state, part)
         part.replace(self.folder / CHECKPOINT_FILE)
 
-    def resume(self) -> bool:
-        """Continue from the run folder's checkpoint; False if there is none yet.
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint (see `load_checkpoint`).
 
         Raises:
-            ReciNetError: If the checkpoint cannot be read or belongs to other settings.
+            ReciNetError: If the checkpoint belongs to other settings.
         """
-        path = self.folder / CHECKPOINT_FILE
-        if not path.exists():
-            return False
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
         except Exception as error:
-            raise ReciNetError(f"cannot resume from {path}: {error}") from None
+            raise ReciNetError(f"cannot resume from {self.folder}: {error}") from None
         torch.set_rng_state(state["random"])
-        for key in ("epoch", "step", "loss_sum", "best", "last_val", "seconds"):
+        for key in ("epoch", "step", "loss_sum", "last_val", "seconds"):
             setattr(self, key, state[key])
-        return True
