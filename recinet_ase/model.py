@@ -21,10 +21,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
+from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.crystal import CrystalBatch, GraphSettings
 from recinet_ase.nn.recinet import ReciNet, ReciNetConfig
-from recinet_ase.nn.reciprocal import LatticeOperator
+from recinet_ase.nn.reciprocal import LatticeOperator, crystal_mean
 from recinet_ase.properties import PropertyInfo, get_property_info
 
 FORMAT_VERSION = 1
@@ -45,6 +46,8 @@ class ModelConfig:
         network: Architecture.
         graph: Neighbour rule.
         functional: Level of theory of each property, e.g. ``"TB-mBJ"``.
+        references: Energy of an atom of each element, by property and symbol, in the
+            property's unit per atom: their mean over the atoms is added to a prediction.
         caution: What a user must know before trusting the numbers, in one sentence.
         training: Provenance: data, split, recipe, digests of the ids seen, errors.
         format_version: Version of this layout.
@@ -60,6 +63,7 @@ class ModelConfig:
     network: ReciNetConfig
     graph: GraphSettings = field(default_factory=GraphSettings)
     functional: tuple[str, ...] = ()
+    references: dict[str, dict[str, float]] = field(default_factory=dict)
     caution: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -130,6 +134,7 @@ class PropertyModel(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
     minimum: torch.Tensor
+    reference: torch.Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -139,13 +144,20 @@ class PropertyModel(nn.Module):
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
         low = [-float("inf") if i.minimum is None else i.minimum for i in config.infos]
         self.register_buffer("minimum", torch.tensor(low), persistent=False)
+        reference = torch.zeros(len(symbols()), len(config.properties))
+        for column, name in enumerate(config.properties):
+            for symbol, value in config.references.get(name, {}).items():
+                reference[symbols().index(symbol), column] = value
+        self.register_buffer("reference", reference, persistent=False)
 
     def forward(
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
     ) -> torch.Tensor:
         """Properties in their units ``[B, outputs]``, clipped to their physical lower bound."""
-        output = self.network(batch, lattice_sum)
-        return torch.maximum(self.mean + self.std * output, self.minimum)
+        values = self.mean + self.std * self.network(batch, lattice_sum)
+        if self.config.references:
+            values = values + crystal_mean(self.reference[batch.z], batch)
+        return torch.maximum(values, self.minimum)
 
     def standardise(self, values: torch.Tensor) -> torch.Tensor:
         """Targets in units to the network's scale ``[B, outputs]``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,22 @@ def test_round_trip(tmp_path: Path, crystals: dict[str, Atoms]) -> None:
         )
     small = (tmp_path / "half" / "model.safetensors").stat().st_size
     assert small < 0.6 * (tmp_path / "full" / "model.safetensors").stat().st_size
+
+
+def test_elemental_references_are_added_per_atom(
+    tmp_path: Path, crystals: dict[str, Atoms]
+) -> None:
+    plain = random_model(properties=("total_energy",))
+    shifted = random_model(properties=("total_energy",))
+    references = {"total_energy": {"Na": -1.25, "Cl": 0.5, "Ti": 3.0, "O": -2.0}}
+    shifted.config = replace(shifted.config, references=references)
+    shifted.save(tmp_path / "m", half=False)
+    shifted = load_model(tmp_path / "m")
+    batch = collate([graph_of(crystals[f]) for f in ("NaCl", "Ti2O4", "Cu2")])
+    with torch.no_grad():
+        difference = (shifted(batch) - plain(batch)).ravel()
+    expected = torch.tensor([(-1.25 + 0.5) / 2, (3.0 - 4.0) / 3, 0.0])
+    torch.testing.assert_close(difference, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_predictions_respect_physical_bounds(crystals: dict[str, Atoms]) -> None:

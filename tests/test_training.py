@@ -27,7 +27,7 @@ from recinet_ase.cli.train import train
 from recinet_ase.data.datasets import JARVIS
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.training.config import TrainingConfig
-from recinet_ase.training.run import build_model, prepare_data
+from recinet_ase.training.run import build_model, clean_tasks, prepare_data
 from recinet_ase.training.trainer import Trainer, masked_l1
 
 QUICK = ["--props", "bandgap", "--size", "tiny", "--batch-size", "8", "--validate-every", "5"]
@@ -221,12 +221,14 @@ def test_held_out_crystals_are_not_trained_on(tmp_path: Path, crystals: dict[str
     write_jarvis_folder(tmp_path, atoms, "dft_3d_ehull", offset=20)
     gap, hull = (JARVIS.split(PROPERTIES[p], tmp_path) for p in ("bandgap", "ehull"))
     assert set(gap.train) & hull.held_out, "the splits overlap across tasks"
-    for hold_out in ((), ("ehull",)):
+    for hold_out in ((), ("ehull",)):  # without and with the rule
         config = TrainingConfig(properties=("bandgap",), size="tiny", hold_out=hold_out)
         data = prepare_data(config, config.architecture(1), tmp_path, tmp_path / "cache")
         assert not set(data.train_ids) & gap.held_out
         leaked = set(data.train_ids) & hull.held_out
         assert bool(leaked) is (not hold_out)
+        clean = {"bandgap", "ehull"} if hold_out else {"bandgap"}
+        assert clean_tasks("jarvis", data.train_ids, tmp_path) == clean
         positions = [data.store.position[i] for i in data.train_ids]
         assert positions == data.train.index.tolist()
 

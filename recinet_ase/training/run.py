@@ -8,7 +8,7 @@ The run folder holds ``training.json`` (the configuration), ``metrics.csv``,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -129,6 +129,7 @@ def build_model(
     name: str,
     network: ReciNetConfig,
     initial: PropertyModel | None = None,
+    data_dir: str | Path | None = None,
 ) -> PropertyModel:
     """The model at the start of a run: fresh, or with the weights of ``initial``.
 
@@ -155,7 +156,7 @@ def build_model(
             elements=tuple(data.store.elements(data.train.index)),
             network=network,
             functional=tuple(dataset.functional_of(info) for info in infos),
-            training=_provenance(config, data, network, initial),
+            training=_provenance(config, data, network, initial, data_dir),
         )
     )
     if initial is not None:
@@ -184,15 +185,31 @@ def _check_hygiene(initial: PropertyModel, config: TrainingConfig) -> None:
         )
 
 
+def clean_tasks(
+    dataset: str, train_ids: Iterable[str], data_dir: str | Path | None = None
+) -> set[str]:
+    """Properties none of whose validation and test crystals are among the training ids."""
+    published, seen = get_dataset(dataset), set(train_ids)
+    clean = set()
+    for name in published.tasks:
+        try:
+            split = published.split(get_property_info(name), data_dir)
+        except ReciNetError:
+            continue  # without its file nothing can be said of this property
+        if not seen & split.held_out:
+            clean.add(name)
+    return clean
+
+
 def _provenance(
     config: TrainingConfig,
     data: PreparedData,
     network: ReciNetConfig,
     initial: PropertyModel | None,
+    data_dir: str | Path | None,
 ) -> dict[str, object]:
     """What a model records of its training."""
-    # Properties whose validation and test crystals no training label came from.
-    clean_for = {*config.properties, *config.hold_out}
+    clean_for = clean_tasks(config.dataset, data.train_ids, data_dir)
     if initial is not None:
         earlier = initial.config.training
         # Ids say nothing across datasets: such a start leaves no claim standing.
@@ -262,7 +279,8 @@ def train(
         initial = None if config.init is None else load_model(config.init)
         network = architecture(config, initial)
         data = prepare_data(config, network, data_dir, cache, workers, on_store)
-        model = build_model(config, data, folder.resolve().name, network, initial)
+        name = folder.resolve().name
+        model = build_model(config, data, name, network, initial, data_dir)
     else:
         stored = ModelConfig.from_json(state["config"], str(folder))
         data = prepare_data(config, stored.network, data_dir, cache, workers, on_store)

@@ -1,0 +1,69 @@
+"""Make a total-energy model from a formation-energy run.
+
+    python tools/derive_total_energy.py runs/eform runs/etot --data-dir DIR
+
+By definition total energy = formation energy + sum_i x_i mu_i, linear in composition. The
+elements' energies mu are fitted to the difference of both labels on the training crystals
+(residual printed), so one network serves both properties.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from recinet_ase.data.datasets import JARVIS
+from recinet_ase.elements import symbols
+from recinet_ase.model import PropertyModel
+from recinet_ase.properties import PROPERTIES
+from recinet_ase.training.run import clean_tasks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--data-dir")
+    arguments = parser.parse_args()
+    model = PropertyModel.load(arguments.run)
+    records = JARVIS.records(arguments.data_dir)
+    formation, total = (
+        JARVIS.split(PROPERTIES[p], arguments.data_dir)
+        for p in ("formation_energy", "total_energy")
+    )
+    ids = [i for i in total.train if i in formation.train and i in records]
+    shares = np.zeros((len(ids), len(symbols())))
+    for row, key in enumerate(ids):
+        elements = [s.strip() for s in records[key]["atoms"]["elements"]]
+        for symbol in elements:
+            shares[row, symbols().index(symbol)] += 1 / len(elements)
+    difference = np.array([total.train[i] - formation.train[i] for i in ids])
+    fitted = np.linalg.lstsq(shares, difference, rcond=None)[0]
+    residual = np.abs(difference - shares @ fitted)
+    print(f"{len(ids)} crystals, mean residual {residual.mean() * 1e3:.2f} meV/atom")
+    present = shares.any(axis=0)
+    references = {
+        symbol: round(float(mu), 5)
+        for symbol, mu, seen in zip(symbols(), fitted, present, strict=True)
+        if seen
+    }
+    config, training = model.config, dict(model.config.training)
+    training["properties"] = ["total_energy"]
+    training["clean_for"] = sorted(
+        set(training["clean_for"]) & clean_tasks("jarvis", ids, arguments.data_dir)
+    )
+    model.config = replace(
+        config,
+        name=arguments.target.name,
+        properties=("total_energy",),
+        references={"total_energy": references},
+        training=training,
+    )
+    model.save(arguments.target, half=False)
+
+
+if __name__ == "__main__":
+    main()
