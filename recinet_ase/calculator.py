@@ -16,7 +16,7 @@ from ase.outputs import Properties, all_outputs
 
 from recinet_ase.errors import StructureError, UnknownNameError
 from recinet_ase.predictor import Predictor
-from recinet_ase.properties import get_property_info
+from recinet_ase.properties import answer_for, get_property_info
 
 if TYPE_CHECKING:
     import torch
@@ -82,6 +82,7 @@ class ReciNetCalculator(Calculator):
         """
         try:
             known = get_property_info(name).name
+            known = answer_for(known, self.predictor.properties) or known
         except UnknownNameError:
             known = name  # one of ASE's own, such as "energy"
         if known not in self.implemented_properties:

@@ -24,6 +24,8 @@ class PropertyInfo:
         aliases: Other accepted spellings, lower case.
         minimum: Physical lower bound; predictions are clipped to it.
         per_atom: Whether the quantity is normalised per atom.
+        variant_of: Property that this is another level of theory of; a model that is named
+            explicitly answers for it too.
     """
 
     name: str
@@ -33,6 +35,7 @@ class PropertyInfo:
     aliases: tuple[str, ...] = ()
     minimum: float | None = None
     per_atom: bool = False
+    variant_of: str | None = None
 
     @property
     def column(self) -> str:
@@ -83,6 +86,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "jarvis-opt",
             ("gap_opt", "opt", "optb88vdw_bandgap", "bandgap_optb88vdw"),
             minimum=0.0,
+            variant_of="bandgap",
         ),
         PropertyInfo(
             "bulk_modulus",
@@ -132,6 +136,14 @@ def get_property_info(name: str) -> PropertyInfo:
         return _BY_ALIAS[key]
     except KeyError:
         raise UnknownNameError("property", name, _BY_ALIAS) from None
+
+
+def answer_for(name: str, given: Iterable[str]) -> str | None:
+    """The property among ``given`` that answers for ``name``: itself, or a variant of it."""
+    given = list(given)
+    if name in given:
+        return name
+    return next((other for other in given if PROPERTIES[other].variant_of == name), None)
 
 
 def parse_properties(text: str | Iterable[str]) -> list[PropertyInfo]:

@@ -292,6 +292,15 @@ def test_wrong_calls_end_with_one_line_and_2(
     assert len(lines) == 1 and message in lines[0]
 
 
+def test_a_named_model_of_another_functional_answers(tmp_path: Path) -> None:
+    random_model(properties=("bandgap_opt",)).save(tmp_path / "opt")
+    result = run(EXAMPLES, "--model", tmp_path / "opt", "--props", "bandgap")
+    assert list(rows_of(result.stdout)[0])[3:] == ["bandgap_opt", "error"]
+    calc = ReciNetCalculator(tmp_path / "opt", device="cpu")
+    atoms = ase.io.read(f"{EXAMPLES}@0")
+    assert calc.get_property("bandgap", atoms) == calc.get_property("bandgap_opt", atoms)
+
+
 def test_elements_a_model_never_saw(tmp_path: Path) -> None:
     folder = tmp_path / "salt"
     random_model(elements=(11, 17)).save(folder)

@@ -9,7 +9,7 @@ from typing import Any
 from recinet_ase.errors import ReciNetError
 from recinet_ase.predictor import Predictor
 from recinet_ase.pretrained import default_model, load_model
-from recinet_ase.properties import PropertyInfo
+from recinet_ase.properties import PROPERTIES, PropertyInfo, answer_for
 from recinet_ase.screening.readers import Entry
 
 
@@ -38,15 +38,17 @@ def choose_predictor(
     loaded = [load_model(name) for name in models]
     if infos is None:
         return Predictor(loaded, device=device, batch_size=batch_size)
-    wanted = [info.name for info in infos]
+    given = [name for model in loaded for name in model.config.properties]
+    # A named model of another functional answers for the property ("--model jarvis-opt").
+    wanted = list(dict.fromkeys(answer_for(info.name, given) or info.name for info in infos))
     for model in loaded:
         if not set(model.config.properties) & set(wanted):
             raise ReciNetError(
                 f"model {model.config.name!r} predicts {', '.join(model.config.properties)}, "
                 f"none of the wanted {', '.join(wanted)}"
             )
-    given = {name for model in loaded for name in model.config.properties}
-    defaults = dict.fromkeys(default_model(info) for info in infos if info.name not in given)
+    missing = [PROPERTIES[name] for name in wanted if name not in given]
+    defaults = dict.fromkeys(default_model(info) for info in missing)
     loaded += [load_model(name) for name in defaults]
     return Predictor(loaded, device=device, batch_size=batch_size, properties=wanted)
 
