@@ -181,8 +181,7 @@ def _rows(ptr: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.T
 def _convert(task: tuple[str, Any, StoreSettings]) -> tuple[str, dict[str, np.ndarray] | str]:
     """One structure to arrays, or the reason why not (runs in a worker process)."""
     from recinet_ase.graph.adapters import to_crystal
-    from recinet_ase.graph.crystal import check_neighbours
-    from recinet_ase.graph.neighbours import shell_neighbours
+    from recinet_ase.graph.crystal import neighbours_of
     from recinet_ase.graph.symmetry import reduce_crystal
     from recinet_ase.graph.waves import WaveBasis
 
@@ -203,13 +202,7 @@ def _convert(task: tuple[str, Any, StoreSettings]) -> tuple[str, dict[str, np.nd
                 "pair_neighbour": r.pair_index[1].astype(np.int32),
                 "pair_kernel": r.pair_kernel.astype(np.float32),
             }
-        found = shell_neighbours(
-            crystal.frac_coords,
-            crystal.lattice,
-            settings.graph.neighbours,
-            settings.graph.tolerance,
-        )
-        check_neighbours(found)
+        found = neighbours_of(crystal, settings.graph)
     except StructureError as error:
         return key, str(error)
     return key, {

@@ -140,6 +140,20 @@ def check_neighbours(neighbours: NeighbourList) -> None:
         )
 
 
+def neighbours_of(crystal: Crystal, settings: GraphSettings | None = None) -> NeighbourList:
+    """The checked neighbour shells of a crystal.
+
+    Raises:
+        StructureError: For overlapping or isolated atoms.
+    """
+    settings = settings or GraphSettings()
+    found = shell_neighbours(
+        crystal.frac_coords, crystal.lattice, settings.neighbours, settings.tolerance
+    )
+    check_neighbours(found)
+    return found
+
+
 class CrystalGraph(Data):  # type: ignore[misc]
     """Neighbour graph of one crystal, a PyTorch Geometric ``Data``.
 
@@ -187,11 +201,7 @@ def build_graph(
     Raises:
         StructureError: For overlapping or isolated atoms.
     """
-    settings = settings or GraphSettings()
-    found = shell_neighbours(
-        crystal.frac_coords, crystal.lattice, settings.neighbours, settings.tolerance
-    )
-    check_neighbours(found)
+    found = neighbours_of(crystal, settings)
     n_atoms, n_edges = len(crystal), len(found.centre)
     z = torch.from_numpy(crystal.numbers)
     floats = {

@@ -18,9 +18,8 @@ from recinet_ase.graph.crystal import (
     Crystal,
     CrystalGraph,
     GraphSettings,
-    check_neighbours,
+    neighbours_of,
 )
-from recinet_ase.graph.neighbours import shell_neighbours
 from recinet_ase.graph.waves import WaveBasis, half_space_waves, pair_kernels
 
 SYMMETRY_PRECISION = 1e-2
@@ -88,11 +87,7 @@ def reduce_crystal(
     Raises:
         StructureError: For overlapping or isolated atoms.
     """
-    settings = settings or GraphSettings()
-    found = shell_neighbours(
-        crystal.frac_coords, crystal.lattice, settings.neighbours, settings.tolerance
-    )
-    check_neighbours(found)
+    found = neighbours_of(crystal, settings)
     orbits = find_orbits(crystal) if orbits is None else orbits
     _, first, weight = np.unique(orbits, return_index=True, return_counts=True)
 
