@@ -47,8 +47,8 @@ CARD = """\
 
 `python tools/release_model.py RUN {name}` on the weights in this folder (half precision), through
 `recinet_ase.Predictor` on full graphs in float32, for every validation crystal of the
-JARVIS-Leaderboard split `{key}`. {refused}Hyperparameters were chosen on validation; test
-labels were not available.
+JARVIS-Leaderboard split `{key}`. {refused}Hyperparameters were chosen on
+validation; test labels were not available.
 
 {breakdown}
 
@@ -169,6 +169,8 @@ def main() -> None:
         f"seed {run['seed']}, {run['hours']:.2f} h."
         for i, run in enumerate(runs, 1)
     )
+    if "derivation" in training:
+        history += f"\n- Derivation: {training['derivation']}."
     info, refused = config.infos[0], figures["refused"]
     card = CARD.format(
         name=config.name,
@@ -187,7 +189,7 @@ def main() -> None:
         digest=training["train_ids_sha256"],
         elements=len(config.elements),
         **{k: getattr(network, k) for k in ("width", "blocks", "reciprocal", "k_max")},
-        **{**figures, "refused": f"{refused} crystals were refused. " if refused else ""},
+        **{**figures, "refused": f"{refused} of them were refused. " if refused else ""},
     )
     (target / "README.md").write_text(card, encoding="utf-8")
     print(json.dumps({k: v for k, v in figures.items() if k != "breakdown"}))

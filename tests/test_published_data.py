@@ -1,0 +1,106 @@
+"""Checks on the publishers' own files: slow, and only where the download is at hand.
+
+RECINET_DATA_DIR=... pytest -m slow
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+from ase import Atoms
+from ase.db import connect
+from click.testing import CliRunner
+
+from recinet_ase import Predictor, StructureError
+from recinet_ase.cli.screen import screen
+from recinet_ase.data.datasets import JARVIS
+from recinet_ase.data.splits import ids_digest
+from recinet_ase.graph.adapters import to_crystal
+from recinet_ase.graph.crystal import neighbours_of
+from recinet_ase.pretrained import available_models, model_card
+from recinet_ase.properties import PROPERTIES
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "RECINET_DATA_DIR" not in os.environ, reason="needs the downloads (RECINET_DATA_DIR)"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def records() -> dict[str, dict]:  # type: ignore[type-arg]
+    return JARVIS.records()
+
+
+@pytest.fixture(scope="module")
+def usable(records: dict[str, dict]) -> set[str]:  # type: ignore[type-arg]
+    """Ids whose structures can be made into graphs."""
+    good = set()
+    for key, record in records.items():
+        try:
+            neighbours_of(to_crystal(record))
+        except StructureError:
+            continue
+        good.add(key)
+    return good
+
+
+@pytest.mark.parametrize("name", available_models())
+def test_validation_error_on_the_card(name: str, records: dict[str, dict]) -> None:  # type: ignore[type-arg]
+    card = model_card(name)
+    prop = card["properties"][0]
+    split = JARVIS.split(PROPERTIES[prop])
+    ids = [i for i in split.val if i in records]
+    results = Predictor(name, device="cpu").predict_many(records[i] for i in ids)
+    errors = [
+        abs(r.values[prop] - split.val[i]) for i, r in zip(ids, results, strict=True) if not r.error
+    ]
+    assert len(errors) == card["training"]["n_val"]
+    assert sum(errors) / len(errors) == pytest.approx(card["training"]["validation_mae"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", available_models())
+def test_no_held_out_crystal_was_trained_on(name: str, usable: set[str]) -> None:
+    """The training ids on the card, stage by stage, are disjoint from what it is judged on."""
+    card = model_card(name)
+    prop = card["properties"][0]
+    judged = JARVIS.split(PROPERTIES[prop]).held_out
+    stage = card["training"]
+    while stage is not None:
+        trained_on = JARVIS.split(PROPERTIES[stage["properties"][0]])
+        ids = set(trained_on.train) & usable
+        candidates = [ids]
+        for others in (["bandgap", "ehull"],):  # what the pre-training run held out
+            held = set().union(*(JARVIS.split(PROPERTIES[p]).held_out for p in others))
+            candidates.append(ids - held)
+        (exact,) = [c for c in candidates if ids_digest(c) == stage["train_ids_sha256"]]
+        assert not exact & judged
+        stage = stage["started_from"]
+
+
+def test_five_thousand_crystals_in_one_go(
+    tmp_path: Path,
+    records: dict[str, dict],  # type: ignore[type-arg]
+) -> None:
+    with connect(tmp_path / "jarvis.db") as database:
+        for key, record in list(records.items())[:5000]:
+            data = record["atoms"]
+            atoms = Atoms(
+                data["elements"],
+                scaled_positions=data["coords"],
+                cell=data["lattice_mat"],
+                pbc=True,
+            )
+            database.write(atoms, jid=key)
+    out = tmp_path / "out.csv"
+    arguments = [str(tmp_path / "jarvis.db"), "--props", "bandgap,ehull", "--id-key", "jid"]
+    result = CliRunner().invoke(screen, [*arguments, "-o", str(out), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    with out.open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert [r["id"] for r in rows] == list(records)[:5000]
+    assert sum(bool(r["error"]) for r in rows) < 25
