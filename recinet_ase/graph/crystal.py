@@ -204,6 +204,7 @@ def build_graph(
     found = neighbours_of(crystal, settings)
     n_atoms, n_edges = len(crystal), len(found.centre)
     z = torch.from_numpy(crystal.numbers)
+    kind = np.float64 if dtype == torch.float64 else np.float32  # numpy casts small arrays faster
     floats = {
         "frac_coords": crystal.frac_coords,
         "pos": crystal.frac_coords @ crystal.lattice,
@@ -219,7 +220,7 @@ def build_graph(
         atom_weight=torch.ones(n_atoms, dtype=dtype),
         edge_count=torch.ones(n_edges, dtype=dtype),
         num_nodes=n_atoms,
-        **{key: torch.from_numpy(value).to(dtype) for key, value in floats.items()},
+        **{key: torch.from_numpy(value.astype(kind)) for key, value in floats.items()},
     )
 
 

@@ -57,29 +57,39 @@ def wrap(frac_coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(over, 0.0, wrapped), shift.astype(np.int64) + over
 
 
-def _search(positions: np.ndarray, lattice: np.ndarray, radius: float) -> NeighbourList:
-    """All pairs within ``radius``, unsorted, for positions inside the cell."""
-    from pymatgen.optimization.neighbors import find_points_in_spheres
+class _Search:
+    """All pairs within a radius, in the order the search found them.
 
-    expected = len(positions) ** 2 / abs(np.linalg.det(lattice)) * 4.2 * radius**3
-    if expected > _MAX_PAIRS:
-        raise StructureError(
-            f"the neighbour search out to {radius:.1f} A would visit about {expected:.0f} pairs; "
-            "the cell is far from any crystal (check its lattice and units)"
+    Coincident atoms are kept, so that the check for overlaps can name them; an atom and
+    itself are not a pair.
+    """
+
+    def __init__(self, frac_coords: np.ndarray, lattice: np.ndarray, radius: float) -> None:
+        from pymatgen.optimization.neighbors import find_points_in_spheres
+
+        lattice = np.ascontiguousarray(lattice, dtype=np.float64)
+        wrapped, self._shift = wrap(frac_coords)
+        expected = len(wrapped) ** 2 / abs(np.linalg.det(lattice)) * 4.2 * radius**3
+        if expected > _MAX_PAIRS:
+            raise StructureError(
+                f"the neighbour search out to {radius:.1f} A would visit about {expected:.0f} "
+                "pairs; the cell is far from any crystal (check its lattice and units)"
+            )
+        positions = np.ascontiguousarray(wrapped @ lattice)
+        self.centre, self._neighbour, self._offset, self.distance = find_points_in_spheres(
+            positions, positions, r=radius, pbc=_PERIODIC, lattice=lattice, tol=1e-8
         )
-    centre, neighbour, offset, distance = find_points_in_spheres(
-        positions,
-        positions,
-        r=radius,
-        pbc=_PERIODIC,
-        lattice=lattice,
-        tol=1e-8,
-    )
-    offset = offset.astype(np.int64)
-    # Drops the atom itself and nothing else: two atoms on one site stay visible,
-    # so that the check for overlapping atoms can name them.
-    keep = (centre != neighbour) | offset.any(axis=1)
-    return NeighbourList(centre[keep], neighbour[keep], offset[keep], distance[keep])
+        order = np.lexsort((self.distance, self.centre))
+        itself = (self.distance < 1e-8) & (self.centre == self._neighbour)
+        self.order = order[~itself[order]]
+
+    def pairs(self, chosen: np.ndarray) -> NeighbourList:
+        """The chosen pairs, offsets made good for the coordinates as they were given."""
+        centre, neighbour = self.centre[chosen], self._neighbour[chosen]
+        offset = self._offset[chosen].astype(np.int64)
+        if self._shift.any():
+            offset += self._shift[centre] - self._shift[neighbour]
+        return NeighbourList(centre, neighbour, offset, self.distance[chosen])
 
 
 def radius_neighbours(frac_coords: np.ndarray, lattice: np.ndarray, cutoff: float) -> NeighbourList:
@@ -93,13 +103,8 @@ def radius_neighbours(frac_coords: np.ndarray, lattice: np.ndarray, cutoff: floa
     Returns:
         The pairs, sorted by centre, then distance.
     """
-    wrapped, shift = wrap(frac_coords)
-    lattice = np.ascontiguousarray(lattice, dtype=np.float64)
-    found = _search(np.ascontiguousarray(wrapped @ lattice), lattice, float(cutoff))
-    order = np.lexsort((found.distance, found.centre))
-    centre, neighbour = found.centre[order], found.neighbour[order]
-    offset = found.offset[order] - shift[neighbour] + shift[centre]
-    return NeighbourList(centre, neighbour, offset, found.distance[order])
+    search = _Search(frac_coords, lattice, float(cutoff))
+    return search.pairs(search.order)
 
 
 def shell_neighbours(
@@ -127,17 +132,13 @@ def shell_neighbours(
     volume = abs(np.linalg.det(lattice))
     radius = (3 * _FIRST_GUESS * k * volume / (4 * math.pi * n_atoms)) ** (1 / 3)
     while True:
-        found = radius_neighbours(frac_coords, lattice, radius)
-        counts = np.bincount(found.centre, minlength=n_atoms)
+        search = _Search(frac_coords, lattice, radius)
+        centre, distance = search.centre[search.order], search.distance[search.order]
+        counts = np.bincount(centre, minlength=n_atoms)
         if counts.min() >= k:
-            start = np.concatenate(([0], np.cumsum(counts)[:-1]))
-            cutoff = found.distance[start + k - 1] * (1 + tolerance)
+            cutoff = distance[np.cumsum(counts) - counts + k - 1] * (1 + tolerance)
             if cutoff.max() <= radius:
-                break
+                return search.pairs(search.order[distance <= cutoff[centre]])
             radius = float(cutoff.max()) * (1 + 1e-9)
         else:
             radius *= _GROWTH
-    keep = found.distance <= cutoff[found.centre]
-    return NeighbourList(
-        found.centre[keep], found.neighbour[keep], found.offset[keep], found.distance[keep]
-    )
