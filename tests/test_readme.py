@@ -29,6 +29,7 @@ def test_the_table_of_models_is_true() -> None:
         card = model_card(name)
         (row,) = [line for line in README.splitlines() if line.startswith(f"| `{name}`")]
         assert card["properties"][0] in row and card["units"][0] in row
+        assert f"{card['training']['n_train']:,}" in row
         assert f"{card['training']['validation_mae']:.3g}" in row
 
 

@@ -38,7 +38,7 @@ CARD = """\
 | | |
 |---|---|
 | validation MAE | **{mae:.3g} {unit}** ({n_val} crystals) |
-| validation RMSE, median absolute error | {rmse:.3g}, {median:.3g} {unit} |
+{faults}| validation RMSE, median absolute error | {rmse:.3g}, {median:.3g} {unit} |
 | mean absolute deviation of the data (MAE of "always the mean") | {mad:.3g} {unit} |
 | test MAE | to be measured (test labels are withheld) |
 | parameters | {parameters:,} |
@@ -91,15 +91,18 @@ def measured(folder: Path, data_dir: str | None) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     refused = sum(bool(r.error) for r in results)
     rows = [
-        (split.val[i], r.values[name], records[i]["atoms"]["elements"])
+        (split.val[i], r.values[name], records[i]["atoms"]["elements"], i)
         for i, r in zip(ids, results, strict=True)
         if not r.error
     ]
     true = np.array([row[0] for row in rows])
     error = np.abs(np.array([row[1] for row in rows]) - true)
+    wrong = np.array([row[3] in dataset.faults.get(name, ()) for row in rows])
     train_mean = float(np.mean(list(split.train.values())))
     return {
         "mae": float(error.mean()),
+        "faulty": int(wrong.sum()),
+        "mae_without_faulty": float(error[~wrong].mean()),
         "rmse": math.sqrt(float((error**2).mean())),
         "median": float(np.median(error)),
         "mad": float(np.abs(true - train_mean).mean()),
@@ -172,7 +175,14 @@ def main() -> None:
     if "derivation" in training:
         history += f"\n- Derivation: {training['derivation']}."
     info, refused = config.infos[0], figures["refused"]
+    faults = (
+        f"| the same without {figures['faulty']} labels known to be wrong (docs/limits.md) | "
+        f"{figures['mae_without_faulty']:.3g} {info.unit} |\n"
+        if figures["faulty"]
+        else ""
+    )
     card = CARD.format(
+        faults=faults,
         name=config.name,
         label=info.label.capitalize(),
         unit=info.unit,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recinet_ase.data.faults import JARVIS_MBJ_GAPS
 from recinet_ase.data.splits import Split, leaderboard_split, read_json_zip
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.properties import PropertyInfo
@@ -41,6 +42,7 @@ class PublishedDataset:
         id_key: Key of a record's id.
         tasks: File stem of each property's split, by canonical property name.
         functional: Level of theory, by property; ``""`` is that of all others.
+        faults: Ids whose label is known to be wrong, by property.
     """
 
     name: str
@@ -48,6 +50,7 @@ class PublishedDataset:
     id_key: str
     tasks: Mapping[str, str]
     functional: Mapping[str, str]
+    faults: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def archive_path(self, data_dir: str | Path | None = None) -> Path:
         """Path of the structures, in ``<data>/<name>`` or ``<data>`` itself.
@@ -84,7 +87,7 @@ class PublishedDataset:
         return self.tasks[info.name]
 
     def split(self, info: PropertyInfo, data_dir: str | Path | None = None) -> Split:
-        """The official split of a property.
+        """The official split of a property, known faults taken out of training.
 
         Raises:
             UnknownNameError: If the dataset has no such property.
@@ -94,7 +97,7 @@ class PublishedDataset:
         folder = self.archive_path(data_dir).parent
         for candidate in (folder / "splits" / name, folder / name):
             if candidate.exists():
-                return leaderboard_split(candidate)
+                return leaderboard_split(candidate).without(self.faults.get(info.name, ()))
         raise ReciNetError(f"{name} is neither in {folder / 'splits'} nor in {folder}")
 
     def functional_of(self, info: PropertyInfo) -> str:
@@ -117,6 +120,7 @@ JARVIS = PublishedDataset(
         "exfoliation_energy": "dft_3d_exfoliation_energy",
     },
     functional={"": "OptB88vdW", "bandgap": "TB-mBJ"},
+    faults={"bandgap": JARVIS_MBJ_GAPS},
 )
 """JARVIS-DFT 3D, 2021 release, with the JARVIS-Leaderboard splits (Choudhary 2020)."""
 
