@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -177,6 +178,11 @@ def _given_settings() -> list[str]:
     ]
 
 
+def _shown(step: Step) -> str:
+    """The last validation error, a dash before the first."""
+    return "-" if math.isnan(step.val_mae) else f"{step.val_mae:.4g}"
+
+
 @contextmanager
 def _progress_display() -> Iterator[tuple[Callable[[Step], None], Callable[[int], None]]]:
     """Bars on a terminal; a line an epoch where stderr is a file."""
@@ -189,7 +195,7 @@ def _progress_display() -> Iterator[tuple[Callable[[Step], None], Callable[[int]
                 last = step.epoch
                 click.echo(
                     f"epoch {step.epoch}, step {step.step}/{step.steps}, "
-                    f"validation MAE so far {step.val_mae:.5g}",
+                    f"validation MAE {_shown(step)}",
                     err=True,
                 )
 
@@ -212,7 +218,7 @@ def _progress_display() -> Iterator[tuple[Callable[[Step], None], Callable[[int]
             bars.update(graphs, completed=done, description=text, visible=True)
 
         def on_step(step: Step) -> None:
-            text = f"epoch {step.epoch}  train {step.train_mae:.4g}  validation {step.val_mae:.4g}"
+            text = f"epoch {step.epoch}  train {step.train_mae:.4g}  validation {_shown(step)}"
             bars.update(
                 training, completed=step.step, total=step.steps, description=text, visible=True
             )

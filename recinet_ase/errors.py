@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class ReciNetError(ValueError):
@@ -20,12 +20,21 @@ class UnknownNameError(ReciNetError):
     Args:
         kind: What the name was meant to be, e.g. ``"property"``.
         name: The name as the user typed it.
-        known: Every accepted name; the nearest ones are suggested.
+        known: Every accepted name; the nearest are suggested and all are listed.
+        aliases: Other accepted spellings and the name that each stands for.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        choices = sorted(set(known))
-        near = difflib.get_close_matches(name.lower(), choices, n=3, cutoff=0.5)
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        known: Iterable[str],
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        names = {key: key for key in known} | dict(aliases or {})
+        choices = sorted(set(names.values()))
+        matches = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+        near = list(dict.fromkeys(names[match] for match in matches))
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else ""
         listing = f"known: {', '.join(choices)}" if choices else "none are available"
         super().__init__(f"unknown {kind} {name!r}; {hint + ' ' if hint else ''}({listing})")

@@ -135,7 +135,8 @@ def get_property_info(name: str) -> PropertyInfo:
     try:
         return _BY_ALIAS[key]
     except KeyError:
-        raise UnknownNameError("property", name, _BY_ALIAS) from None
+        names = {alias: info.name for alias, info in _BY_ALIAS.items()}
+        raise UnknownNameError("property", name, PROPERTIES, names) from None
 
 
 def answer_for(name: str, given: Iterable[str]) -> str | None:
