@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ase.db import connect
 from ase.neighborlist import neighbor_list
 from pymatgen.io.ase import AseAtomsAdaptor
 
-from recinet_ase.graph.adapters import to_crystal
+from recinet_ase.graph.adapters import from_jarvis, to_crystal
 from recinet_ase.graph.crystal import build_graph
 from recinet_ase.graph.neighbours import shell_neighbours
 
@@ -33,21 +34,9 @@ def load(data_dir: str | None, n_atoms: int) -> list[Atoms]:
         return [a for a in atoms if 0.5 * n_atoms <= len(a) <= 2 * n_atoms]
     from recinet_ase.data.datasets import JARVIS
 
-    out = []
-    for record in JARVIS.records(data_dir).values():
-        data = record["atoms"]
-        if len(data["elements"]) == n_atoms:
-            out.append(
-                Atoms(
-                    data["elements"],
-                    scaled_positions=data["coords"],
-                    cell=data["lattice_mat"],
-                    pbc=True,
-                )
-            )
-        if len(out) == 300:
-            break
-    return out
+    records = JARVIS.records(data_dir).values()
+    chosen = (r for r in records if len(r["atoms"]["elements"]) == n_atoms)
+    return [from_jarvis(record).to_ase() for record in islice(chosen, 300)]
 
 
 def milliseconds(function: Callable[[Any], object], items: list[Any], repeat: int = 3) -> float:

@@ -50,6 +50,13 @@ def test_ase_pymatgen_and_jarvis_give_one_graph(crystals: dict[str, Atoms]) -> N
             )
 
 
+def test_back_to_ase(crystals: dict[str, Atoms]) -> None:
+    for atoms in list(crystals.values())[:5]:
+        twin = to_crystal(atoms).to_ase()
+        assert (twin.numbers == atoms.numbers).all() and twin.pbc.all()
+        np.testing.assert_allclose(twin.get_volume(), atoms.get_volume())
+
+
 def test_fields_follow_matgl(crystals: dict[str, Atoms]) -> None:
     atoms = crystals["ClNa"] if "ClNa" in crystals else next(iter(crystals.values()))
     graph = graph_of(atoms)

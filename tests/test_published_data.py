@@ -18,7 +18,7 @@ from recinet_ase import Predictor, StructureError
 from recinet_ase.cli.screen import screen
 from recinet_ase.data.datasets import JARVIS
 from recinet_ase.data.splits import ids_digest
-from recinet_ase.graph.adapters import to_crystal
+from recinet_ase.graph.adapters import from_jarvis, to_crystal
 from recinet_ase.graph.crystal import neighbours_of
 from recinet_ase.pretrained import available_models, model_card
 from recinet_ase.properties import PROPERTIES
@@ -88,13 +88,10 @@ def test_five_thousand_crystals_in_one_go(
 ) -> None:
     with connect(tmp_path / "jarvis.db") as database:
         for key, record in list(records.items())[:5000]:
-            data = record["atoms"]
-            atoms = Atoms(
-                data["elements"],
-                scaled_positions=data["coords"],
-                cell=data["lattice_mat"],
-                pbc=True,
-            )
+            try:
+                atoms = from_jarvis(record).to_ase()
+            except StructureError:
+                atoms = Atoms()
             database.write(atoms, jid=key)
     out = tmp_path / "out.csv"
     arguments = [str(tmp_path / "jarvis.db"), "--props", "bandgap,ehull", "--id-key", "jid"]

@@ -53,10 +53,10 @@ def choose(records: list[dict[str, Any]], formula: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    from ase import Atoms
     from ase.db import connect
 
     from recinet_ase.data.datasets import JARVIS
+    from recinet_ase.graph.adapters import from_jarvis
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir")
@@ -66,13 +66,7 @@ def main() -> None:
     with connect(TARGET) as database:
         for formula in FORMULAS:
             record = choose(records, formula)
-            data = record["atoms"]
-            atoms = Atoms(
-                data["elements"],
-                scaled_positions=data["coords"],
-                cell=data["lattice_mat"],
-                pbc=True,
-            )
+            atoms = from_jarvis(record).to_ase()
             database.write(atoms, jid=record["jid"], spacegroup=int(record["spg_number"]))
     print(f"wrote {len(FORMULAS)} crystals to {TARGET}")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from recinet_ase.graph.neighbours import (
     shell_neighbours,
     wrap,
 )
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 MINIMUM_DISTANCE = 0.4
 """Atoms closer than this (angstrom) are taken for an error in the structure."""
@@ -59,6 +62,12 @@ class Crystal:
     def volume(self) -> float:
         """Cell volume in angstrom^3."""
         return abs(float(np.linalg.det(self.lattice)))
+
+    def to_ase(self) -> Atoms:
+        """The crystal as ASE ``Atoms``, periodic in three directions."""
+        from ase import Atoms
+
+        return Atoms(self.numbers, scaled_positions=self.frac_coords, cell=self.lattice, pbc=True)
 
     @classmethod
     def from_arrays(cls, numbers: Any, frac_coords: Any, lattice: Any) -> Crystal:
