@@ -34,6 +34,11 @@ _HELP = {"help_option_names": ["-h", "--help"]}
     type=click.Choice(["lattice", "mean", "literal", "none"]),
     help="Reciprocal block, else the size's own (lattice).",
 )
+@click.option(
+    "--norm",
+    type=click.Choice(["batch", "layer"]),
+    help="Normalisation, else the size's own (batch).",
+)
 @click.option("--epochs", type=click.IntRange(1), default=60, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option(
@@ -90,6 +95,7 @@ def train(
     size: str | None,
     blocks: int | None,
     reciprocal: str | None,
+    norm: str | None,
     epochs: int,
     batch_size: int,
     lr: float,
@@ -130,7 +136,7 @@ def train(
     from recinet_ase.training.config import TrainingConfig
     from recinet_ase.training.run import train as run_training
 
-    changes = {"blocks": blocks, "reciprocal": reciprocal}
+    changes = {"blocks": blocks, "reciprocal": reciprocal, "norm": norm}
     config = TrainingConfig(
         dataset=dataset,
         properties=tuple(info.name for info in infos),
