@@ -209,6 +209,13 @@ def test_a_time_limit_still_states_the_right_error(tmp_path: Path, jarvis_folder
     assert 0 < card["training"]["validation_mae"] < 100
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 9, 10, 11])
+def test_runs_of_a_few_steps(steps: int, tmp_path: Path, jarvis_folder: Path) -> None:
+    result = run(tmp_path / "run", jarvis_folder, "--limit", 8, "--epochs", steps)
+    assert result.exit_code == 0, result.output
+    assert len(metrics(tmp_path / "run")) == steps
+
+
 def test_a_failed_start_leaves_no_run(tmp_path: Path, jarvis_folder: Path) -> None:
     assert run(tmp_path / "run", jarvis_folder, "--batch-size", 512).exit_code == 2
     assert not (tmp_path / "run").exists()

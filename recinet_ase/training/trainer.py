@@ -145,11 +145,12 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        total = max(3, config.epochs * self.steps_per_epoch)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
             max_lr=config.learning_rate,
-            total_steps=config.epochs * self.steps_per_epoch,
-            pct_start=0.1,
+            total_steps=total,
+            pct_start=max(0.1, 2 / total),  # a warm-up of one step divides by zero
         )
         self.epoch = self.step = 0
         self.loss_sum = 0.0
