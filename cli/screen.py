@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", metavar="FILE", help="Result table (.csv, .jsonl); stdout if absent."
 )
+@click.option(
+    "--intervals",
+    is_flag=True,
+    help="Add 90 % intervals (PROP_low, PROP_high) and in_domain to the table.",
+)
 @click.option("--id-key", metavar="KEY", help="Take ids from this key of info/key_value_pairs.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--batch-size", default="auto", show_default=True, help="Crystals a batch.")
@@ -37,6 +42,7 @@ def screen(
     props: str | None,
     models: tuple[str, ...],
     output: str | None,
+    intervals: bool,
     id_key: str | None,
     device: str,
     batch_size: str,
@@ -71,7 +77,7 @@ def screen(
     from recinet_ase.screening import engine
     from recinet_ase.screening.writers import open_writer
 
-    predictor = engine.choose_predictor(infos, list(models), device, size)
+    predictor = engine.choose_predictor(infos, list(models), device, size, intervals)
     for line in engine.provenance(predictor):
         click.echo(line, err=True)
     total = errors = without_key = 0

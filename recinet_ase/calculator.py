@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from recinet_ase.model import PropertyModel
 
+_ENDS = ("_lower", "_upper")
+
 
 class ReciNetCalculator(Calculator):
     """Properties of crystals as an ASE calculator.
@@ -34,6 +36,9 @@ class ReciNetCalculator(Calculator):
     Several models answer from one graph: ``ReciNetCalculator(["jarvis-mbj", "jarvis-ehull"])``.
     Results are kept until positions, cell, elements or periodicity change.
 
+    Where a model is calibrated, each property ``p`` comes with ``p_lower`` and ``p_upper``, the
+    ends of its 90 % interval, and `warnings` says how the atoms differ from the training data.
+
     Args:
         model: Name of a shipped model, a model folder, a loaded model, or a list of these.
         device: Torch device; a GPU where there is one by default.
@@ -43,6 +48,8 @@ class ReciNetCalculator(Calculator):
     Attributes:
         units: Unit of each property in ``implemented_properties``.
         models: Name of the model behind each property.
+        warnings: How the atoms of the present results differ from those that a model was
+            trained on; empty where all is usual, or no model is calibrated.
 
     Raises:
         UnknownNameError: For an unknown model.
@@ -70,19 +77,36 @@ class ReciNetCalculator(Calculator):
             self.implemented_properties.append("energy")
             self.units["energy"] = "eV"
             self.models["energy"] = self.models["total_energy"]
+        for name in list(self.implemented_properties):
+            model = self.predictor.properties["total_energy" if name == "energy" else name]
+            if model.calibration is not None:
+                for end in _ENDS:
+                    self.implemented_properties.append(name + end)
+                    self.units[name + end] = self.units[name]
+                    self.models[name + end] = self.models[name]
+        self.warnings: tuple[str, ...] = ()
+
+    def reset(self) -> None:
+        """Forget all results."""
+        super().reset()
+        self.warnings = ()
 
     def get_property(
         self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
     ) -> Any:
         """A property by its name or an alias (``"gap"``, ``"e_above_hull"``), in `units`.
 
+        ``"bandgap_lower"`` and ``"bandgap_upper"`` (``"gap_lower"``...) are the ends of the
+        90 % interval, where the model is calibrated.
+
         Raises:
             PropertyNotImplementedError: If no model here gives it; says which are given.
             StructureError: If the structure is not one the model can answer for.
         """
+        end = next((e for e in _ENDS if name.endswith(e)), "")
         try:
-            known = get_property_info(name).name
-            known = answer_for(known, self.predictor.properties) or known
+            known = get_property_info(name.removesuffix(end)).name
+            known = (answer_for(known, self.predictor.properties) or known) + end
         except UnknownNameError:
             known = name  # one of ASE's own, such as "energy"
         if known not in self.implemented_properties:
@@ -109,9 +133,13 @@ class ReciNetCalculator(Calculator):
             raise CalculatorSetupError("no atoms: attach the calculator or pass atoms")
         (result,) = self.predictor.predict_many([self.atoms])
         values = dict(result.values)
-        if "total_energy" in values:
-            values["energy"] = values["total_energy"] * len(self.atoms)
+        for name, interval in result.intervals.items():
+            values.update(zip((name + end for end in _ENDS), interval, strict=True))
+        for end in ("", *_ENDS):
+            if "total_energy" + end in values:
+                values["energy" + end] = values["total_energy" + end] * len(self.atoms)
         self.results = values
+        self.warnings = result.warnings
         if not set(wanted) <= set(values):
             raise StructureError(result.error)
 

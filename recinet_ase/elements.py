@@ -87,3 +87,9 @@ def element_features() -> np.ndarray:
     table = np.stack([np.zeros(N_FEATURES), *(_features(row) for row in _rows())])
     table.setflags(write=False)
     return table
+
+
+@lru_cache(maxsize=1)
+def covalent_radii() -> tuple[float, ...]:
+    """Covalent radii in angstrom (Cordero 2008), by atomic number; index 0 is 0."""
+    return (0.0, *(float(row["covalent_radius"]) for row in _rows()))

@@ -27,6 +27,8 @@ from recinet_ase.graph.crystal import CrystalBatch, GraphSettings
 from recinet_ase.nn.recinet import ReciNet, ReciNetConfig
 from recinet_ase.nn.reciprocal import LatticeOperator, crystal_mean
 from recinet_ase.properties import PropertyInfo, get_property_info
+from recinet_ase.uncertainty import calibration as calibrations
+from recinet_ase.uncertainty.calibration import Calibration
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -129,6 +131,11 @@ class PropertyModel(nn.Module):
 
     Args:
         config: The model's configuration.
+
+    Attributes:
+        calibration: Intervals and domain of its predictions, or None.
+        fingerprint: sha256 of weights and normalisation as they were last read or written;
+            what a calibration belongs to.
     """
 
     mean: torch.Tensor
@@ -139,6 +146,8 @@ class PropertyModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.calibration: Calibration | None = None
+        self.fingerprint = ""
         self.network = ReciNet(config.network)
         self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
@@ -154,10 +163,17 @@ class PropertyModel(nn.Module):
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
     ) -> torch.Tensor:
         """Properties in their units ``[B, outputs]``, clipped to their physical lower bound."""
-        values = self.mean + self.std * self.network(batch, lattice_sum)
+        return torch.maximum(self.explain(batch, lattice_sum)[0], self.minimum)
+
+    def explain(
+        self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unclipped properties ``[B, outputs]`` and the representations behind them ``[B, d]``."""
+        latent = self.network.encode(batch, lattice_sum)
+        values = self.mean + self.std * self.network.head(latent)
         if self.config.references:
             values = values + crystal_mean(self.reference[batch.z], batch)
-        return torch.maximum(values, self.minimum)
+        return values, latent
 
     def standardise(self, values: torch.Tensor) -> torch.Tensor:
         """Targets in units to the network's scale ``[B, outputs]``."""
@@ -165,6 +181,9 @@ class PropertyModel(nn.Module):
 
     def save(self, folder: Path, half: bool = True) -> None:
         """Write ``config.json`` and ``model.safetensors``, each atomically.
+
+        The calibration is written too if it belongs to the weights as they are stored; any
+        other that the folder may hold is deleted.
 
         Args:
             folder: Target folder, made if needed.
@@ -182,10 +201,16 @@ class PropertyModel(nn.Module):
         config = {**self.config.__dict__, "sha256": hashlib.sha256(payload).hexdigest()}
         _write_atomic(folder / WEIGHTS_FILE, payload)
         _write_atomic(folder / CONFIG_FILE, ModelConfig(**config).to_json().encode())
+        self.fingerprint = _fingerprint(self.config, state)
+        calibrations.keep_only(folder, self.fingerprint, self.calibration)
 
     @classmethod
-    def load(cls, folder: Path) -> PropertyModel:
+    def load(cls, folder: Path, calibrated: bool = True) -> PropertyModel:
         """Read a model folder, in evaluation mode, float32, on the CPU.
+
+        Args:
+            folder: The folder.
+            calibrated: Read its calibration too, if it has one.
 
         Raises:
             ReciNetError: If a file is missing, damaged or not what the configuration says.
@@ -210,7 +235,21 @@ class PropertyModel(nn.Module):
             raise ReciNetError(
                 f"{folder / WEIGHTS_FILE} does not fit its configuration ({error})"
             ) from None
+        model.fingerprint = _fingerprint(config, state)
+        if calibrated and calibrations.present(folder):
+            model.calibration = Calibration.load(folder, model.fingerprint)
         return model.eval()
+
+
+def _fingerprint(config: ModelConfig, state: dict[str, torch.Tensor]) -> str:
+    """sha256 of what predictions follow from, the same for full and half precision files."""
+    digest = hashlib.sha256()
+    scale = (config.properties, config.mean, config.std, config.references)
+    digest.update(json.dumps(scale, sort_keys=True).encode())
+    for key, value in sorted(state.items()):
+        digest.update(key.encode())
+        digest.update(value.float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _write_atomic(path: Path, payload: bytes) -> None:

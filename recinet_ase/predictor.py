@@ -29,6 +29,8 @@ from recinet_ase.graph.crystal import (
 from recinet_ase.model import PropertyModel
 from recinet_ase.nn.reciprocal import LatticeOperator
 from recinet_ase.properties import PROPERTIES, PropertyInfo
+from recinet_ase.uncertainty.calibration import Assessment
+from recinet_ase.uncertainty.descriptors import describe_batch
 
 MAXIMUM_VOLUME = 300.0
 """Cell volume per atom in angstrom^3 above which no prediction is given: 99.9 % of the
@@ -46,6 +48,11 @@ class Prediction:
 
     Attributes:
         values: Value of each property in the registry's unit; missing where refused.
+        intervals: 90 % interval of each value (lower, upper), in the same unit; missing for
+            models without a calibration.
+        warnings: How the structure differs from those that a model was trained on, one
+            sentence each, with the model's name.
+        in_domain: Whether no model warned; None if none of them could tell.
         error: Why values are missing, ``""`` if none is.
         formula: Chemical formula (Hill order), ``""`` if the structure was unreadable.
         n_atoms: Number of atoms, 0 if the structure was unreadable.
@@ -55,6 +62,9 @@ class Prediction:
     error: str = ""
     formula: str = ""
     n_atoms: int = 0
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    in_domain: bool | None = None
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -103,6 +113,7 @@ class Predictor:
         batch_size: Crystals a batch at most, or ``"auto"``: as many as fit a budget of
             edges that follows from the device's memory.
         properties: Canonical names to predict; everything that the models give by default.
+        intervals: Give intervals and warnings where a model has a calibration.
 
     Raises:
         UnknownNameError: For an unknown model.
@@ -117,6 +128,7 @@ class Predictor:
         dtype: str | torch.dtype | None = None,
         batch_size: int | str = "auto",
         properties: Iterable[str] | None = None,
+        intervals: bool = True,
     ) -> None:
         from recinet_ase.pretrained import load_model
 
@@ -153,6 +165,7 @@ class Predictor:
             raise ReciNetError(
                 f"batch_size must be 'auto' or a positive number, not {batch_size!r}"
             )
+        self.intervals = intervals
         self._crystals = _WINDOW if batch_size == "auto" else int(batch_size)
         self._edges = self._edge_budget() if batch_size == "auto" else math.inf
         self._settings = list(dict.fromkeys(model.config.graph for model in self.models))
@@ -231,7 +244,7 @@ class Predictor:
                 results[i] = result
             if len(items) == 1:
                 i = items[0][0]
-                results[i] = replace(results[i], values={}, error=_reason(error))
+                results[i] = Prediction({}, _reason(error), results[i].formula, results[i].n_atoms)
                 return
             half = len(items) // 2
             self._run_safely(items[:half], results)
@@ -266,12 +279,22 @@ class Predictor:
                 if key not in sums:
                     sums[key] = LatticeOperator.build(batch, model.network.wave_basis)
                 lattice_sum = sums[key]
-            rows = model(batch, lattice_sum).double().cpu().tolist()
-            for (i, graphs), row in zip(items, rows, strict=True):
-                results[i] = self._merge(results[i], model, graphs[config.graph], row)
+            output, latent = model.explain(batch, lattice_sum)
+            rows = torch.maximum(output, model.minimum).double().cpu().tolist()
+            known: Sequence[Assessment | None] = [None] * len(items)
+            if self.intervals and model.calibration is not None:
+                known = model.calibration.assess(describe_batch(batch, latent, output))
+            for (i, graphs), row, assessment in zip(items, rows, known, strict=True):
+                graph = graphs[config.graph]
+                results[i] = self._merge(results[i], model, graph, row, assessment)
 
     def _merge(
-        self, result: Prediction, model: PropertyModel, graph: CrystalGraph, row: list[float]
+        self,
+        result: Prediction,
+        model: PropertyModel,
+        graph: CrystalGraph,
+        row: list[float],
+        assessment: Assessment | None,
     ) -> Prediction:
         """The result with one model's values added, or the reason why it has none."""
         names = model.config.properties
@@ -287,8 +310,23 @@ class Predictor:
                 for name, value in zip(names, row, strict=True)
                 if name in self.properties and self.properties[name] is model
             }
-            return replace(result, values={**result.values, **found})
+            result = replace(result, values={**result.values, **found})
+            return result if assessment is None else _assessed(result, model, found, assessment)
         return replace(result, error=f"{result.error}; {error}" if result.error else error)
+
+
+def _assessed(
+    result: Prediction, model: PropertyModel, found: Iterable[str], assessment: Assessment
+) -> Prediction:
+    """The result with one model's intervals and warnings added."""
+    given = dict(zip(model.config.properties, assessment.intervals, strict=True))
+    warnings = tuple(f"{model.config.name}: {text}" for text in assessment.warnings)
+    return replace(
+        result,
+        intervals={**result.intervals, **{name: given[name] for name in found}},
+        warnings=(*result.warnings, *warnings),
+        in_domain=result.in_domain is not False and not warnings,
+    )
 
 
 def check_density(crystal: Crystal) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,24 @@ from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.crystal import CrystalGraph, build_graph
 from recinet_ase.model import ModelConfig, PropertyModel
 from recinet_ase.nn.recinet import SIZES
+from recinet_ase.pretrained import model_card
 from recinet_ase.properties import PROPERTIES
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "crystals.json"
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@lru_cache(maxsize=1)
+def _fixture() -> dict[str, Any]:
+    return json.loads(gzip.decompress((FIXTURES / "validation.json.gz").read_bytes()))
+
+
+def validation_sample(name: str) -> tuple[list[dict[str, Any]], list[float]]:
+    """Crystals (JARVIS dictionaries) of a shipped model's validation set, and their labels."""
+    card = model_card(name)
+    dataset = card["training"]["dataset"]
+    labels = _fixture()["labels"][f"{dataset}/{card['properties'][0]}"]
+    return [_fixture()["structures"][f"{dataset}/{key}"] for key in labels], [*labels.values()]
 
 
 def graph_of(atoms: Atoms, dtype: torch.dtype = torch.float32) -> CrystalGraph:

@@ -18,6 +18,7 @@ def choose_predictor(
     models: list[str],
     device: str | None = None,
     batch_size: int | str = "auto",
+    intervals: bool = False,
 ) -> Predictor:
     """The predictor that answers for the wanted properties.
 
@@ -29,6 +30,7 @@ def choose_predictor(
         models: Model names or folders given by the user.
         device: Torch device or ``"auto"``.
         batch_size: Crystals a batch, or ``"auto"``.
+        intervals: Give 90 % intervals and say whether a crystal is in the models' domain.
 
     Raises:
         UnknownNameError: For an unknown model.
@@ -37,7 +39,7 @@ def choose_predictor(
     """
     loaded = [load_model(name) for name in models]
     if infos is None:
-        return Predictor(loaded, device=device, batch_size=batch_size)
+        return Predictor(loaded, device=device, batch_size=batch_size, intervals=intervals)
     given = [name for model in loaded for name in model.config.properties]
     # A named model of another functional answers for the property ("--model jarvis-opt").
     wanted = list(dict.fromkeys(answer_for(info.name, given) or info.name for info in infos))
@@ -50,12 +52,18 @@ def choose_predictor(
     missing = [PROPERTIES[name] for name in wanted if name not in given]
     defaults = dict.fromkeys(default_model(info) for info in missing)
     loaded += [load_model(name) for name in defaults]
-    return Predictor(loaded, device=device, batch_size=batch_size, properties=wanted)
+    return Predictor(
+        loaded, device=device, batch_size=batch_size, properties=wanted, intervals=intervals
+    )
 
 
 def columns(predictor: Predictor) -> list[str]:
     """Columns of the result table."""
-    return ["id", "formula", "natoms", *predictor.properties, "error"]
+    numbers = []
+    for name in predictor.properties:
+        numbers += [name, f"{name}_low", f"{name}_high"] if predictor.intervals else [name]
+    domain = ["in_domain"] if predictor.intervals else []
+    return ["id", "formula", "natoms", *numbers, *domain, "error"]
 
 
 def provenance(predictor: Predictor) -> list[str]:
@@ -68,6 +76,8 @@ def provenance(predictor: Predictor) -> list[str]:
         lines.append(f"{info.name}: {info.label} in {info.unit or '1'}, model {source}")
         if config.caution:
             lines.append(f"caution, {config.name}: {config.caution}")
+        if predictor.intervals and predictor.properties[info.name].calibration is None:
+            lines.append(f"{config.name} has no calibration: no intervals for {info.name}")
     return lines
 
 
@@ -81,10 +91,16 @@ def screen(entries: Iterable[Entry], predictor: Predictor) -> Iterator[dict[str,
             yield entry.atoms
 
     for result in predictor.predict_iter(structures()):
-        yield {
+        row: dict[str, Any] = {
             "id": names.popleft(),
             "formula": result.formula,
             "natoms": result.n_atoms or None,
-            **{name: result.values.get(name) for name in predictor.properties},
-            "error": result.error,
         }
+        for name in predictor.properties:
+            row[name] = result.values.get(name)
+            if predictor.intervals:
+                low, high = result.intervals.get(name, (None, None))
+                row |= {f"{name}_low": low, f"{name}_high": high}
+        if predictor.intervals:
+            row["in_domain"] = result.in_domain
+        yield {**row, "error": result.error}

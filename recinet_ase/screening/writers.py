@@ -50,6 +50,8 @@ _WRITERS: dict[str, Callable[[TextIO, Sequence[str]], RowWriter]] = {
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     # Seven digits are all that float32 holds.
     return f"{value:.7g}" if isinstance(value, float) else str(value)
 

@@ -1,0 +1,1 @@
+"""Prediction intervals, and warnings for crystals unlike those a model was trained on."""

@@ -1,0 +1,254 @@
+"""A model's calibration: intervals and the domain it can be trusted in, as files and in use.
+
+On disk it is ``calibration.safetensors`` (arrays) and ``calibration.json`` (figures, the
+sha256 of the arrays, and the fingerprint of the model it belongs to), beside the model's
+weights. A model without these files gives no intervals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from recinet_ase.errors import ReciNetError
+from recinet_ase.uncertainty.descriptors import GEOMETRY, Descriptors
+from recinet_ase.uncertainty.difficulty import Difficulty, features
+from recinet_ase.uncertainty.reference import EXPECTED, Placement, Reference
+from recinet_ase.uncertainty.widths import Widths
+
+CALIBRATION_FILE = "calibration.json"
+ARRAYS_FILE = "calibration.safetensors"
+CALIBRATION_VERSION = 1
+
+JUDGED = ("distance", *EXPECTED, "mean_coordination")
+"""What the domain is judged by: each has a lower and an upper limit."""
+
+_T = TypeVar("_T", Reference, Difficulty, Widths)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What is known of one prediction besides its value.
+
+    Attributes:
+        intervals: 90 % interval of each property, in the model's order.
+        warnings: How the crystal differs from those the model was trained on.
+    """
+
+    intervals: tuple[tuple[float, float], ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PropertyCalibration:
+    """The interval of one property.
+
+    Attributes:
+        difficulty: Predicts the scale of the error.
+        widths: Turns it into a half-width.
+        scale: Spread of the predictions, in the property's unit ``[1]``.
+    """
+
+    difficulty: Difficulty
+    widths: Widths
+    scale: torch.Tensor
+
+    def half_widths(
+        self, found: Descriptors, place: Placement, column: int, minimum: float | None
+    ) -> torch.Tensor:
+        """Half-width of each interval ``[B]``."""
+        inputs = features(found, place, column, float(self.scale), minimum)
+        log_scale = self.difficulty(inputs, found.composition)
+        return self.widths(found.output[:, column], log_scale)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Intervals and domain of a model.
+
+    Attributes:
+        reference: Summary of the training crystals.
+        limits: Lower and upper limit of each of `JUDGED` ``[len(JUDGED), 2]``.
+        properties: Calibration of each property, in the model's order, by name.
+        minimum: Physical lower bound of each property, or None.
+        model: Fingerprint of the model it was fitted for.
+        figures: Cross-fitted coverage and other figures, for people and tests.
+    """
+
+    reference: Reference
+    limits: torch.Tensor
+    properties: dict[str, PropertyCalibration]
+    minimum: tuple[float | None, ...]
+    model: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def assess(self, found: Descriptors) -> list[Assessment]:
+        """Intervals and warnings for a batch of crystals."""
+        place = self.reference.place(found)
+        columns = []
+        for column, (part, minimum) in enumerate(
+            zip(self.properties.values(), self.minimum, strict=True)
+        ):
+            half = part.half_widths(found, place, column, minimum)
+            low = -math.inf if minimum is None else minimum
+            value = found.output[:, column].clamp(min=low)
+            lower = (value - half).clamp(min=low)
+            columns.append(list(zip(lower.tolist(), (value + half).tolist(), strict=True)))
+        judged = judged_by(found, place)
+        limits = self.limits.double()
+        outside = (judged < limits[:, 0]) | (judged > limits[:, 1])
+        flagged = outside.any(1).tolist()
+        return [
+            Assessment(
+                intervals=tuple(column[i] for column in columns),
+                warnings=self._warnings(judged[i].tolist()) if flagged[i] else (),
+            )
+            for i in range(len(found))
+        ]
+
+    def _warnings(self, judged: list[float]) -> tuple[str, ...]:
+        return tuple(
+            _warning(name, value, low, high)
+            for name, value, (low, high) in zip(JUDGED, judged, self.limits.tolist(), strict=True)
+            if not low <= value <= high
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write both files, the arrays first."""
+        arrays = {f"reference.{k}": v for k, v in self.reference.tensors().items()}
+        arrays["limits"] = self.limits
+        for name, part in self.properties.items():
+            arrays[f"{name}.scale"] = part.scale
+            for kind, piece in (("difficulty", part.difficulty), ("widths", part.widths)):
+                arrays |= {f"{name}.{kind}.{k}": v for k, v in piece.tensors().items()}
+        payload = save_tensors({key: value.contiguous() for key, value in arrays.items()})
+        document = {
+            "format_version": CALIBRATION_VERSION,
+            "model": self.model,
+            "sha256": hashlib.sha256(payload).hexdigest(),
+            "properties": list(self.properties),
+            "minimum": list(self.minimum),
+            "judged": list(JUDGED),
+            "figures": self.figures,
+        }
+        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+        (folder / ARRAYS_FILE).write_bytes(payload)
+        (folder / CALIBRATION_FILE).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, model: str) -> Calibration:
+        """Read the calibration of a model folder.
+
+        Args:
+            folder: Model folder.
+            model: Fingerprint of the model that was loaded from it.
+
+        Raises:
+            ReciNetError: If a file is missing, damaged, of a newer version, or belongs to
+                other weights.
+        """
+        path, arrays = folder / CALIBRATION_FILE, folder / ARRAYS_FILE
+        again = "run tools/calibrate.py on the folder, or delete both calibration files"
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            payload = arrays.read_bytes()
+            version = document["format_version"]
+            if version > CALIBRATION_VERSION:
+                raise ReciNetError(
+                    f"{path} has format version {version}; this recinet-ase reads up to "
+                    f"{CALIBRATION_VERSION}. Upgrade recinet-ase"
+                )
+            if hashlib.sha256(payload).hexdigest() != document["sha256"]:
+                raise ReciNetError(
+                    f"{arrays} is damaged: its sha256 differs from {CALIBRATION_FILE}; copy the "
+                    f"model again, {again}"
+                )
+            if document["model"] != model:
+                raise ReciNetError(f"{path} was made for other weights than the folder's; {again}")
+            if tuple(document["judged"]) != JUDGED:
+                raise ReciNetError(f"{path} judges by other descriptors than this version; {again}")
+            tensors = load_tensors(payload)
+            return cls(
+                reference=_build(Reference, tensors, "reference"),
+                limits=tensors["limits"],
+                properties={
+                    name: PropertyCalibration(
+                        _build(Difficulty, tensors, f"{name}.difficulty"),
+                        _build(Widths, tensors, f"{name}.widths"),
+                        tensors[f"{name}.scale"],
+                    )
+                    for name in document["properties"]
+                },
+                minimum=tuple(document["minimum"]),
+                model=model,
+                figures=document["figures"],
+            )
+        except FileNotFoundError as error:
+            raise ReciNetError(
+                f"{error.filename} is missing: a calibration is two files; {again}"
+            ) from None
+        except ReciNetError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            raise ReciNetError(f"{path} is not a calibration ({error!r}); {again}") from None
+
+
+def present(folder: Path) -> bool:
+    """Whether a folder holds a calibration, or a part of one."""
+    return any((folder / name).exists() for name in (CALIBRATION_FILE, ARRAYS_FILE))
+
+
+def keep_only(folder: Path, model: str, calibration: Calibration | None) -> None:
+    """Leave a folder with the calibration that belongs to its model, or with none.
+
+    Args:
+        folder: Model folder.
+        model: Fingerprint of the model stored there.
+        calibration: To be written if it belongs to that model.
+    """
+    if calibration is not None and calibration.model == model:
+        calibration.save(folder)
+    elif present(folder):
+        try:
+            Calibration.load(folder, model)
+        except ReciNetError:
+            for name in (CALIBRATION_FILE, ARRAYS_FILE):
+                (folder / name).unlink(missing_ok=True)
+
+
+def _build(kind: type[_T], tensors: dict[str, torch.Tensor], prefix: str) -> _T:
+    return kind(**{f.name: tensors[f"{prefix}.{f.name}"] for f in fields(kind)})
+
+
+def judged_by(found: Descriptors, place: Placement) -> torch.Tensor:
+    """The quantities that have limits ``[B, len(JUDGED)]``."""
+    coordination = found.geometry[:, GEOMETRY.index("mean_coordination")]
+    return torch.cat((place.distance[:, None], place.deviation, coordination[:, None]), dim=1)
+
+
+_WORDS = {
+    "log_volume": "volume per atom",
+    "shortest_bond": "shortest bond",
+    "mean_bond": "mean bond length",
+    "loneliest_bond": "largest distance to a nearest neighbour",
+}
+
+
+def _warning(name: str, value: float, low: float, high: float) -> str:
+    if name == "distance":
+        return f"unlike the training crystals (latent distance {value:.1f}, usual up to {high:.1f})"
+    if name == "mean_coordination":
+        return f"effective coordination number {value:.1f}, usual {low:.1f} to {high:.1f}"
+    return (
+        f"{_WORDS[name]} {math.exp(value):.2f} times what its elements suggest, usual "
+        f"{math.exp(low):.2f} to {math.exp(high):.2f}"
+    )

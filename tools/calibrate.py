@@ -1,0 +1,90 @@
+"""Give models 90 % intervals and a domain, fitted to their validation crystals.
+
+    python tools/calibrate.py runs/gap [jarvis-opt ...] --data-dir DIR
+    python tools/calibrate.py --shipped --table
+
+Each argument is a model folder or the name of a shipped model; ``calibration.json`` and
+``calibration.safetensors`` are written into the folder. The figures are cross-fitted: every
+crystal is judged by a calibration that never saw it. ``--table`` prints the figures that
+the folders hold, without fitting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from heldout import heldout
+
+from recinet_ase.model import PropertyModel
+from recinet_ase.pretrained import available_models, model_folder
+from recinet_ase.uncertainty.fit import fit_calibration
+from recinet_ase.uncertainty.observe import observe
+
+TRAINING_SAMPLE = 8000
+
+HEADER = """\
+| model | crystals | coverage | by fifth of predicted value | median width | \
+MAE by fifth of width | rank correlation | outside the domain |
+|---|---|---|---|---|---|---|---|"""
+
+
+def calibrate(name: str, data_dir: str | None) -> None:
+    """Fit the calibration of one model and write it into its folder."""
+    start = time.perf_counter()
+    folder = model_folder(name)
+    model = PropertyModel.load(folder, calibrated=False)
+    validation, training = heldout(model.config, data_dir, TRAINING_SAMPLE)
+    ids, found = observe(model, validation.structures.items())
+    _, train = observe(model, training.structures.items())
+    calibration = fit_calibration(
+        train,
+        found,
+        torch.tensor([[validation.labels[i]] for i in ids], dtype=torch.float64),
+        model.config.properties,
+        tuple(info.minimum for info in model.config.infos),
+        model.fingerprint,
+    )
+    calibration.save(folder)
+    print(f"{model.config.name}: calibrated in {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def table(names: list[str]) -> None:
+    """The cross-fitted figures of calibrated models, as a markdown table."""
+    print(HEADER)
+    for name in names:
+        model = PropertyModel.load(model_folder(name))
+        if model.calibration is None:
+            print(f"| {model.config.name} | not calibrated |")
+            continue
+        figures = model.calibration.figures
+        for info in model.config.infos:
+            f = figures["properties"][info.name]
+            fifths = " ".join(f"{100 * c:.1f}" for c in f["coverage_by_fifth"])
+            errors = " ".join(f"{e:.3g}" for e in f["error_by_fifth_of_width"])
+            print(
+                f"| {model.config.name} | {figures['crystals']} | {100 * f['coverage']:.1f} % | "
+                f"{fifths} | {f['median_width']:.3g} {info.unit} | {errors} | "
+                f"{f['rank_correlation']:.2f} | {100 * figures['flagged']:.1f} % |"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*")
+    parser.add_argument("--shipped", action="store_true", help="all shipped models")
+    parser.add_argument("--table", action="store_true", help="print the figures and fit nothing")
+    parser.add_argument("--data-dir")
+    arguments = parser.parse_args()
+    names = available_models() if arguments.shipped else arguments.models
+    if not names:
+        parser.error("name a model folder, or give --shipped")
+    if not arguments.table:
+        for name in names:
+            calibrate(name, arguments.data_dir)
+    table(names)
+
+
+if __name__ == "__main__":
+    main()

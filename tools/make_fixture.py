@@ -1,0 +1,116 @@
+"""Write tests/fixtures/: 200 validation crystals of each shipped model, and its errors there.
+
+    python tools/make_fixture.py --data-dir DIR    # crystals, labels and errors
+    python tools/make_fixture.py --record          # errors only (after replacing a model)
+
+Of each property's official validation set the 200 crystals are taken whose ids have the
+smallest sha256: a random sample for every property that shares as many crystals as it can
+with the others. A set of fewer crystals is taken whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from heldout import dataset_name, heldout
+
+from recinet_ase import Predictor
+from recinet_ase.errors import StructureError
+from recinet_ase.graph.adapters import to_crystal
+from recinet_ase.graph.crystal import neighbours_of
+from recinet_ase.pretrained import available_models, load_model
+
+FOLDER = Path(__file__).parents[1] / "tests" / "fixtures"
+CRYSTALS = FOLDER / "validation.json.gz"
+RECORDED = FOLDER / "recorded_errors.json"
+SIZE = 200
+DECIMALS = 5
+RESAMPLES = 2000
+
+
+def rounded(structure: Any) -> dict[str, Any]:
+    """A structure in JARVIS's schema with 5 decimals."""
+    crystal = to_crystal(structure)
+    neighbours_of(crystal)
+    atoms = crystal.to_ase()
+    return {
+        "lattice_mat": np.round(crystal.lattice, DECIMALS).tolist(),
+        "coords": np.round(crystal.frac_coords, DECIMALS).tolist(),
+        "elements": atoms.get_chemical_symbols(),
+    }
+
+
+def write_crystals(data_dir: str | None) -> None:
+    structures: dict[str, Any] = {}
+    labels: dict[str, dict[str, float]] = {}
+    for name in available_models():
+        config = load_model(name).config
+        dataset = dataset_name(config)
+        task = f"{dataset}/{config.properties[0]}"
+        if task in labels:
+            continue
+        validation, _ = heldout(config, data_dir, 0)
+        labels[task] = {}
+        for key in sorted(validation.labels, key=lambda i: hashlib.sha256(i.encode()).digest()):
+            if len(labels[task]) == SIZE:
+                break
+            try:
+                structures.setdefault(f"{dataset}/{key}", rounded(validation.structures[key]))
+            except StructureError:
+                continue
+            labels[task][key] = round(validation.labels[key], 7)
+    document = json.dumps({"structures": structures, "labels": labels}, separators=(",", ":"))
+    # No time stamp: the same crystals give the same file.
+    CRYSTALS.write_bytes(gzip.compress(document.encode(), 9, mtime=0))
+    atoms = sum(len(s["elements"]) for s in structures.values())
+    print(f"{len(structures)} crystals, {atoms} atoms, {CRYSTALS.stat().st_size} bytes: {CRYSTALS}")
+
+
+def absolute_errors(name: str, fixture: dict[str, Any]) -> np.ndarray:
+    """Absolute errors of a shipped model on its crystals of the fixture."""
+    predictor = Predictor(name, device="cpu", intervals=False)
+    (prop,) = predictor.properties
+    dataset = dataset_name(predictor.models[0].config)
+    labels = fixture["labels"][f"{dataset}/{prop}"]
+    structures = [fixture["structures"][f"{dataset}/{key}"] for key in labels]
+    results = predictor.predict_many(structures)
+    pairs = zip(results, labels.values(), strict=True)
+    return np.array([abs(r.values[prop] - y) for r, y in pairs if not r.error])
+
+
+def record() -> None:
+    """Write each shipped model's error on the fixture, with its bootstrap interval."""
+    fixture = json.loads(gzip.decompress(CRYSTALS.read_bytes()))
+    recorded = {}
+    for name in available_models():
+        errors = absolute_errors(name, fixture)
+        rng = np.random.default_rng(0)
+        means = rng.choice(errors, (RESAMPLES, len(errors))).mean(axis=1)
+        low, high = np.quantile(means, [0.005, 0.995])
+        recorded[name] = {
+            "crystals": len(errors),
+            "mae": round(float(errors.mean()), 6),
+            "bootstrap_99": [round(float(low), 6), round(float(high), 6)],
+        }
+        print(name, recorded[name])
+    RECORDED.write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", action="store_true", help="refresh the errors only")
+    parser.add_argument("--data-dir")
+    arguments = parser.parse_args()
+    if not arguments.record:
+        write_crystals(arguments.data_dir)
+    record()
+
+
+if __name__ == "__main__":
+    main()
