@@ -134,6 +134,7 @@ def train(
     held = parse_properties(hold_out) if hold_out else []
 
     from recinet_ase.training.config import TrainingConfig
+    from recinet_ase.training.run import Resources
     from recinet_ase.training.run import train as run_training
 
     changes = {"blocks": blocks, "reciprocal": reciprocal, "norm": norm}
@@ -157,7 +158,12 @@ def train(
     )
     with _progress_display() as (on_step, on_store):
         model, complete = run_training(
-            config, folder, data_dir, cache_dir, resume, max_minutes, workers, on_step, on_store
+            config,
+            folder,
+            Resources(data_dir, cache_dir, workers, max_minutes=max_minutes),
+            resume,
+            on_step,
+            on_store,
         )
     figures = model.config.training
     if not complete:

@@ -35,6 +35,8 @@ class ReciNetConfig:
         n_waves: Radial functions of the reciprocal filter.
         channels: Channels of the reciprocal transform.
         dropout: Dropout before the head's last layer.
+        block_dropout: Dropout of the summed messages in each local block.
+        edge_update: Whether edge embeddings change from block to block.
         outputs: Number of predicted values.
     """
 
@@ -50,6 +52,8 @@ class ReciNetConfig:
     n_waves: int = 16
     channels: int = 64
     dropout: float = 0.0
+    block_dropout: float = 0.0
+    edge_update: bool = False
     outputs: int = 1
 
     def __post_init__(self) -> None:
@@ -88,6 +92,10 @@ SIZES: dict[str, ReciNetConfig] = {
 }
 
 
+LAST_LAYER = "head.3."
+"""Prefix of the parameters that have one row an output."""
+
+
 def size_name(config: ReciNetConfig) -> str:
     """The name of an architecture in `SIZES` (outputs apart), else ``"custom"``."""
     named = (name for name, c in SIZES.items() if replace(c, outputs=config.outputs) == config)
@@ -117,7 +125,8 @@ class ReciNet(nn.Module):
         )
         self.embed_edge = nn.Linear(config.n_basis, d)
         self.local_blocks = nn.ModuleList(
-            LocalBlock(d, d, config.norm) for _ in range(config.blocks)
+            LocalBlock(d, d, config.norm, config.block_dropout, config.edge_update)
+            for _ in range(config.blocks)
         )
         self.wave_basis = WaveBasis(config.n_waves, config.k_max)
         self.reciprocal_blocks = nn.ModuleList(
@@ -152,7 +161,7 @@ class ReciNet(nn.Module):
         if self.config.reciprocal == "lattice" and lattice_sum is None:
             lattice_sum = LatticeOperator.build(batch, self.wave_basis)
         for i, local in enumerate(self.local_blocks):
-            update = local(h, v, batch, edge_weight)
+            update, v = local(h, v, batch, edge_weight)
             if self.reciprocal_blocks:
                 # Section 4.4: both updates are added and go on to the next block.
                 update = update + self.reciprocal_blocks[i](h, batch, lattice_sum)

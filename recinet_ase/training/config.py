@@ -11,6 +11,7 @@ from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.nn.recinet import SIZES, ReciNetConfig
 
 DEFAULT_SIZE = "small"
+CONFIG_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class TrainingConfig:
         init: Model to start from (name or folder), or None.
         hold_out: Properties whose validation and test ids are kept out of training too.
         limit: Use only this many training crystals (a seeded sample), or None.
+        patience: Stop after this many validations without a better one, or None.
+        freeze: Parts of the network that keep their weights: ``"embedding"``, ``"encoder"``
+            (everything but the head), or ``"blocks:N"`` (embedding and first N blocks).
+        version: Version of this layout.
     """
 
     dataset: str = "jarvis"
@@ -57,6 +62,9 @@ class TrainingConfig:
     init: str | None = None
     hold_out: tuple[str, ...] = ()
     limit: int | None = None
+    patience: int | None = None
+    freeze: str | None = None
+    version: int = CONFIG_VERSION
 
     def architecture(self, outputs: int) -> ReciNetConfig:
         """The network to train."""
@@ -83,6 +91,12 @@ class TrainingConfig:
             raise ReciNetError(f"{path.parent} is no training run: it has no {path.name}")
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
+            version = data.pop("version", 1)
+            if version > CONFIG_VERSION:
+                raise ReciNetError(
+                    f"{path} has version {version}; this recinet-ase reads up to "
+                    f"{CONFIG_VERSION}. Upgrade recinet-ase"
+                )
             known = {f.name for f in fields(cls)}
             values = {key: value for key, value in data.items() if key in known}
             for key in ("properties", "hold_out"):
