@@ -125,7 +125,9 @@ def test_far_atoms_are_seen_through_the_lattice_only() -> None:
     for mode, expected in (("none", False), ("lattice", True)):
         network = random_model(reciprocal=mode).network
         kept: list[torch.Tensor] = []
-        network.local_blocks[-1].register_forward_hook(lambda *a, kept=kept: kept.append(a[-1][0][0]))
+        network.local_blocks[-1].register_forward_hook(
+            lambda *a, kept=kept: kept.append(a[-1][0][0])
+        )
         with torch.no_grad():
             for structure in (atoms, other):
                 network(collate([graph_of(structure)]))

@@ -43,7 +43,9 @@ class LocalBlock(nn.Module):
         self.from_centre = nn.Linear(width, 2 * width)
         self.from_neighbour = nn.Linear(width, 2 * width, bias=False)
         self.from_edge = nn.Linear(edge_width, 2 * width, bias=False)
-        self.gate = nn.Linear(width, width)
+        # A bias before batch normalisation has no gradient but rounding noise, which Adam
+        # would scale up to full steps.
+        self.gate = nn.Linear(width, width, bias=norm != "batch")
         self.message = nn.Linear(width, width)
         self.gate_norm = NORMS[norm](width)
         self.node_norm = NORMS[norm](width)

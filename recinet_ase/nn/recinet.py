@@ -33,6 +33,7 @@ class ReciNetConfig:
         reciprocal: ``"lattice"``, ``"mean"``, ``"literal"`` or ``"none"``.
         k_max: Cutoff of the wave vectors in 1/angstrom.
         n_waves: Radial functions of the reciprocal filter.
+        wave_norm: What lattice sums are divided by: ``"volume"`` or ``"atom"``.
         channels: Channels of the reciprocal transform.
         dropout: Dropout before the head's last layer.
         block_dropout: Dropout of the summed messages in each local block.
@@ -50,6 +51,7 @@ class ReciNetConfig:
     reciprocal: str = "lattice"
     k_max: float = 4.0
     n_waves: int = 16
+    wave_norm: str = "volume"
     channels: int = 64
     dropout: float = 0.0
     block_dropout: float = 0.0
@@ -128,7 +130,7 @@ class ReciNet(nn.Module):
             LocalBlock(d, d, config.norm, config.block_dropout, config.edge_update)
             for _ in range(config.blocks)
         )
-        self.wave_basis = WaveBasis(config.n_waves, config.k_max)
+        self.wave_basis = WaveBasis(config.n_waves, config.k_max, config.wave_norm)
         self.reciprocal_blocks = nn.ModuleList(
             ReciprocalBlock(d, config.channels, config.n_waves, config.reciprocal)
             for _ in range(config.blocks if config.reciprocal != "none" else 0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.graph.neighbours import SHELL_NEIGHBOURS
 from recinet_ase.nn.recinet import SIZES, ReciNetConfig
 
 DEFAULT_SIZE = "small"
@@ -19,11 +20,19 @@ class TrainingConfig:
     """Settings of one run.
 
     Attributes:
-        dataset: Dataset name.
+        dataset: Dataset name, or path of own data.
         properties: Canonical property names.
+        target: Key or column of the labels in own data, or None to find it by the property.
+        unit: Unit of the labels in own data; needed for a property that is not registered.
+        split: ``"published"``, ``"random"``, ``"composition"``, ``"fold"``, or None: published
+            where there is one, else random.
+        fold: Which official fold is the test set.
+        split_seed: Seed of random splits.
+        max_bad: Largest share of unusable rows with which training starts.
         size: Network size, a key of `recinet_ase.nn.recinet.SIZES`; None is that of ``init``,
             or ``"small"``.
         network: Changes to that size's architecture, by field name.
+        neighbours: Neighbours that set an atom's cutoff (whole shells).
         reduce: Train on symmetry-reduced graphs.
         epochs: Passes over the training set.
         batch_size: Crystals a step.
@@ -46,8 +55,15 @@ class TrainingConfig:
 
     dataset: str = "jarvis"
     properties: tuple[str, ...] = ("formation_energy",)
+    target: str | None = None
+    unit: str | None = None
+    split: str | None = None
+    fold: int = 0
+    split_seed: int = 123
+    max_bad: float = 0.05
     size: str | None = None
     network: tuple[tuple[str, Any], ...] = ()
+    neighbours: int = SHELL_NEIGHBOURS
     reduce: bool = True
     epochs: int = 60
     batch_size: int = 64

@@ -51,3 +51,10 @@ def make_fabric(
         raise ReciNetError(
             f"cannot train on {devices} x {accelerator!r} here: {str(error).splitlines()[0]}"
         ) from None
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks and writes (always, if it is alone)."""
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    return getattr(rank_zero_only, "rank", 0) == 0

@@ -12,6 +12,7 @@ from recinet_ase.data.datasets import PublishedDataset, get_dataset
 from recinet_ase.data.splits import Split
 from recinet_ase.data.store import PackedStore, StoreSettings, cache_dir, cached_store
 from recinet_ase.errors import ReciNetError
+from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.nn.recinet import ReciNetConfig
 from recinet_ase.properties import get_property_info
 from recinet_ase.training.config import TrainingConfig
@@ -74,7 +75,13 @@ def prepare_data(
     """
     dataset = get_dataset(config.dataset)
     splits = merged_splits(dataset, config.properties, config.hold_out, data_dir)
-    settings = StoreSettings(reduce=config.reduce, k_max=network.k_max, n_waves=network.n_waves)
+    settings = StoreSettings(
+        graph=GraphSettings(neighbours=config.neighbours),
+        reduce=config.reduce,
+        k_max=network.k_max,
+        n_waves=network.n_waves,
+        wave_norm=network.wave_norm,
+    )
     store = cached_store(
         dataset.archive_path(data_dir),
         lambda: dataset.records(data_dir).items(),

@@ -23,6 +23,7 @@ import torch
 from recinet_ase.data.datasets import get_dataset
 from recinet_ase.data.splits import ids_digest
 from recinet_ase.errors import ReciNetError
+from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.model import ModelConfig, PropertyModel
 from recinet_ase.nn.recinet import LAST_LAYER, ReciNetConfig
 from recinet_ase.pretrained import load_model
@@ -116,6 +117,7 @@ def build_model(
             std=tuple(spread.tolist()),
             elements=tuple(data.store.elements(data.train.index)),
             network=network,
+            graph=GraphSettings(neighbours=config.neighbours),
             functional=tuple(dataset.functional_of(info) for info in infos),
             training=provenance(config, data, network, initial, data_dir),
         )
