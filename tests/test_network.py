@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from pymatgen.core import Composition
 from support import graph_of, random_model
 from torch import nn
 from torch.nn import functional
@@ -13,6 +14,7 @@ from torch.nn import functional
 from recinet_ase import ReciNetError
 from recinet_ase.elements import MAX_Z, N_FEATURES, element_features, symbols
 from recinet_ase.graph.crystal import collate
+from recinet_ase.nn.composition import formula_atoms
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import WeightedBatchNorm
 from recinet_ase.nn.recinet import SIZES, ReciNet, ReciNetConfig
@@ -133,3 +135,25 @@ def test_far_atoms_are_seen_through_the_lattice_only() -> None:
                 network(collate([graph_of(structure)]))
         changed = bool((kept[0] - kept[1]).abs().max() > 1e-4)
         assert changed is expected
+
+
+def test_atoms_of_the_reduced_formula(crystals: dict[str, Atoms]) -> None:
+    some = list(crystals.values())
+    expected = [
+        sum(Composition(a.get_chemical_formula()).reduced_composition.values()) for a in some
+    ]
+    batch = collate([graph_of(a) for a in some])
+    assert formula_atoms(batch).tolist() == expected
+    repeated = collate([graph_of(a.repeat((1, 2, 1))) for a in some[:10]])
+    assert formula_atoms(repeated).tolist() == expected[:10]
+
+
+def test_the_composition_branch_starts_as_the_answer_per_formula(
+    crystals: dict[str, Atoms],
+) -> None:
+    plain, branched = (random_model(composition=c).network for c in (False, True))
+    branched.load_state_dict(plain.state_dict(), strict=False)
+    batch = collate([graph_of(a) for a in list(crystals.values())[:8]])
+    with torch.no_grad():
+        expected = plain(batch) / formula_atoms(batch)[:, None]
+        torch.testing.assert_close(branched(batch), expected)

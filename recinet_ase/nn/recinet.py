@@ -13,6 +13,7 @@ from recinet_ase.elements import N_FEATURES, element_features
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.graph.crystal import CrystalBatch
 from recinet_ase.graph.waves import WaveBasis
+from recinet_ase.nn.composition import CompositionBranch
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import NORMS
 from recinet_ase.nn.radial import PotentialBasis
@@ -38,6 +39,7 @@ class ReciNetConfig:
         dropout: Dropout before the head's last layer.
         block_dropout: Dropout of the summed messages in each local block.
         edge_update: Whether edge embeddings change from block to block.
+        composition: Whether a branch of the composition alone is added to the head.
         outputs: Number of predicted values.
     """
 
@@ -56,6 +58,7 @@ class ReciNetConfig:
     dropout: float = 0.0
     block_dropout: float = 0.0
     edge_update: bool = False
+    composition: bool = False
     outputs: int = 1
 
     def __post_init__(self) -> None:
@@ -141,6 +144,9 @@ class ReciNet(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(d, config.outputs),
         )
+        self.composition = (
+            CompositionBranch(N_FEATURES, d, config.outputs) if config.composition else None
+        )
 
     def forward(
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
@@ -151,7 +157,10 @@ class ReciNet(nn.Module):
             batch: The crystals.
             lattice_sum: Their reciprocal sums, if already built (for this `wave_basis`).
         """
-        return self.head(self.encode(batch, lattice_sum))
+        output: torch.Tensor = self.head(self.encode(batch, lattice_sum))
+        if self.composition is not None:
+            output = self.composition(output, self.element_table[batch.z], batch)
+        return output
 
     def encode(
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None

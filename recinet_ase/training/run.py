@@ -35,6 +35,7 @@ from recinet_ase.training.provenance import check_start, provenance
 from recinet_ase.training.trainer import Progress, Trainer, load_checkpoint
 
 TRAINING_FILE = "training.json"
+_FREE = ("dropout", "block_dropout", "composition")  # may differ from those of the start
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ def architecture(config: TrainingConfig, initial: PropertyModel | None) -> ReciN
     network = config.architecture(outputs)
     if initial is not None:
         theirs = replace(initial.config.network, outputs=outputs)
-        asked = replace(theirs, **dict(config.network))
-        if config.size is not None:
-            asked = network
+        asked = network if config.size is not None else replace(theirs, **dict(config.network))
+        free = {name: getattr(asked, name) for name in _FREE}
+        theirs = replace(theirs, **free)
         if asked != theirs:
             raise ReciNetError(
                 f"{config.init} has another architecture than this run asks for; leave out "
@@ -129,7 +130,7 @@ def build_model(
 
 @torch.no_grad()
 def _take_weights(model: PropertyModel, initial: PropertyModel) -> None:
-    """Copy a trained network; outputs for properties that it does not know start afresh.
+    """Copy a trained network; outputs and branches that it does not have start afresh.
 
     With one output on both sides the last layer is copied whatever the property:
     measured on fine-tuning from formation energy to gaps, that start is the better one.
@@ -138,6 +139,8 @@ def _take_weights(model: PropertyModel, initial: PropertyModel) -> None:
     known, wanted = initial.config.properties, model.config.properties
     same_head = known == wanted or len(known) == len(wanted) == 1
     for key, value in initial.network.state_dict().items():
+        if key not in ours:
+            continue
         if same_head or not key.startswith(LAST_LAYER):
             ours[key].copy_(value)
             continue
