@@ -180,6 +180,20 @@ def test_a_split_does_not_depend_on_the_layout(crystals: Crystals, tmp_path: Pat
     assert [len(part) for part in (split.train, split.val, split.test)] == [36, 4, 10]
 
 
+def test_ids(crystals: Crystals, tmp_path: Path) -> None:
+    frames = [atoms.copy() for atoms in list(crystals.values())[:4]]
+    for i, frame in enumerate(frames):
+        frame.info = {"gap": 1.0}
+        if i < 2:
+            frame.info["id"] = 70 + i
+    ase.io.write(tmp_path / "ids.extxyz", frames)
+    dataset = open_dataset(str(tmp_path / "ids.extxyz"))
+    assert list(gap(dataset)) == ["70", "71", "ids.extxyz#2", "ids.extxyz#3"]
+    document = split_document(dict(list(crystals.items())[:2]), ids=False)
+    (tmp_path / "plain.json").write_text(json.dumps(document))
+    assert list(gap(open_dataset(str(tmp_path / "plain.json")))) == ["0", "1"]
+
+
 def test_the_target(crystals: Crystals, tmp_path: Path) -> None:
     few = dict(list(crystals.items())[:3])
     path = tmp_path / "two.db"

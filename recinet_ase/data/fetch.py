@@ -46,8 +46,8 @@ def fetch_matminer(name: str, path: Path) -> Path:
 
 def _missing(path: Path, package: str) -> ReciNetError:
     return ReciNetError(
-        f"{path.name} is not in {path.parent}; put it there, or install {package} to have it "
-        "fetched (pip install 'recinet-ase[datasets]')"
+        f"{path.name} is neither in {path.parent} nor in {path.parent.parent}; put it there, or "
+        f"install {package} to have it fetched (pip install 'recinet-ase[datasets]')"
     )
 
 

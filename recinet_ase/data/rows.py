@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +295,7 @@ def _structure_key(records: Iterable[Mapping[Any, Any]]) -> str | None:
 def _own_id(record: Mapping[Any, Any]) -> str:
     for key in (*ID_KEYS, ""):
         value = record.get(key)
-        if isinstance(value, int | str) and str(value).strip():
+        if isinstance(value, Integral | str) and str(value).strip():
             return str(value).strip()
     return ""
 
