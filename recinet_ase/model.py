@@ -26,11 +26,11 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.crystal import CrystalBatch, GraphSettings
 from recinet_ase.nn.recinet import ReciNet, ReciNetConfig
 from recinet_ase.nn.reciprocal import LatticeOperator, crystal_mean
-from recinet_ase.properties import PropertyInfo, get_property_info
+from recinet_ase.properties import PropertyInfo, property_of
 from recinet_ase.uncertainty import calibration as calibrations
 from recinet_ase.uncertainty.calibration import Calibration
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -41,8 +41,10 @@ class ModelConfig:
 
     Attributes:
         name: The model's name.
-        properties: Canonical property names, one an output.
-        units: Their units (a copy of the registry's, checked when loading).
+        properties: Canonical property names, one an output; names that are not in the registry
+            are custom properties.
+        units: Their units (for registered properties a copy of the registry's, checked when
+            loading; for custom ones the only statement of the unit).
         mean, std: Normalisation: prediction = mean + std * output.
         elements: Atomic numbers that occur in the training data, ascending.
         network: Architecture.
@@ -73,8 +75,8 @@ class ModelConfig:
 
     @property
     def infos(self) -> list[PropertyInfo]:
-        """Registry entries of the properties."""
-        return [get_property_info(name) for name in self.properties]
+        """What the properties are: the registry's entries, and custom ones by name and unit."""
+        return [property_of(n, unit) for n, unit in zip(self.properties, self.units, strict=True)]
 
     def functional_of(self, name: str) -> str:
         """Level of theory of one property, ``""`` if not stated."""
@@ -108,6 +110,9 @@ class ModelConfig:
             values = {key: value for key, value in data.items() if key in known}
             for key in ("properties", "units", "mean", "std", "elements", "functional"):
                 values[key] = tuple(values[key])
+            if version < 2:  # lattice sums were divided by the number of atoms
+                values["network"]["wave_norm"] = "atom"
+            values["format_version"] = FORMAT_VERSION
             values["network"] = ReciNetConfig.from_dict(values["network"])
             values["graph"] = GraphSettings(**values["graph"])
             config = cls(**values)
@@ -170,7 +175,7 @@ class PropertyModel(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Unclipped properties ``[B, outputs]`` and the representations behind them ``[B, d]``."""
         latent = self.network.encode(batch, lattice_sum)
-        values = self.mean + self.std * self.network.head(latent)
+        values = self.mean + self.std * self.network.decode(latent, batch)
         if self.config.references:
             values = values + crystal_mean(self.reference[batch.z], batch)
         return values, latent
@@ -230,6 +235,7 @@ class PropertyModel(nn.Module):
         model = cls(config)
         try:
             state = {key: value.float() for key, value in load_tensors(payload).items()}
+            _drop_gate_biases(state, config.network.norm)
             model.network.load_state_dict(state)
         except (SafetensorError, RuntimeError) as error:
             raise ReciNetError(
@@ -250,6 +256,12 @@ def _fingerprint(config: ModelConfig, state: dict[str, torch.Tensor]) -> str:
         digest.update(key.encode())
         digest.update(value.float().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _drop_gate_biases(state: dict[str, torch.Tensor], norm: str) -> None:
+    """Weights of format 1 have a bias before batch normalisation: move it into the mean."""
+    for key in [k for k in state if norm == "batch" and k.endswith(".gate.bias")]:
+        state[key.replace(".gate.bias", ".gate_norm.running_mean")] -= state.pop(key)
 
 
 def _write_atomic(path: Path, payload: bytes) -> None:

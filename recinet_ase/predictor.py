@@ -28,7 +28,7 @@ from recinet_ase.graph.crystal import (
 )
 from recinet_ase.model import PropertyModel
 from recinet_ase.nn.reciprocal import LatticeOperator
-from recinet_ase.properties import PROPERTIES, PropertyInfo
+from recinet_ase.properties import PropertyInfo
 from recinet_ase.uncertainty.calibration import Assessment
 from recinet_ase.uncertainty.descriptors import describe_batch
 
@@ -47,7 +47,7 @@ class Prediction:
     """What came out for one structure.
 
     Attributes:
-        values: Value of each property in the registry's unit; missing where refused.
+        values: Value of each property in its unit; missing where refused.
         intervals: 90 % interval of each value (lower, upper), in the same unit; missing for
             models without a calibration.
         warnings: How the structure differs from those that a model was trained on, one
@@ -179,8 +179,11 @@ class Predictor:
 
     @property
     def infos(self) -> list[PropertyInfo]:
-        """Registry entries of everything this predictor gives, in order."""
-        return [PROPERTIES[name] for name in self.properties]
+        """What each number is that this predictor gives, in order."""
+        return [
+            next(info for info in model.config.infos if info.name == name)
+            for name, model in self.properties.items()
+        ]
 
     def predict(self, structure: Any) -> dict[str, float]:
         """Properties of one structure.
@@ -189,7 +192,7 @@ class Predictor:
             structure: ASE ``Atoms``, a pymatgen ``Structure`` or a JARVIS dictionary.
 
         Returns:
-            Value of each property, in the registry's unit.
+            Value of each property, in its unit.
 
         Raises:
             StructureError: If a model cannot answer for this structure.
@@ -268,14 +271,15 @@ class Predictor:
         batches = {
             s: collate([graphs[s] for _, graphs in items]).to(self.device) for s in self._settings
         }
-        sums: dict[tuple[GraphSettings, float, int], LatticeOperator] = {}
+        sums: dict[tuple[object, ...], LatticeOperator] = {}
         wanted = dict.fromkeys(self.properties.values())
         for model in wanted:
             config = model.config
             batch = batches[config.graph]
             lattice_sum = None
             if config.network.reciprocal == "lattice":
-                key = (config.graph, config.network.k_max, config.network.n_waves)
+                network = config.network
+                key = (config.graph, network.k_max, network.n_waves, network.wave_norm)
                 if key not in sums:
                     sums[key] = LatticeOperator.build(batch, model.network.wave_basis)
                 lattice_sum = sums[key]
@@ -348,7 +352,10 @@ def describe(structure: Any) -> tuple[str, int]:
     if isinstance(structure, dict):
         from ase.formula import Formula
 
-        elements = structure.get("atoms", structure).get("elements", [])
+        atoms = structure.get("atoms", structure)
+        elements = atoms.get("elements") or [
+            species["element"] for site in atoms.get("sites", []) for species in site["species"]
+        ]
         return Formula.from_list(list(elements)).format("hill"), len(elements)
     if hasattr(structure, "get_chemical_formula"):
         return structure.get_chemical_formula(mode="hill"), len(structure)

@@ -283,7 +283,7 @@ def test_one_model_of_two_can_refuse() -> None:
 
 
 @pytest.mark.parametrize("name", available_models())
-def test_the_network_is_its_head_on_its_representation(
+def test_the_network_is_its_two_parts(
     name: str, crystals: dict[str, Atoms]
 ) -> None:
     """Training runs the network, prediction its two parts: they must be one function."""
@@ -293,7 +293,7 @@ def test_the_network_is_its_head_on_its_representation(
     batch = collate([graph_of(a) for a in list(crystals.values())[:6]])
     with torch.no_grad():
         latent = model.network.encode(batch)
-        assert torch.equal(model.network(batch), model.network.head(latent))
+        assert torch.equal(model.network(batch), model.network.decode(latent, batch))
         assert torch.equal(model.explain(batch)[1], latent)
 
 
