@@ -33,11 +33,11 @@ def _fixture() -> dict[str, Any]:
     return json.loads(gzip.decompress((FIXTURES / "validation.json.gz").read_bytes()))
 
 
-def validation_sample(name: str) -> tuple[list[dict[str, Any]], list[float]]:
+def validation_sample(name: str, prop: str = "") -> tuple[list[dict[str, Any]], list[float]]:
     """Crystals (JARVIS dictionaries) of a shipped model's validation set, and their labels."""
     card = model_card(name)
     dataset = card["training"]["dataset"]
-    labels = _fixture()["labels"][f"{dataset}/{card['properties'][0]}"]
+    labels = _fixture()["labels"][f"{dataset}/{prop or card['properties'][0]}"]
     return [_fixture()["structures"][f"{dataset}/{key}"] for key in labels], [*labels.values()]
 
 

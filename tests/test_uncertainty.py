@@ -50,9 +50,9 @@ def test_stored_coverage(name: str) -> None:
     """Cross-fitted: each crystal was judged by a calibration that never saw it."""
     calibration = load_model(name).calibration
     assert calibration is not None, f"python tools/calibrate.py {name} --data-dir DIR"
-    n = calibration.figures["crystals"]
     assert calibration.figures["flagged"] <= 0.05
     for figures in calibration.figures["properties"].values():
+        n = figures["crystals"]
         # 2 %, or what chance allows in a small validation set.
         slack = max(0.02, 2.6 * math.sqrt(0.09 / n))
         assert figures["coverage"] == pytest.approx(0.9, abs=slack)
@@ -66,7 +66,7 @@ def test_stored_coverage(name: str) -> None:
 @pytest.mark.parametrize("name", CALIBRATED)
 def test_intervals_of_validation_crystals(name: str) -> None:
     structures, labels = validation_sample(name)
-    (info,) = Predictor(name, device="cpu").infos
+    info = Predictor(name, device="cpu").infos[0]
     results = Predictor(name, device="cpu").predict_many(structures)
     inside = []
     for result, label in zip(results, labels, strict=True):
@@ -76,7 +76,8 @@ def test_intervals_of_validation_crystals(name: str) -> None:
         assert info.minimum is None or low >= info.minimum
         inside.append(low <= label <= high)
         assert result.in_domain == (not result.warnings)
-    assert 0.85 <= np.mean(inside) <= 0.97
+    # The calibration was fitted to these crystals among others: see test_stored_coverage.
+    assert 0.85 <= np.mean(inside)
     assert np.mean([r.in_domain for r in results]) >= 0.93, "200 crystals; all of them: above"
 
 
@@ -183,7 +184,7 @@ def test_most_scaled_and_relabelled_crystals_are_flagged() -> None:
 
 
 def test_the_description_does_not_matter(predictor: Predictor, crystals: dict[str, Atoms]) -> None:
-    some = [crystals[key] for key in ("NaCl", "Si2", "Cu2", "Mo2S4", "TiNi", "ZnO" * 0 + "GaAs")]
+    some = [crystals[key] for key in ("NaCl", "Si2", "Cu2", "Mo2S4", "TiNi", "GaAs")]
     cells = [
         lambda a: make_supercell(a, np.diag([2, 1, 2])),
         lambda a: make_supercell(a, [[1, 1, 0], [0, 1, 0], [0, -2, 1]]),
@@ -283,9 +284,7 @@ def test_one_model_of_two_can_refuse() -> None:
 
 
 @pytest.mark.parametrize("name", available_models())
-def test_the_network_is_its_two_parts(
-    name: str, crystals: dict[str, Atoms]
-) -> None:
+def test_the_network_is_its_two_parts(name: str, crystals: dict[str, Atoms]) -> None:
     """Training runs the network, prediction its two parts: they must be one function."""
     from support import graph_of
 

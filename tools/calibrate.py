@@ -1,6 +1,7 @@
 """Give models 90 % intervals and a domain, fitted to their validation crystals.
 
     python tools/calibrate.py runs/gap [jarvis-opt ...] --data-dir DIR
+    python tools/calibrate.py runs/mine --dataset mine.csv --target gap
     python tools/calibrate.py --shipped --table
 
 Each argument is a model folder or the name of a shipped model; ``calibration.json`` and
@@ -15,14 +16,15 @@ import argparse
 import time
 
 import torch
-from heldout import heldout
+from heldout import crystals_of, open_for
 
+from recinet_ase.data.dataset import Dataset, open_dataset
 from recinet_ase.model import PropertyModel
 from recinet_ase.pretrained import available_models, model_folder
 from recinet_ase.uncertainty.fit import fit_calibration
 from recinet_ase.uncertainty.observe import observe
 
-TRAINING_SAMPLE = 8000
+TRAINING_SAMPLE = 5000
 
 HEADER = """\
 | model | crystals | coverage | by fifth of predicted value | median width | \
@@ -30,24 +32,28 @@ MAE by fifth of width | rank correlation | outside the domain |
 |---|---|---|---|---|---|---|---|"""
 
 
-def calibrate(name: str, data_dir: str | None) -> None:
+def calibrate(name: str, data_dir: str | None, own: Dataset | None = None) -> None:
     """Fit the calibration of one model and write it into its folder."""
     start = time.perf_counter()
     folder = model_folder(name)
     model = PropertyModel.load(folder, calibrated=False)
-    validation, training = heldout(model.config, data_dir, TRAINING_SAMPLE)
-    ids, found = observe(model, validation.structures.items())
-    _, train = observe(model, training.structures.items())
+    config = model.config
+    dataset = own or open_for(config, data_dir)
+    crystals = crystals_of(config, dataset, TRAINING_SAMPLE)
+    ids, found = observe(model, crystals.validation.items())
+    _, train = observe(model, crystals.training.items())
+    nan = float("nan")
+    rows = [[crystals.labels[p].get(i, nan) for p in config.properties] for i in ids]
     calibration = fit_calibration(
         train,
         found,
-        torch.tensor([[validation.labels[i]] for i in ids], dtype=torch.float64),
-        model.config.properties,
-        tuple(info.minimum for info in model.config.infos),
+        torch.tensor(rows, dtype=torch.float64),
+        config.properties,
+        tuple(info.minimum for info in config.infos),
         model.fingerprint,
     )
     calibration.save(folder)
-    print(f"{model.config.name}: calibrated in {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"{config.name}: calibrated in {time.perf_counter() - start:.0f} s", flush=True)
 
 
 def table(names: list[str]) -> None:
@@ -64,7 +70,7 @@ def table(names: list[str]) -> None:
             fifths = " ".join(f"{100 * c:.1f}" for c in f["coverage_by_fifth"])
             errors = " ".join(f"{e:.3g}" for e in f["error_by_fifth_of_width"])
             print(
-                f"| {model.config.name} | {figures['crystals']} | {100 * f['coverage']:.1f} % | "
+                f"| {model.config.name} | {f['crystals']} | {100 * f['coverage']:.1f} % | "
                 f"{fifths} | {f['median_width']:.3g} {info.unit} | {errors} | "
                 f"{f['rank_correlation']:.2f} | {100 * figures['flagged']:.1f} % |"
             )
@@ -76,13 +82,21 @@ def main() -> None:
     parser.add_argument("--shipped", action="store_true", help="all shipped models")
     parser.add_argument("--table", action="store_true", help="print the figures and fit nothing")
     parser.add_argument("--data-dir")
+    parser.add_argument("--dataset", help="own data that the model was trained on: a path")
+    parser.add_argument("--target", help="key of the labels in own data")
+    parser.add_argument("--unit", help="unit of the labels in own data")
     arguments = parser.parse_args()
+    own = None
+    if arguments.dataset:
+        own = open_dataset(
+            arguments.dataset, arguments.data_dir, target=arguments.target, unit=arguments.unit
+        )
     names = available_models() if arguments.shipped else arguments.models
     if not names:
         parser.error("name a model folder, or give --shipped")
     if not arguments.table:
         for name in names:
-            calibrate(name, arguments.data_dir)
+            calibrate(name, arguments.data_dir, own)
     table(names)
 
 

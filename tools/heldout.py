@@ -6,23 +6,26 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from recinet_ase.data.datasets import get_dataset
+from recinet_ase.data.dataset import Dataset, open_dataset
+from recinet_ase.data.published import DATASETS
+from recinet_ase.data.splits import SplitRule
 from recinet_ase.errors import ReciNetError
 from recinet_ase.model import ModelConfig
-from recinet_ase.properties import get_property_info
 
 
 @dataclass(frozen=True)
 class Crystals:
-    """Crystals of one split.
+    """What a model is calibrated with.
 
     Attributes:
-        structures: Structure by id.
-        labels: Label of each, or an empty dictionary.
+        validation: Validation crystals of any of the model's properties, by id.
+        labels: Their labels, by property and id. Labels known to be wrong are left out.
+        training: A sample of the training crystals, by id.
     """
 
-    structures: dict[str, Any]
-    labels: dict[str, float]
+    validation: dict[str, Any]
+    labels: dict[str, dict[str, float]]
+    training: dict[str, Any]
 
 
 def dataset_name(config: ModelConfig) -> str:
@@ -37,24 +40,40 @@ def dataset_name(config: ModelConfig) -> str:
     return str(name)
 
 
-def heldout(config: ModelConfig, data_dir: str | None, sample: int) -> tuple[Crystals, Crystals]:
-    """All validation crystals of a model's property, and a sample of its training crystals.
-
-    Validation labels that are known to be wrong are left out.
+def crystals_of(config: ModelConfig, dataset: Dataset, sample: int) -> Crystals:
+    """The crystals of a model's own split.
 
     Args:
         config: The model's configuration.
-        data_dir: Folder of the datasets, else ``RECINET_DATA_DIR``.
+        dataset: What it was trained on.
         sample: Training crystals wanted.
     """
-    dataset = get_dataset(dataset_name(config))
-    info = get_property_info(config.properties[0])
-    split, records = dataset.split(info, data_dir), dataset.records(data_dir)
-    wrong = dataset.faults.get(info.name, frozenset())
-    labels = {i: y for i, y in split.val.items() if i in records and i not in wrong}
-    train = sorted(i for i in split.train if i in records)
-    chosen = random.Random(0).sample(train, min(sample, len(train)))
-    return (
-        Crystals({i: records[i] for i in labels}, labels),
-        Crystals({i: records[i] for i in chosen}, {}),
-    )
+    recorded = config.training
+    rule = None
+    if "split" in recorded:
+        seed = int(recorded.get("split_seed", SplitRule.seed))
+        rule = SplitRule.parse(str(recorded["split"]), seed)
+    labels: dict[str, dict[str, float]] = {}
+    train: set[str] = set()
+    for info in config.infos:
+        split = dataset.split(info, rule)
+        published = DATASETS.get(dataset.name)
+        wrong = published.faults.get(info.name, frozenset()) if published else frozenset()
+        labels[info.name] = {i: y for i, y in split.val.items() if i not in wrong}
+        train |= set(split.train)
+    wanted = set().union(*labels.values())
+    chosen = set(random.Random(0).sample(sorted(train), min(sample, len(train))))
+    validation, training = {}, {}
+    for key, structure in dataset.structures():
+        if isinstance(structure, Exception):
+            continue
+        if key in wanted:
+            validation[key] = structure
+        elif key in chosen:
+            training[key] = structure
+    return Crystals(validation, labels, training)
+
+
+def open_for(config: ModelConfig, data_dir: str | None) -> Dataset:
+    """The dataset that a model says it was trained on."""
+    return open_dataset(dataset_name(config), data_dir)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from heldout import dataset_name, heldout
+from heldout import crystals_of, dataset_name, open_for
 
 from recinet_ase import Predictor
 from recinet_ase.errors import StructureError
@@ -52,19 +52,20 @@ def write_crystals(data_dir: str | None) -> None:
     for name in available_models():
         config = load_model(name).config
         dataset = dataset_name(config)
-        task = f"{dataset}/{config.properties[0]}"
-        if task in labels:
-            continue
-        validation, _ = heldout(config, data_dir, 0)
-        labels[task] = {}
-        for key in sorted(validation.labels, key=lambda i: hashlib.sha256(i.encode()).digest()):
-            if len(labels[task]) == SIZE:
-                break
-            try:
-                structures.setdefault(f"{dataset}/{key}", rounded(validation.structures[key]))
-            except StructureError:
-                continue
-            labels[task][key] = round(validation.labels[key], 7)
+        crystals = crystals_of(config, open_for(config, data_dir), 0)
+        for prop, known in crystals.labels.items():
+            chosen = labels.setdefault(f"{dataset}/{prop}", {})
+            for key in sorted(known, key=lambda i: hashlib.sha256(i.encode()).digest()):
+                if len(chosen) == SIZE:
+                    break
+                if key not in crystals.validation:
+                    continue
+                try:
+                    structure = rounded(crystals.validation[key])
+                except StructureError:
+                    continue
+                structures[f"{dataset}/{key}"] = structure
+                chosen[key] = round(known[key], 7)
     document = json.dumps({"structures": structures, "labels": labels}, separators=(",", ":"))
     # No time stamp: the same crystals give the same file.
     CRYSTALS.write_bytes(gzip.compress(document.encode(), 9, mtime=0))
@@ -72,32 +73,34 @@ def write_crystals(data_dir: str | None) -> None:
     print(f"{len(structures)} crystals, {atoms} atoms, {CRYSTALS.stat().st_size} bytes: {CRYSTALS}")
 
 
-def absolute_errors(name: str, fixture: dict[str, Any]) -> np.ndarray:
-    """Absolute errors of a shipped model on its crystals of the fixture."""
+def absolute_errors(name: str, fixture: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Absolute errors of a shipped model on its crystals of the fixture, by property."""
     predictor = Predictor(name, device="cpu", intervals=False)
-    (prop,) = predictor.properties
     dataset = dataset_name(predictor.models[0].config)
-    labels = fixture["labels"][f"{dataset}/{prop}"]
-    structures = [fixture["structures"][f"{dataset}/{key}"] for key in labels]
-    results = predictor.predict_many(structures)
-    pairs = zip(results, labels.values(), strict=True)
-    return np.array([abs(r.values[prop] - y) for r, y in pairs if not r.error])
+    found = {}
+    for prop in predictor.properties:
+        labels = fixture["labels"][f"{dataset}/{prop}"]
+        structures = [fixture["structures"][f"{dataset}/{key}"] for key in labels]
+        pairs = zip(predictor.predict_many(structures), labels.values(), strict=True)
+        found[prop] = np.array([abs(r.values[prop] - y) for r, y in pairs if not r.error])
+    return found
 
 
 def record() -> None:
-    """Write each shipped model's error on the fixture, with its bootstrap interval."""
+    """Write each shipped model's errors on the fixture, with their bootstrap intervals."""
     fixture = json.loads(gzip.decompress(CRYSTALS.read_bytes()))
-    recorded = {}
+    recorded: dict[str, Any] = {}
     for name in available_models():
-        errors = absolute_errors(name, fixture)
-        rng = np.random.default_rng(0)
-        means = rng.choice(errors, (RESAMPLES, len(errors))).mean(axis=1)
-        low, high = np.quantile(means, [0.005, 0.995])
-        recorded[name] = {
-            "crystals": len(errors),
-            "mae": round(float(errors.mean()), 6),
-            "bootstrap_99": [round(float(low), 6), round(float(high), 6)],
-        }
+        recorded[name] = {}
+        for prop, errors in absolute_errors(name, fixture).items():
+            rng = np.random.default_rng(0)
+            means = rng.choice(errors, (RESAMPLES, len(errors))).mean(axis=1)
+            low, high = np.quantile(means, [0.005, 0.995])
+            recorded[name][prop] = {
+                "crystals": len(errors),
+                "mae": round(float(errors.mean()), 6),
+                "bootstrap_99": [round(float(low), 6), round(float(high), 6)],
+            }
         print(name, recorded[name])
     RECORDED.write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
 

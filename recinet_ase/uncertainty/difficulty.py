@@ -15,8 +15,8 @@ from recinet_ase.uncertainty.descriptors import GEOMETRY, Descriptors
 from recinet_ase.uncertainty.reference import Placement
 
 HIDDEN = 24
-_STEPS, _RATE = 300, 0.02
-_DECAY, _ELEMENT_DECAY = 0.03, 0.3
+_STEPS, _RATE = 150, 0.02
+_DECAY, _ELEMENT_DECAY = 0.5, 5.0
 _CLIP = 5.0  # standard deviations beyond which a feature counts no more
 _NEAR = (0.02, 0.1)  # what is near a physical bound, in units of the spread of the predictions
 

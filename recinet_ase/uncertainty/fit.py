@@ -20,7 +20,7 @@ from recinet_ase.uncertainty.reference import Placement, Reference
 from recinet_ase.uncertainty.widths import COVERAGE, Widths
 
 FOLDS = 5
-_INNER_FOLDS = 8
+_INNER_FOLDS = 5
 MINIMUM_CRYSTALS = 40
 """Validation crystals below which no calibration is attempted."""
 
@@ -49,7 +49,7 @@ def fit_calibration(
     Args:
         train: Descriptors of training crystals (no labels are used).
         held_out: Descriptors of the validation crystals.
-        values: True values of these ``[B, P]``.
+        values: True values of these ``[B, P]``, NaN where one is not known.
         names: The model's properties.
         minimum: Their physical lower bounds.
         model: Fingerprint of the model.
@@ -60,25 +60,25 @@ def fit_calibration(
     Raises:
         ReciNetError: If there are too few validation crystals.
     """
-    if len(held_out) < MINIMUM_CRYSTALS:
-        raise ReciNetError(
-            f"{len(held_out)} validation crystals are too few to calibrate with "
-            f"(at least {MINIMUM_CRYSTALS})"
-        )
     reference = Reference.fit(train)
     place = reference.place(held_out)
     judged = judged_by(held_out, place)
     limits = fit_limits(judged)
     figures: dict[str, Any] = {
         "coverage_wanted": COVERAGE,
-        "crystals": len(held_out),
         "folds": FOLDS,
         "flagged": _cross_fitted_flags(judged).double().mean().item(),
         "properties": {},
     }
     properties = {}
     for column, name in enumerate(names):
-        data = _Data(held_out, place, column, values[:, column], minimum[column])
+        known = ~values[:, column].isnan()
+        data = _Data(held_out[known], place[known], column, values[known, column], minimum[column])
+        if len(data.all) < MINIMUM_CRYSTALS:
+            raise ReciNetError(
+                f"{len(data.all)} validation crystals with {name} are too few to calibrate with "
+                f"(at least {MINIMUM_CRYSTALS})"
+            )
         properties[name] = data.fit(data.all)
         figures["properties"][name] = data.figures()
     return Calibration(reference, limits, properties, minimum, model, figures)
@@ -144,6 +144,7 @@ class _Data:
         parts = torch.argsort(self.output, stable=True).chunk(_PARTS)
         by_width = torch.argsort(half, stable=True).chunk(_PARTS)
         return {
+            "crystals": len(self.all),
             "coverage": inside.mean().item(),
             "coverage_by_fifth": [inside[p].mean().item() for p in parts],
             "median_width": width.median().item(),

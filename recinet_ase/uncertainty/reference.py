@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import torch
 
@@ -39,6 +39,10 @@ class Placement:
     distance: torch.Tensor
     deviation: torch.Tensor
     rarity: torch.Tensor
+
+    def __getitem__(self, rows: torch.Tensor) -> Placement:
+        """The chosen crystals."""
+        return Placement(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 def _expected_logs(found: Descriptors) -> torch.Tensor:
