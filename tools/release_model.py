@@ -78,7 +78,7 @@ Licence: MIT (weights and code). The training data are public (NIST JARVIS).
 def measured(folder: Path, data_dir: str | None) -> dict[str, Any]:
     """Errors of a model folder on its validation crystals, through the Predictor."""
     from recinet_ase import Predictor
-    from recinet_ase.data.datasets import get_dataset
+    from recinet_ase.data.published import get_dataset
     from recinet_ase.properties import PROPERTIES
 
     predictor = Predictor(folder, device="cpu")
@@ -143,7 +143,7 @@ def chain(training: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    from recinet_ase.data.datasets import get_dataset
+    from recinet_ase.data.published import get_dataset
     from recinet_ase.model import PropertyModel
 
     parser = argparse.ArgumentParser(description=__doc__)
