@@ -60,7 +60,8 @@ def trust_warnings(
             f"{name} was trained on {', '.join(others)}, whose ids cannot be compared with those "
             f"of {dataset}; the same compounds may occur in both"
         )
-    own = config.functional_of(predicted or prop)
+    given = predicted or prop
+    own = config.functional_of(given) if given in config.properties else ""
     if functional and own and functional != own:
         warnings.append(
             f"{name} predicts at the level of {own}, the labels of {dataset} are {functional}: "

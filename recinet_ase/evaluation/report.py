@@ -142,8 +142,8 @@ def summary(report: Report) -> list[tuple[str, str]]:
             (
                 f"against {c.other}",
                 f"{c.mae:.4g} and {c.other_mae:.4g}{unit} on {c.n} common crystals; difference "
-                f"{c.difference:+.3g} (95 % interval {c.difference_low:+.3g} to "
-                f"{c.difference_high:+.3g}); closer on {c.improved:.1%}, farther on "
+                f"{c.difference:.3g} (95 % interval {c.difference_low:.3g} to "
+                f"{c.difference_high:.3g}); closer on {c.improved:.1%}, farther on "
                 f"{c.worsened:.1%}; Wilcoxon p {c.wilcoxon_p:.2g}, sign test p {c.sign_p:.2g}",
             )
         )
