@@ -53,12 +53,14 @@ def screen(
     recinet-screen 'cifs/*.cif' --model jarvis-mbj -o gaps.csv
     """
     from recinet_ase.errors import ReciNetError
+    from recinet_ase.pretrained import model_properties
     from recinet_ase.properties import parse_properties
     from recinet_ase.screening.readers import find_sources, read_entries
 
     if not props and not models:
         raise ReciNetError("say what to predict: --props bandgap,ehull or --model NAME")
-    infos = parse_properties(props) if props else None
+    known = [info for name in models for info in model_properties(name)] if props else []
+    infos = parse_properties(props, known) if props else None
     size: int | str = "auto"
     if batch_size != "auto":
         if not (batch_size.isascii() and batch_size.isdigit() and int(batch_size)):

@@ -54,6 +54,25 @@ def model_card(name_or_path: str | Path) -> dict[str, Any]:
     return card
 
 
+def model_properties(name_or_path: str | Path) -> list[PropertyInfo]:
+    """What a model predicts, custom properties included, without loading its weights.
+
+    Raises:
+        UnknownNameError: If there is no such model.
+        ReciNetError: If its configuration is broken.
+    """
+    from recinet_ase.properties import property_of
+
+    card = model_card(name_or_path)
+    try:
+        pairs = zip(card["properties"], card["units"], strict=True)
+        return [property_of(str(name), str(unit)) for name, unit in pairs]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReciNetError(
+            f"{model_folder(name_or_path) / 'config.json'} is not a model configuration ({error})"
+        ) from None
+
+
 def default_model(info: PropertyInfo) -> str:
     """The shipped model that answers a property unless told otherwise.
 
@@ -64,10 +83,12 @@ def default_model(info: PropertyInfo) -> str:
     if info.default_model in shipped:
         return info.default_model
     answers = sorted({p for name in shipped for p in model_card(name)["properties"]})
+    why = ""
+    if info.default_model:
+        why = f" (its model {info.default_model!r} is not part of this release)"
     raise ReciNetError(
-        f"no shipped model predicts {info.name!r} (its model {info.default_model!r} is not part "
-        f"of this release); shipped models predict: {', '.join(answers) or 'nothing'}. "
-        "A model of your own is used with --model PATH"
+        f"no shipped model predicts {info.name!r}{why}; shipped models predict: "
+        f"{', '.join(answers) or 'nothing'}. A model of your own is used with --model PATH"
     )
 
 

@@ -26,7 +26,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.crystal import CrystalBatch, GraphSettings
 from recinet_ase.nn.recinet import ReciNet, ReciNetConfig
 from recinet_ase.nn.reciprocal import LatticeOperator, crystal_mean
-from recinet_ase.properties import PropertyInfo, get_property_info
+from recinet_ase.properties import PropertyInfo, property_of
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -39,8 +39,10 @@ class ModelConfig:
 
     Attributes:
         name: The model's name.
-        properties: Canonical property names, one an output.
-        units: Their units (a copy of the registry's, checked when loading).
+        properties: Canonical property names, one an output; names that are not in the registry
+            are custom properties.
+        units: Their units (for registered properties a copy of the registry's, checked when
+            loading; for custom ones the only statement of the unit).
         mean, std: Normalisation: prediction = mean + std * output.
         elements: Atomic numbers that occur in the training data, ascending.
         network: Architecture.
@@ -71,8 +73,8 @@ class ModelConfig:
 
     @property
     def infos(self) -> list[PropertyInfo]:
-        """Registry entries of the properties."""
-        return [get_property_info(name) for name in self.properties]
+        """What the properties are: the registry's entries, and custom ones by name and unit."""
+        return [property_of(n, unit) for n, unit in zip(self.properties, self.units, strict=True)]
 
     def functional_of(self, name: str) -> str:
         """Level of theory of one property, ``""`` if not stated."""

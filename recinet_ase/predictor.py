@@ -28,7 +28,7 @@ from recinet_ase.graph.crystal import (
 )
 from recinet_ase.model import PropertyModel
 from recinet_ase.nn.reciprocal import LatticeOperator
-from recinet_ase.properties import PROPERTIES, PropertyInfo
+from recinet_ase.properties import PropertyInfo
 
 MAXIMUM_VOLUME = 300.0
 """Cell volume per atom in angstrom^3 above which no prediction is given: 99.9 % of the
@@ -45,7 +45,7 @@ class Prediction:
     """What came out for one structure.
 
     Attributes:
-        values: Value of each property in the registry's unit; missing where refused.
+        values: Value of each property in its unit; missing where refused.
         error: Why values are missing, ``""`` if none is.
         formula: Chemical formula (Hill order), ``""`` if the structure was unreadable.
         n_atoms: Number of atoms, 0 if the structure was unreadable.
@@ -166,8 +166,11 @@ class Predictor:
 
     @property
     def infos(self) -> list[PropertyInfo]:
-        """Registry entries of everything this predictor gives, in order."""
-        return [PROPERTIES[name] for name in self.properties]
+        """What each number is that this predictor gives, in order."""
+        return [
+            next(info for info in model.config.infos if info.name == name)
+            for name, model in self.properties.items()
+        ]
 
     def predict(self, structure: Any) -> dict[str, float]:
         """Properties of one structure.
@@ -176,7 +179,7 @@ class Predictor:
             structure: ASE ``Atoms``, a pymatgen ``Structure`` or a JARVIS dictionary.
 
         Returns:
-            Value of each property, in the registry's unit.
+            Value of each property, in its unit.
 
         Raises:
             StructureError: If a model cannot answer for this structure.
@@ -310,7 +313,10 @@ def describe(structure: Any) -> tuple[str, int]:
     if isinstance(structure, dict):
         from ase.formula import Formula
 
-        elements = structure.get("atoms", structure).get("elements", [])
+        atoms = structure.get("atoms", structure)
+        elements = atoms.get("elements") or [
+            species["element"] for site in atoms.get("sites", []) for species in site["species"]
+        ]
         return Formula.from_list(list(elements)).format("hill"), len(elements)
     if hasattr(structure, "get_chemical_formula"):
         return structure.get_chemical_formula(mode="hill"), len(structure)

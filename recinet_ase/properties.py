@@ -1,15 +1,17 @@
 """The registry of properties: names, labels, units, aliases and default models.
 
 Every number that leaves the package is labelled from here, so that a unit is
-written down once.
+written down once. A property that is not in the registry can be learnt from one's own
+data; it carries the name and unit that it was given (`custom_property`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from recinet_ase.errors import UnknownNameError
+from recinet_ase.errors import ReciNetError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class PropertyInfo:
         name: Canonical name, as typed in ``--props`` and ``get_property``.
         label: Plain-language label for reports and axes.
         unit: Unit of every number reported under this name (``""`` if dimensionless).
-        default_model: Pretrained model that answers the property unless told otherwise.
+        default_model: Pretrained model that answers the property unless told otherwise, ``""``
+            if there is none.
         aliases: Other accepted spellings, lower case.
         minimum: Physical lower bound; predictions are clipped to it.
         per_atom: Whether the quantity is normalised per atom.
@@ -59,7 +62,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "total energy",
             "eV/atom",
             "jarvis-etot",
-            ("etot", "e_tot", "total_energy_per_atom", "optb88vdw_total_energy"),
+            ("etot", "e_tot", "total_energy_per_atom", "energy_per_atom", "optb88vdw_total_energy"),
             per_atom=True,
         ),
         PropertyInfo(
@@ -113,10 +116,53 @@ PROPERTIES: dict[str, PropertyInfo] = {
             minimum=0.0,
             per_atom=True,
         ),
+        PropertyInfo(
+            "phonon_peak",
+            "last peak of the phonon density of states",
+            "1/cm",
+            "",
+            ("last_phdos_peak", "phdos_peak", "ph_dos_peak"),
+            minimum=0.0,
+        ),
+        # MatBench scores the logarithm, and the mean absolute error of a logarithm is not that
+        # of the modulus: properties of their own, with Voigt-Reuss-Hill averages.
+        PropertyInfo(
+            "log_bulk_modulus",
+            "logarithm of the bulk modulus (Voigt-Reuss-Hill)",
+            "log10(GPa)",
+            "",
+            ("log_kvrh", "log10_k_vrh", "log_k_vrh", "log10(k_vrh)"),
+        ),
+        PropertyInfo(
+            "log_shear_modulus",
+            "logarithm of the shear modulus (Voigt-Reuss-Hill)",
+            "log10(GPa)",
+            "",
+            ("log_gvrh", "log10_g_vrh", "log_g_vrh", "log10(g_vrh)"),
+        ),
+        PropertyInfo(
+            "refractive_index",
+            "refractive index",
+            "",
+            "",
+            ("refraction", "index_of_refraction"),
+            minimum=1.0,
+        ),
+        PropertyInfo(
+            "perovskite_energy",
+            "formation energy of the five-atom perovskite cell",
+            "eV/cell",
+            "",
+            ("perovskite_formation_energy",),
+        ),
     )
 }
 
 _BY_ALIAS = {alias: info for info in PROPERTIES.values() for alias in (info.name, *info.aliases)}
+
+
+def _normalised(name: str) -> str:
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
 def get_property_info(name: str) -> PropertyInfo:
@@ -131,9 +177,8 @@ def get_property_info(name: str) -> PropertyInfo:
     Raises:
         UnknownNameError: If no property has that name; the nearest one is suggested.
     """
-    key = name.strip().lower().replace("-", "_").replace(" ", "_")
     try:
-        return _BY_ALIAS[key]
+        return _BY_ALIAS[_normalised(name)]
     except KeyError:
         names = {alias: info.name for alias, info in _BY_ALIAS.items()}
         raise UnknownNameError("property", name, PROPERTIES, names) from None
@@ -144,17 +189,77 @@ def answer_for(name: str, given: Iterable[str]) -> str | None:
     given = list(given)
     if name in given:
         return name
-    return next((other for other in given if PROPERTIES[other].variant_of == name), None)
+    return next(
+        (o for o in given if o in PROPERTIES and PROPERTIES[o].variant_of == name),
+        None,
+    )
 
 
-def parse_properties(text: str | Iterable[str]) -> list[PropertyInfo]:
-    """Turn ``"bandgap,ehull"`` (or a list of names) into registry entries, without repeats.
+_CUSTOM_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_RESERVED = frozenset(
+    # Columns of a result table, and names that mean something else to an ASE calculator.
+    "id formula natoms error energy free_energy energies forces stress stresses dipole charges "
+    "magmom magmoms dielectric_tensor born_effective_charges polarization".split()
+)
+
+
+def custom_property(name: str, unit: str) -> PropertyInfo:
+    """A property that is not in the registry.
+
+    Args:
+        name: Lower-case letters, digits and ``_``, e.g. ``"melting_temperature"``.
+        unit: Unit of its numbers, ``""`` (or ``"1"``) if it has none.
 
     Raises:
-        UnknownNameError: For a name that is not in the registry, or none at all.
+        ReciNetError: If the name belongs to the registry or to ASE, or is no plain word.
+    """
+    if _normalised(name) in _BY_ALIAS:
+        info = _BY_ALIAS[_normalised(name)]
+        raise ReciNetError(
+            f"{name!r} is the package's own {info.name} in {info.unit or '1'}; call another "
+            "quantity by another name"
+        )
+    if not _CUSTOM_NAME.fullmatch(name) or name in _RESERVED:
+        raise ReciNetError(
+            f"{name!r} cannot name a property: use lower-case letters, digits and '_', and none "
+            f"of {', '.join(sorted(_RESERVED))}"
+        )
+    unit = "" if unit.strip() == "1" else unit.strip()
+    return PropertyInfo(name, name.replace("_", " "), unit, "", per_atom=unit.endswith("/atom"))
+
+
+def property_of(name: str, unit: str) -> PropertyInfo:
+    """The registry's entry of that exact name, else a custom property of that unit."""
+    return PROPERTIES[name] if name in PROPERTIES else custom_property(name, unit)
+
+
+def parse_properties(
+    text: str | Iterable[str], known: Iterable[PropertyInfo] = ()
+) -> list[PropertyInfo]:
+    """Turn ``"bandgap,ehull"`` (or a list of names) into registry entries, without repeats.
+
+    Args:
+        text: Names or aliases.
+        known: Custom properties that are accepted too (those of the models given).
+
+    Raises:
+        UnknownNameError: For a name that is not known, or none at all.
     """
     names = text.split(",") if isinstance(text, str) else list(text)
     names = [name for name in (part.strip() for part in names) if name]
     if not names:
         raise UnknownNameError("property", "", PROPERTIES)
-    return list(dict.fromkeys(get_property_info(name) for name in names))
+    custom = {info.name: info for info in known if info.name not in PROPERTIES}
+
+    def find(name: str) -> PropertyInfo:
+        try:
+            return get_property_info(name)
+        except UnknownNameError:
+            if _normalised(name) in custom:
+                return custom[_normalised(name)]
+            if not custom:
+                raise
+            aliases = {alias: info.name for alias, info in _BY_ALIAS.items()}
+            raise UnknownNameError("property", name, [*PROPERTIES, *custom], aliases) from None
+
+    return list(dict.fromkeys(map(find, names)))

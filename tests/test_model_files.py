@@ -91,7 +91,8 @@ def test_missing_parts(folder: Path, tmp_path: Path) -> None:
     [
         ({"format_version": 99}, "Upgrade recinet-ase"),
         ({"units": ["meV"]}, "states units"),
-        ({"properties": ["bandgpa"]}, "did you mean 'bandgap'"),
+        ({"properties": ["band gap!"]}, "cannot name a property"),
+        ({"properties": ["gap"]}, "the package.s own bandgap"),
         ({"network": {"heads": 3}}, "unknown settings"),
         ({"mean": None}, "not a model configuration"),
     ],

@@ -21,7 +21,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from recinet_ase.errors import ReciNetError, StructureError
+from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.crystal import CrystalBatch, GraphSettings
 
 STORE_VERSION = 1
@@ -46,12 +46,19 @@ class StoreSettings:
     n_waves: int = 16
 
 
-def fingerprint(source: Path, settings: StoreSettings) -> str:
-    """Short hash of a source file's contents, the settings and the store's format."""
+def fingerprint(sources: Path | Sequence[Path], settings: StoreSettings) -> str:
+    """Short hash of the source files' contents, the settings and the store's format.
+
+    Of several files the names count too (and not their order, nor the folder they are in).
+    """
+    paths = [sources] if isinstance(sources, Path) else sorted(sources, key=lambda path: path.name)
     digest = hashlib.sha256()
-    with source.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        if len(paths) > 1:
+            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
     digest.update(json.dumps(asdict(settings), sort_keys=True).encode())
     digest.update(str(STORE_VERSION).encode())
     return digest.hexdigest()[:16]
@@ -71,7 +78,8 @@ class PackedStore:
         arrays: Flat arrays named like the fields of `CrystalBatch`, with indices local to
             each crystal, and ``atom_ptr``, ``edge_ptr``, ``pair_ptr``: where each crystal's
             rows start, ``[n + 1]``.
-        skipped: Crystals left out, with the reason.
+        skipped: Crystals left out, with the reason: structures that could not be read, or that
+            make no graph.
     """
 
     def __init__(
@@ -187,6 +195,8 @@ def _convert(task: tuple[str, Any, StoreSettings]) -> tuple[str, dict[str, np.nd
 
     key, structure, settings = task
     try:
+        if isinstance(structure, Exception):
+            raise structure
         crystal = to_crystal(structure)
         if settings.reduce:
             basis = WaveBasis(settings.n_waves, settings.k_max).double()
@@ -203,8 +213,10 @@ def _convert(task: tuple[str, Any, StoreSettings]) -> tuple[str, dict[str, np.nd
                 "pair_kernel": r.pair_kernel.astype(np.float32),
             }
         found = neighbours_of(crystal, settings.graph)
-    except StructureError as error:
+    except ReciNetError as error:
         return key, str(error)
+    except Exception as error:  # one bad structure must not end the building of the store
+        return key, f"{type(error).__name__}: {' '.join(str(error).split())}"
     return key, {
         "z": crystal.numbers.astype(np.int16),
         "atom_weight": np.ones(len(crystal), np.int16),
@@ -226,7 +238,8 @@ def build_store(
     """Convert structures to graphs and pack them.
 
     Args:
-        structures: ``(id, structure)`` pairs; anything that `to_crystal` takes.
+        structures: ``(id, structure)`` pairs; anything that `to_crystal` takes, or the exception
+            that reading it raised.
         settings: Graph rule and reduction.
         workers: Worker processes; 1 converts in this process.
         progress: Called with the number of crystals done.
@@ -255,7 +268,10 @@ def build_store(
     else:
         collect(map(_convert, tasks))
     if not rows:
-        raise ReciNetError(f"none of the {len(skipped)} structures could be converted")
+        first = next(iter(skipped.items()), ("", "there are none"))
+        raise ReciNetError(
+            f"none of the {len(skipped)} structures could be converted ({first[0]}: {first[1]})"
+        )
     arrays = {key: torch.from_numpy(np.concatenate([r[key] for r in rows])) for key in rows[0]}
     for kind, key in (("atom", "z"), ("edge", "distance"), ("pair", "pair_kernel")):
         if key in arrays:
@@ -265,24 +281,28 @@ def build_store(
 
 
 def cached_store(
-    source: Path,
+    sources: Path | Sequence[Path],
     structures: Callable[[], Iterable[tuple[str, Any]]],
     settings: StoreSettings,
     folder: Path,
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
+    name: str = "dataset",
 ) -> PackedStore:
-    """The store of a source file from the cache, built first if it is not there.
+    """The store of a dataset from the cache, built first if it is not there.
 
     Args:
-        source: The dataset's file; its contents are part of the fingerprint.
+        sources: The dataset's files; their contents are the fingerprint's.
         structures: Called to read the structures if the store has to be built.
         settings: Graph rule and reduction.
         folder: Cache folder.
         workers: Worker processes for building.
         progress: Called with the number of crystals done while building.
+        name: The dataset's name, for the file of a dataset of several files.
     """
-    path = folder / f"{source.name.split('.')[0]}-{fingerprint(source, settings)}.safetensors"
+    paths = [sources] if isinstance(sources, Path) else list(sources)
+    stem = paths[0].name.split(".")[0] if len(paths) == 1 else Path(name).name
+    path = folder / f"{stem}-{fingerprint(paths, settings)}.safetensors"
     if path.exists():
         return PackedStore.load(path)
     store = build_store(structures(), settings, workers, progress)

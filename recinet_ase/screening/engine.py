@@ -9,7 +9,7 @@ from typing import Any
 from recinet_ase.errors import ReciNetError
 from recinet_ase.predictor import Predictor
 from recinet_ase.pretrained import default_model, load_model
-from recinet_ase.properties import PROPERTIES, PropertyInfo, answer_for
+from recinet_ase.properties import PropertyInfo, answer_for
 from recinet_ase.screening.readers import Entry
 
 
@@ -47,7 +47,7 @@ def choose_predictor(
                 f"model {model.config.name!r} predicts {', '.join(model.config.properties)}, "
                 f"none of the wanted {', '.join(wanted)}"
             )
-    missing = [PROPERTIES[name] for name in wanted if name not in given]
+    missing = [info for info in infos if info.name in wanted and info.name not in given]
     defaults = dict.fromkeys(default_model(info) for info in missing)
     loaded += [load_model(name) for name in defaults]
     return Predictor(loaded, device=device, batch_size=batch_size, properties=wanted)

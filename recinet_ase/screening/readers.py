@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from itertools import count, islice
 from pathlib import Path
@@ -50,11 +50,13 @@ class Entry:
         id: Row id of a database, else ``file#index``; or the value of the user's id key.
         atoms: The structure, or the error met while reading it.
         has_key: Whether the user's id key was found.
+        values: ``info`` of a file's structure, key-value pairs and data of a database row.
     """
 
     id: str
     atoms: Atoms | Exception
     has_key: bool = True
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_sources(patterns: Iterable[str]) -> list[Source]:
@@ -165,14 +167,43 @@ def read_entries(sources: Sequence[Source], id_key: str | None = None) -> Iterat
                 yield _entry(f"{path}#{index}", atoms, info, id_key)
 
 
+def read_structure(path: Path) -> Atoms:
+    """The one structure of a file.
+
+    Raises:
+        ReciNetError: If the file cannot be read, or holds none or several.
+    """
+    entries = list(islice(read_entries([Source(path, _recognise(path))]), 2))
+    return _only((entry.atoms for entry in entries), path.name)
+
+
+def parse_cif(text: str) -> Atoms:
+    """The one structure of a CIF given as text.
+
+    Raises:
+        ReciNetError: If it cannot be read, or holds none or several.
+    """
+    return _only(_parsed(iter([text]), "cif"), "the CIF")
+
+
+def _only(found: Iterable[Atoms | Exception], name: str) -> Atoms:
+    structures = list(found)
+    if len(structures) != 1:
+        raise ReciNetError(f"{name} holds {'several' if structures else 'no'} structures, not one")
+    (atoms,) = structures
+    if isinstance(atoms, Exception):
+        raise atoms
+    return atoms
+
+
 def _entry(
     name: str, atoms: Atoms | Exception, values: Mapping[str, Any], id_key: str | None
 ) -> Entry:
     if id_key is None or isinstance(atoms, Exception):
-        return Entry(name, atoms)
+        return Entry(name, atoms, values=values)
     if id_key in values:
-        return Entry(str(values[id_key]), atoms)
-    return Entry(name, atoms, has_key=False)
+        return Entry(str(values[id_key]), atoms, values=values)
+    return Entry(name, atoms, has_key=False, values=values)
 
 
 def _read_database(source: Source, id_key: str | None, several: bool) -> Iterator[Entry]:

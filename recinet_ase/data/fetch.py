@@ -1,0 +1,69 @@
+"""Downloads through the packages that people fetch these datasets with.
+
+Both are optional (``pip install recinet-ase[datasets]``) and imported only when a file is
+missing. A file appears under its own name once it is complete.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from recinet_ase.errors import ReciNetError
+
+
+def fetch_jarvis(release: str, path: Path) -> Path:
+    """Fetch an archive with jarvis-tools.
+
+    Args:
+        release: jarvis-tools' name, e.g. ``"dft_3d_2021"``.
+        path: Where the file belongs; its name is the publisher's.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ReciNetError: If jarvis-tools is not installed or the download fails.
+    """
+    try:
+        from jarvis.db.figshare import data
+    except ImportError:
+        raise _missing(path, "jarvis-tools") from None
+    return _fetch(path, lambda folder: data(release, store_dir=folder))
+
+
+def fetch_matminer(name: str, path: Path) -> Path:
+    """Fetch a MatBench dataset with matminer (see `fetch_jarvis`)."""
+    try:
+        from matminer.datasets import load_dataset
+    except ImportError:
+        raise _missing(path, "matminer") from None
+    return _fetch(path, lambda folder: load_dataset(name, data_home=folder))
+
+
+def _missing(path: Path, package: str) -> ReciNetError:
+    return ReciNetError(
+        f"{path.name} is neither in {path.parent} nor in {path.parent.parent}; put it there, or "
+        f"install {package} to have it fetched (pip install 'recinet-ase[datasets]')"
+    )
+
+
+def _fetch(path: Path, download: Callable[[str], object]) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Both packages print progress to stdout, where results belong.
+        with (
+            TemporaryDirectory(dir=path.parent, prefix=".download-") as folder,
+            redirect_stdout(sys.stderr),
+        ):
+            download(folder)
+            (Path(folder) / path.name).replace(path)
+    except Exception as error:
+        raise ReciNetError(
+            f"could not fetch {path.name} ({type(error).__name__}: {error}); put the file into "
+            f"{path.parent}"
+        ) from None
+    return path
