@@ -13,6 +13,7 @@ import click
 from recinet_ase.cli.common import one_line_errors
 
 if TYPE_CHECKING:
+    from recinet_ase.data.splits import SplitRule
     from recinet_ase.evaluation.report import Report
     from recinet_ase.evaluation.runner import Evaluation
     from recinet_ase.evaluation.table import PredictionTable
@@ -23,14 +24,26 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
-@click.option("--dataset", default="jarvis", show_default=True, help="Dataset name or path.")
+@click.option(
+    "--dataset",
+    metavar="NAME|PATH",
+    help="Data to judge by, own data included.  [default: what the model was trained on]",
+)
 @click.option(
     "--split",
     "part",
     type=click.Choice(["train", "val", "test", "all"]),
-    default="val",
-    show_default=True,
+    help="[default: val; all of own data that the model was not trained on]",
 )
+@click.option(
+    "--split-by",
+    type=click.Choice(["published", "random", "composition", "fold"]),
+    help="How crystals are divided.  [default: as the model's run did, or the dataset's own]",
+)
+@click.option("--fold", type=click.IntRange(0, 4), help="Which fold is the test.  [default: 0]")
+@click.option("--split-seed", type=int, help="Seed of random splits.  [default: 123]")
+@click.option("--target", metavar="KEY", help="Key or column of the labels in own data.")
+@click.option("--unit", help="Unit of the labels in own data.")
 @click.option("--prop", help="Property to judge by, else the model's own.")
 @click.option("-o", "--output", metavar="FOLDER", help="Write predictions, report and plot here.")
 @click.option(
@@ -57,8 +70,13 @@ if TYPE_CHECKING:
 @one_line_errors
 def evaluate(
     model: str,
-    dataset: str,
-    part: str,
+    dataset: str | None,
+    part: str | None,
+    split_by: str | None,
+    fold: int | None,
+    split_seed: int | None,
+    target: str | None,
+    unit: str | None,
     prop: str | None,
     output: str | None,
     others: tuple[str, ...],
@@ -71,6 +89,7 @@ def evaluate(
 
     \b
     recinet-evaluate jarvis-mbj --dataset jarvis --split val -o out/
+    recinet-evaluate jarvis-mbj --dataset my_cifs/ --split all
     recinet-evaluate runs/gap --compare jarvis-mbj --compare other/predictions.csv
     recinet-evaluate jarvis-mbj --split test --leaderboard -o out/
     """
@@ -83,44 +102,57 @@ def evaluate(
 
     from recinet_ase.evaluation import runner
     from recinet_ase.evaluation.comparison import compare
+    from recinet_ase.evaluation.data import choose_data, open_data
     from recinet_ase.evaluation.leaderboard import leaderboard_name
     from recinet_ase.evaluation.report import make_report, write_report
-    from recinet_ase.evaluation.sources import open_dataset
     from recinet_ase.predictor import Predictor
-    from recinet_ase.properties import get_property_info
+    from recinet_ase.properties import parse_properties
 
-    data = open_dataset(dataset, data_dir)
+    rule = _rule(split_by, fold, split_seed)
     predictor = Predictor(model, device)
-    _, info = runner.choose_property(
-        predictor.models[0].config, data, None if prop is None else get_property_info(prop).name
-    )
+    config = predictor.models[0].config
+    name = None if prop is None else parse_properties(prop, config.infos)[0].name
+    choice = choose_data(model, config, dataset, target, unit, rule)
+    data = open_data(choice, name or config.properties[0], data_dir)
+    part = part or ("all" if choice.foreign else "val")
+    _, info = runner.choose_property(config, data, name)
     # What cannot be done is told before the work.
     site_name = leaderboard_name(data.name, info) if leaderboard else ""
+    if leaderboard and (choice.rule or data.default_rule).kind != "published":
+        raise ReciNetError("the leaderboard judges by the published split; leave out --split-by")
     answers = [_other(other, device) for other in others]
     parts = {part, "test"} if leaderboard else {part}
-    wanted = [key for p in parts for key in runner.split_targets(data, info, p)]
+    wanted = [key for p in parts for key in runner.split_targets(data, info, p, choice.rule)]
 
     with _progress_display() as meter:
         meter(f"reading {data.name}", 0)
         structures = runner.load_structures(data, wanted)
 
-        def predict(with_model: Predictor, on: str) -> Evaluation:
-            name = with_model.models[0].config.name
-            advance = meter(f"{name} on {on}", len(runner.split_targets(data, info, on)))
-            return runner.evaluate(with_model, data, on, info.name, structures, advance)
+        def predict(spec: str, with_model: Predictor, on: str) -> Evaluation:
+            trained = choose_data(spec, with_model.models[0].config, choice.spec).trained_rule
+            advance = meter(f"{with_model.models[0].config.name} on {on}", len(structures))
+            return runner.evaluate(
+                with_model, data, on, info.name, choice.rule, trained, structures, advance
+            )
 
-        evaluation = predict(predictor, part)
-        tested = (
-            evaluation if part == "test" else predict(predictor, "test") if leaderboard else None
-        )
+        evaluation = predict(model, predictor, part)
+        tested = evaluation
+        if leaderboard and part != "test":
+            tested = predict(model, predictor, "test")
         comparisons, warnings = [], list(evaluation.warnings)
-        for name, answer in answers:
+        for other, answer in answers:
             if isinstance(answer, Predictor):
-                second = predict(answer, part)
+                second = predict(other, answer, part)
                 warnings += second.warnings
                 answer = second.table
             if evaluation.table.labelled.any():
-                comparisons.append(compare(evaluation.table, answer, name))
+                comparisons.append(compare(evaluation.table, answer, other))
+    if unusable := data.rejected():
+        key, reason = next(iter(unusable.items()))
+        click.echo(
+            f"{len(unusable)} rows of {data.name} cannot be used (the first: {key}: {reason})",
+            err=True,
+        )
     report = make_report(evaluation, comparisons, gap_threshold)
     for warning in dict.fromkeys(warnings):
         click.echo(f"warning: {warning}", err=True)
@@ -133,8 +165,22 @@ def evaluate(
     folder = Path(output)
     written = write_report(report, folder)
     click.echo(f"{', '.join(path.name for path in written)} -> {folder}", err=True)
-    if tested is not None and leaderboard:
+    if leaderboard:
         _contribute(tested, site_name, folder)
+
+
+def _rule(kind: str | None, fold: int | None, seed: int | None) -> SplitRule | None:
+    """The split asked for, None if none was."""
+    from recinet_ase.data.splits import PUBLISHED_SEED, SplitRule
+    from recinet_ase.errors import ReciNetError
+
+    if kind is None and fold is not None:
+        kind = "fold"
+    if kind is None:
+        if seed is not None:
+            raise ReciNetError("--split-seed needs a split: add --split-by random (or another)")
+        return None
+    return SplitRule(kind, fold=fold or 0, seed=PUBLISHED_SEED if seed is None else seed)
 
 
 def _other(spec: str, device: str) -> tuple[str, PredictionTable | Predictor]:

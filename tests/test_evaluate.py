@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from support import random_model, write_jarvis_folder
 
 from recinet_ase import Predictor, load_model
 from recinet_ase.cli.evaluate import evaluate
-from recinet_ase.data.datasets import JARVIS
+from recinet_ase.data.dataset import open_dataset
+from recinet_ase.data.published import JARVIS
 from recinet_ase.evaluation import runner
-from recinet_ase.evaluation.sources import open_dataset
 from recinet_ase.evaluation.table import PredictionTable
 from recinet_ase.pretrained import available_models
 from recinet_ase.properties import PROPERTIES
@@ -163,16 +164,14 @@ def test_known_test_labels_are_used(
     clean_model: Path, crystals: dict[str, Atoms], tmp_path: Path
 ) -> None:
     """Users whose download has every label get their test error."""
-    import zipfile
-
     write_jarvis_folder(tmp_path, list(crystals.values()), "dft_3d_mbj_bandgap")
-    path = tmp_path / "jarvis" / "splits" / "dft_3d_mbj_bandgap.json.zip"
+    path = tmp_path / "jarvis" / "jdft_3d-8-18-2021.json.zip"
     with zipfile.ZipFile(path) as archive:
-        split = json.loads(archive.read("dft_3d_mbj_bandgap.json"))
-    split["test"] = dict.fromkeys(split["test"], 1.5)
-    split["test"][next(iter(split["test"]))] = None
+        records = json.loads(archive.read("jdft_3d-8-18-2021.json"))
+    for record in records[-2:]:
+        record["mbj_bandgap"] = 1.5
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("dft_3d_mbj_bandgap.json", json.dumps(split))
+        archive.writestr("jdft_3d-8-18-2021.json", json.dumps(records))
     result = run(clean_model, tmp_path, "--split", "test")
     assert result.exit_code == 0, result.output
     assert "2 judged, 1 without a label" in result.stdout and "MAE" in result.stdout
@@ -197,6 +196,76 @@ def test_another_level_of_theory(clean_model: Path, jarvis_folder: Path) -> None
     assert "predicts at the level of OptB88vdW, the labels of jarvis are TB-mBJ" in result.stderr
 
 
+@pytest.fixture(scope="module")
+def own_run(tmp_path_factory: pytest.TempPathFactory, crystals: dict[str, Atoms]) -> Path:
+    """A run on a folder of CIFs with a property of its own, one file of which is missing."""
+    root = tmp_path_factory.mktemp("own")
+    lines = ["missing,1.0"]
+    (root / "cifs").mkdir()
+    for name, atoms in list(crystals.items())[:12]:
+        atoms.write(root / "cifs" / f"{name}.cif")
+        lines.append(f"{name},{atoms.get_volume() / len(atoms):.4f}")
+    (root / "cifs" / "id_prop.csv").write_text("\n".join(lines) + "\n")
+    model = random_model(seed=4)
+    training = {"dataset": "cifs", "properties": ["volume_per_atom"], "started_from": None}
+    model.config = replace(
+        model.config, properties=("volume_per_atom",), units=("A^3",), training=training
+    )
+    model.save(root / "run", half=False)
+    settings = {
+        "dataset": str(root / "cifs"), "unit": "A^3", "target": None, "split": "random",
+        "fold": 0, "split_seed": 5,
+    }  # fmt: skip
+    (root / "run" / "training.json").write_text(json.dumps(settings))
+    return root / "run"
+
+
+def test_a_run_is_judged_on_its_own_data(own_run: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(evaluate, [str(own_run), "-o", str(tmp_path / "own")])
+    assert result.exit_code == 0, result.output
+    assert "warning" not in result.stderr
+    assert "1 rows of cifs cannot be used (the first: missing:" in result.stderr
+    figures = json.loads((tmp_path / "own" / "metrics.json").read_text())
+    assert (figures["dataset"], figures["split"], figures["unit"]) == ("cifs", "val", "A^3")
+    assert figures["split_rule"] == "random (seed 5)" and figures["metrics"]["n"] == 1
+    cifs = own_run.parent / "cifs"
+    for arguments, message in (
+        (["--split", "train"], "was trained on these crystals (cifs)"),
+        (["--split-by", "random", "--split-seed", "6"], "trained on another split of cifs"),
+        (["--fold", "2"], "trained on another split of cifs"),
+        (["--dataset", str(cifs), "--split", "all"], "trained on most of these crystals"),
+    ):
+        result = CliRunner().invoke(evaluate, [str(own_run), *arguments])
+        assert result.exit_code == 0, result.output
+        assert message in result.stderr
+
+
+def test_a_shipped_model_on_ones_own_data(crystals: dict[str, Atoms], tmp_path: Path) -> None:
+    (tmp_path / "id_prop.csv").write_text("NaCl,5.0\nMgO,7.5\n")
+    for name in ("NaCl", "MgO"):
+        crystals[name].write(tmp_path / f"{name}.cif")
+    result = CliRunner().invoke(evaluate, ["jarvis-mbj", "--dataset", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "2 judged" in result.stdout, "all of it by default"
+    assert "whose ids cannot be compared" in result.stderr
+    arguments = ["jarvis-mbj", "--dataset", str(tmp_path), "--compare", "jarvis-opt"]
+    result = CliRunner().invoke(evaluate, arguments)
+    assert result.exit_code == 0, result.output
+    assert "on 2 common crystals" in " ".join(result.stdout.split())
+
+
+def test_data_that_moved(own_run: Path, tmp_path: Path) -> None:
+    settings = json.loads((own_run / "training.json").read_text())
+    moved = tmp_path / "run"
+    moved.mkdir()
+    for path in own_run.iterdir():
+        (moved / path.name).write_bytes(path.read_bytes())
+    (moved / "training.json").write_text(json.dumps({**settings, "dataset": "/nowhere/cifs"}))
+    result = CliRunner().invoke(evaluate, [str(moved)])
+    assert result.exit_code == 2
+    assert "say with --dataset where it is now" in result.stderr
+
+
 def test_wrong_calls(
     clean_model: Path, total_energy_folder: Path, jarvis_folder: Path, tmp_path: Path
 ) -> None:
@@ -212,6 +281,12 @@ def test_wrong_calls(
         ((clean_model, "--compare", "nothing"), "unknown model 'nothing'"),
         ((clean_model, "--compare", tmp_path / "no.csv"), "cannot read"),
         ((clean_model, "--compare", tmp_path / "bad.csv"), "no prediction file"),
+        ((clean_model, "--split-seed", 3), "--split-seed needs a split"),
+        ((clean_model, "--target", "gap"), "--target is for your own data"),
+        (
+            (clean_model, "--leaderboard", "--split-by", "random", "-o", tmp_path / "x"),
+            "judges by the published split",
+        ),
         ((clean_model, "--leaderboard"), "say into which folder with -o"),
         ((clean_model, "-o", tmp_path / "file"), "is a file"),
         ((clean_model, "--device", "abacus"), "abacus"),

@@ -28,9 +28,9 @@ CAUTIONS = {
 
 def main() -> None:
     from recinet_ase import Predictor
+    from recinet_ase.data.dataset import open_dataset
     from recinet_ase.evaluation.metrics import regression_metrics
     from recinet_ase.evaluation.runner import evaluate
-    from recinet_ase.evaluation.sources import open_dataset
     from recinet_ase.model import PropertyModel
     from recinet_ase.training.card import model_card
 

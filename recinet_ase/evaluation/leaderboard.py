@@ -10,7 +10,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from recinet_ase.data.datasets import get_dataset
+from recinet_ase.data.published import get_dataset
 from recinet_ase.errors import ReciNetError
 from recinet_ase.evaluation.table import PredictionTable
 from recinet_ase.properties import PropertyInfo

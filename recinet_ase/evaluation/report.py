@@ -109,8 +109,12 @@ def summary(report: Report) -> list[tuple[str, str]]:
     e, m = report.evaluation, report.metrics
     unit = f" {e.info.unit}" if e.info.unit else ""
     rows = [
-        ("model", f"{e.config.name} ({e.predicted}, {e.config.functional_of(e.predicted) or '?'})"),
-        ("data", f"{e.dataset}, split {e.part}, {e.info.label} ({e.functional or '?'})"),
+        ("model", f"{e.config.name} ({_joined(e.predicted, e.config.functional_of(e.predicted))})"),
+        (
+            "data",
+            f"{e.dataset}, {e.part}" + ("" if e.part == "all" else f" of the {_rule(e)} split"),
+        ),
+        ("labels", f"{e.info.label}{f' ({e.functional})' if e.functional else ''}"),
         ("crystals", _counts(e)),
     ]
     if m is not None:
@@ -150,6 +154,15 @@ def summary(report: Report) -> list[tuple[str, str]]:
     return rows
 
 
+def _joined(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+def _rule(e: Evaluation) -> str:
+    seeded = e.rule.kind in ("random", "composition")
+    return f"{e.rule} (seed {e.rule.seed})" if seeded else str(e.rule)
+
+
 def _counts(e: Evaluation) -> str:
     parts = [f"{len(e.table.scored())} judged"]
     if e.withheld:
@@ -179,6 +192,7 @@ def document(report: Report) -> dict[str, Any]:
         "unit": e.info.unit,
         "dataset": e.dataset,
         "split": e.part,
+        "split_rule": _rule(e),
         "functional": e.functional,
         "crystals": len(e.table) + len(e.absent),
         "refused": e.refused,

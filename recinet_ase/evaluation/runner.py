@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from recinet_ase.data.dataset import Dataset
+from recinet_ase.data.splits import SplitRule
 from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.evaluation.data import known_faults
 from recinet_ase.evaluation.provenance import trust_warnings
-from recinet_ase.evaluation.sources import Dataset, known_faults
 from recinet_ase.evaluation.table import PredictionTable
 from recinet_ase.model import ModelConfig
 from recinet_ase.predictor import Predictor
@@ -32,6 +34,7 @@ class Evaluation:
         info: The property that it is judged by.
         dataset: The dataset's name.
         part: ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
+        rule: How the dataset was divided.
         functional: Level of theory of the labels.
         table: One row for each crystal of the split that has a structure.
         absent: Reason by id for those of the split that have none.
@@ -45,6 +48,7 @@ class Evaluation:
     info: PropertyInfo
     dataset: str
     part: str
+    rule: SplitRule
     functional: str
     table: PredictionTable
     absent: Mapping[str, str] = field(default_factory=dict)
@@ -115,7 +119,9 @@ def _parent(name: str) -> str | None:
     return PROPERTIES[name].variant_of if name in PROPERTIES else None
 
 
-def split_targets(dataset: Dataset, info: PropertyInfo, part: str) -> dict[str, float]:
+def split_targets(
+    dataset: Dataset, info: PropertyInfo, part: str, rule: SplitRule | None = None
+) -> dict[str, float]:
     """Ids of one part of the split with their labels, NaN where withheld, in the split's order.
 
     Raises:
@@ -123,18 +129,25 @@ def split_targets(dataset: Dataset, info: PropertyInfo, part: str) -> dict[str, 
     """
     if part not in PARTS:
         raise UnknownNameError("split", part, PARTS)
-    split, known = dataset.split(info), dataset.labels(info)
-    ids: Iterable[str] = {
-        "train": split.train,
-        "val": split.val,
-        "test": split.test,
-        "all": dict.fromkeys([*split.train, *split.val, *split.test]),
-    }[part]
-    return {key: known.get(key, math.nan) for key in ids}
+    if part == "all" and (rule or dataset.default_rule).kind in ("random", "composition"):
+        return dataset.labels(info)  # dividing it would change nothing
+    split = dataset.split(info, rule)
+    targets: dict[str, float] = {}
+    if part in ("train", "all"):
+        targets |= split.train
+    if part in ("val", "all"):
+        targets |= split.val
+    if part in ("test", "all"):
+        known = dataset.labels(info)
+        targets |= {key: known.get(key, math.nan) for key in split.test}
+    return targets
 
 
 def load_structures(dataset: Dataset, ids: Iterable[str]) -> dict[str, Any]:
-    """The structures of some ids, in the dataset's order; ids without one are left out."""
+    """The structures of some ids, in the dataset's order; ids without one are left out.
+
+    What cannot be read is handed on as its exception, which becomes that crystal's error.
+    """
     wanted = set(ids)
     return {key: structure for key, structure in dataset.structures() if key in wanted}
 
@@ -175,6 +188,8 @@ def evaluate(
     dataset: Dataset,
     part: str = "val",
     prop: str | None = None,
+    rule: SplitRule | None = None,
+    trained_rule: SplitRule | None = None,
     structures: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -185,6 +200,8 @@ def evaluate(
         dataset: The dataset.
         part: ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
         prop: Property to judge by (canonical name), by default the model's own.
+        rule: How to divide, the dataset's default if None.
+        trained_rule: How the model's run divided it, the dataset's default if None.
         structures: Structures by id, where they are already at hand.
         progress: Called with the number of crystals done.
 
@@ -193,7 +210,7 @@ def evaluate(
     """
     (model,) = predictor.models
     predicted, info = choose_property(model.config, dataset, prop)
-    targets = split_targets(dataset, info, part)
+    targets = split_targets(dataset, info, part, rule)
     if not targets:
         raise ReciNetError(f"the split {part!r} of {dataset.name} is empty for {info.name}")
     if structures is None:
@@ -203,18 +220,28 @@ def evaluate(
     start = time.perf_counter()
     table = predict_structures(predictor, predicted, structures, targets, progress)
     functional = dataset.functional_of(info)
+    used = rule or dataset.default_rule
     return Evaluation(
         config=model.config,
         predicted=predicted,
         info=info,
         dataset=dataset.name,
         part=part,
+        rule=used,
         functional=functional,
         table=table,
         absent=absent,
         faults=known_faults(dataset.name, info.name) & set(table.ids),
         warnings=tuple(
-            trust_warnings(model.config, info.name, dataset.name, part, functional, predicted)
+            trust_warnings(
+                model.config,
+                info.name,
+                dataset.name,
+                part,
+                functional=functional,
+                predicted=predicted,
+                same_split=used == (trained_rule or dataset.default_rule),
+            )
         ),
         seconds=time.perf_counter() - start,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from recinet_ase.data.datasets import DATASETS
+from recinet_ase.data.published import DATASETS
 from recinet_ase.evaluation.breakdowns import (
     Group,
     by_chemistry,
