@@ -121,6 +121,9 @@ def evaluate(
     if leaderboard and (choice.rule or data.default_rule).kind != "published":
         raise ReciNetError("the leaderboard judges by the published split; leave out --split-by")
     answers = [_other(other, device) for other in others]
+    for _, answer in answers:
+        if isinstance(answer, Predictor):
+            runner.choose_property(answer.models[0].config, data, info.name)
     parts = {part, "test"} if leaderboard else {part}
     wanted = [key for p in parts for key in runner.split_targets(data, info, p, choice.rule)]
 

@@ -279,6 +279,7 @@ def test_wrong_calls(
         ((clean_model, "--prop", "ehull"), "does not predict 'ehull'"),
         ((total_energy_folder,), "dft_3d_optb88vdw_total_energy.json.zip"),
         ((clean_model, "--compare", "nothing"), "unknown model 'nothing'"),
+        ((clean_model, "--compare", "jarvis-etot"), "jarvis-etot does not predict 'bandgap'"),
         ((clean_model, "--compare", tmp_path / "no.csv"), "cannot read"),
         ((clean_model, "--compare", tmp_path / "bad.csv"), "no prediction file"),
         ((clean_model, "--split-seed", 3), "--split-seed needs a split"),
