@@ -28,7 +28,7 @@ from recinet_ase.nn.recinet import ReciNet, ReciNetConfig
 from recinet_ase.nn.reciprocal import LatticeOperator, crystal_mean
 from recinet_ase.properties import PropertyInfo, property_of
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -108,6 +108,9 @@ class ModelConfig:
             values = {key: value for key, value in data.items() if key in known}
             for key in ("properties", "units", "mean", "std", "elements", "functional"):
                 values[key] = tuple(values[key])
+            if version < 2:  # lattice sums were divided by the number of atoms
+                values["network"]["wave_norm"] = "atom"
+            values["format_version"] = FORMAT_VERSION
             values["network"] = ReciNetConfig.from_dict(values["network"])
             values["graph"] = GraphSettings(**values["graph"])
             config = cls(**values)
@@ -207,12 +210,19 @@ class PropertyModel(nn.Module):
         model = cls(config)
         try:
             state = {key: value.float() for key, value in load_tensors(payload).items()}
+            _drop_gate_biases(state, config.network.norm)
             model.network.load_state_dict(state)
         except (SafetensorError, RuntimeError) as error:
             raise ReciNetError(
                 f"{folder / WEIGHTS_FILE} does not fit its configuration ({error})"
             ) from None
         return model.eval()
+
+
+def _drop_gate_biases(state: dict[str, torch.Tensor], norm: str) -> None:
+    """Weights of format 1 have a bias before batch normalisation: move it into the mean."""
+    for key in [k for k in state if norm == "batch" and k.endswith(".gate.bias")]:
+        state[key.replace(".gate.bias", ".gate_norm.running_mean")] -= state.pop(key)
 
 
 def _write_atomic(path: Path, payload: bytes) -> None:

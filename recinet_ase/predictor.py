@@ -258,14 +258,15 @@ class Predictor:
         batches = {
             s: collate([graphs[s] for _, graphs in items]).to(self.device) for s in self._settings
         }
-        sums: dict[tuple[GraphSettings, float, int], LatticeOperator] = {}
+        sums: dict[tuple[object, ...], LatticeOperator] = {}
         wanted = dict.fromkeys(self.properties.values())
         for model in wanted:
             config = model.config
             batch = batches[config.graph]
             lattice_sum = None
             if config.network.reciprocal == "lattice":
-                key = (config.graph, config.network.k_max, config.network.n_waves)
+                network = config.network
+                key = (config.graph, network.k_max, network.n_waves, network.wave_norm)
                 if key not in sums:
                     sums[key] = LatticeOperator.build(batch, model.network.wave_basis)
                 lattice_sum = sums[key]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from pymatgen.core import Composition
 from support import graph_of, random_model
 from torch import nn
 from torch.nn import functional
@@ -13,6 +14,7 @@ from torch.nn import functional
 from recinet_ase import ReciNetError
 from recinet_ase.elements import MAX_Z, N_FEATURES, element_features, symbols
 from recinet_ase.graph.crystal import collate
+from recinet_ase.nn.composition import formula_atoms
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import WeightedBatchNorm
 from recinet_ase.nn.recinet import SIZES, ReciNet, ReciNetConfig
@@ -57,7 +59,7 @@ def test_factored_product_is_the_concatenated_one(crystals: dict[str, Atoms]) ->
     """Equations (22)-(25) with an explicit concatenation give the same features."""
     torch.manual_seed(0)
     d = 16
-    block = LocalBlock(d, d, "batch").double().eval()
+    block = LocalBlock(d, d, "batch", edge_update=True).double().eval()
     batch = collate([graph_of(a, torch.float64) for a in list(crystals.values())[:5]])
     h = torch.randn(len(batch.z), d, dtype=torch.float64)
     v = torch.randn(len(batch.centre), d, dtype=torch.float64)
@@ -67,11 +69,13 @@ def test_factored_product_is_the_concatenated_one(crystals: dict[str, Atoms]) ->
         (block.from_centre.weight, block.from_neighbour.weight, block.from_edge.weight), dim=1
     )
     hidden = functional.silu(functional.linear(z, weight, block.from_centre.bias))
-    gate = torch.sigmoid(block.gate_norm(block.gate(hidden[:, :d]), ones))
-    message = gate * block.message(hidden[:, d:])
+    opening = block.gate_norm(block.gate(hidden[:, :d]), ones)
+    message = torch.sigmoid(opening) * block.message(hidden[:, d:])
     total = torch.stack([message[batch.centre == i].sum(0) for i in range(len(h))])
     expected = functional.relu(h + block.node_norm(total, batch.atom_weight))
-    torch.testing.assert_close(block(h, v, batch, ones), expected, rtol=1e-10, atol=1e-12)
+    new_h, new_v = block(h, v, batch, ones)
+    torch.testing.assert_close(new_h, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(new_v, v + functional.silu(opening), rtol=1e-10, atol=1e-12)
 
 
 def test_weighted_norm_is_batch_norm_on_repeated_rows() -> None:
@@ -123,9 +127,33 @@ def test_far_atoms_are_seen_through_the_lattice_only() -> None:
     for mode, expected in (("none", False), ("lattice", True)):
         network = random_model(reciprocal=mode).network
         kept: list[torch.Tensor] = []
-        network.local_blocks[-1].register_forward_hook(lambda *a, kept=kept: kept.append(a[-1][0]))
+        network.local_blocks[-1].register_forward_hook(
+            lambda *a, kept=kept: kept.append(a[-1][0][0])
+        )
         with torch.no_grad():
             for structure in (atoms, other):
                 network(collate([graph_of(structure)]))
         changed = bool((kept[0] - kept[1]).abs().max() > 1e-4)
         assert changed is expected
+
+
+def test_atoms_of_the_reduced_formula(crystals: dict[str, Atoms]) -> None:
+    some = list(crystals.values())
+    expected = [
+        sum(Composition(a.get_chemical_formula()).reduced_composition.values()) for a in some
+    ]
+    batch = collate([graph_of(a) for a in some])
+    assert formula_atoms(batch).tolist() == expected
+    repeated = collate([graph_of(a.repeat((1, 2, 1))) for a in some[:10]])
+    assert formula_atoms(repeated).tolist() == expected[:10]
+
+
+def test_the_composition_branch_starts_as_the_answer_per_formula(
+    crystals: dict[str, Atoms],
+) -> None:
+    plain, branched = (random_model(composition=c).network for c in (False, True))
+    branched.load_state_dict(plain.state_dict(), strict=False)
+    batch = collate([graph_of(a) for a in list(crystals.values())[:8]])
+    with torch.no_grad():
+        expected = plain(batch) / formula_atoms(batch)[:, None]
+        torch.testing.assert_close(branched(batch), expected)

@@ -27,7 +27,9 @@ from recinet_ase.cli.train import train
 from recinet_ase.data.datasets import JARVIS
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.training.config import TrainingConfig
-from recinet_ase.training.run import build_model, clean_tasks, prepare_data
+from recinet_ase.training.labels import prepare_data
+from recinet_ase.training.provenance import clean_tasks
+from recinet_ase.training.run import build_model
 from recinet_ase.training.trainer import Trainer, masked_l1
 
 QUICK = ["--props", "bandgap", "--size", "tiny", "--batch-size", "8", "--validate-every", "5"]

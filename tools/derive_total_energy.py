@@ -19,7 +19,7 @@ from recinet_ase.data.datasets import JARVIS
 from recinet_ase.elements import symbols
 from recinet_ase.model import PropertyModel
 from recinet_ase.properties import PROPERTIES
-from recinet_ase.training.run import clean_tasks
+from recinet_ase.training.provenance import clean_tasks
 
 
 def main() -> None:

@@ -104,11 +104,12 @@ class MatBench(TableDataset):
 
 
 def _find(name: str, data_dir: str | Path | None) -> Path:
-    folder = data_root(data_dir) / "matbench"
-    for path in (folder / f"{name}.json.gz", folder / f"{name}.json"):
-        if path.exists():
-            return path
-    return fetch_matminer(name, folder / f"{name}.json.gz")
+    root = data_root(data_dir)
+    for folder in (root / "matbench", root):
+        for path in (folder / f"{name}.json.gz", folder / f"{name}.json"):
+            if path.exists():
+                return path
+    return fetch_matminer(name, root / "matbench" / f"{name}.json.gz")
 
 
 def _with_official_ids(rows: Sequence[Row], name: str) -> list[Row]:

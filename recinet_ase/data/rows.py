@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def _ase_row(path: Path, entry: Entry) -> Row:
     where, atoms = f"{path.name}:{place}", entry.atoms
     key = f"{path.name}#{place}" if "#" in entry.id else place
     if isinstance(atoms, Exception):
-        return Row(key, where, {}, partial(_raise, atoms), _reason(atoms))
+        return Row(key, where, {}, partial(_raise, atoms), reason_of(atoms))
     values = {k: v for k, v in entry.values.items() if k not in ID_KEYS}
     energy = atoms.calc.results.get("energy") if atoms.calc is not None else None
     if isinstance(energy, int | float) and len(atoms):
@@ -241,14 +242,19 @@ def structure_of(cell: Any) -> Any:
             raise ReciNetError(f"the structure is not valid json ({error})") from None
     if not text:
         raise ReciNetError("has no structure")
-    return parse_cif(text)
+    try:
+        return parse_cif(text)
+    except ReciNetError:
+        raise
+    except Exception as error:
+        raise ReciNetError(f"its text is no CIF that can be read ({reason_of(error)})") from None
 
 
 def _table_rows(name: str, records: Iterable[tuple[int, Mapping[Any, Any], str]]) -> list[Row]:
     """Rows of a table: number, cells by column, and a fault."""
     records = list(records)
     key = _structure_key(record for _, record, _ in records)
-    if key is None:
+    if records and key is None:
         raise ReciNetError(
             f"{name} has no column of structures: call it 'structure', 'atoms' or 'cif'"
         )
@@ -289,7 +295,7 @@ def _structure_key(records: Iterable[Mapping[Any, Any]]) -> str | None:
 def _own_id(record: Mapping[Any, Any]) -> str:
     for key in (*ID_KEYS, ""):
         value = record.get(key)
-        if isinstance(value, int | str) and str(value).strip():
+        if isinstance(value, Integral | str) and str(value).strip():
             return str(value).strip()
     return ""
 
@@ -317,9 +323,12 @@ def _csv_records(path: Path) -> list[list[str]]:
         raise ReciNetError(f"{path} is not a readable csv file ({error})") from None
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """One line that says why a structure could not be read."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, ReciNetError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, ReciNetError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _raise(error: Exception) -> Any:

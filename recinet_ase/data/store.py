@@ -38,12 +38,14 @@ class StoreSettings:
         reduce: Merge symmetry-equivalent atoms and edges.
         k_max: Cutoff of the reciprocal kernels in 1/angstrom.
         n_waves: Radial functions of the kernels.
+        wave_norm: What the kernels are divided by.
     """
 
     graph: GraphSettings = field(default_factory=GraphSettings)
     reduce: bool = True
     k_max: float = 4.0
     n_waves: int = 16
+    wave_norm: str = "volume"
 
 
 def fingerprint(sources: Path | Sequence[Path], settings: StoreSettings) -> str:
@@ -199,7 +201,7 @@ def _convert(task: tuple[str, Any, StoreSettings]) -> tuple[str, dict[str, np.nd
             raise structure
         crystal = to_crystal(structure)
         if settings.reduce:
-            basis = WaveBasis(settings.n_waves, settings.k_max).double()
+            basis = WaveBasis(settings.n_waves, settings.k_max, settings.wave_norm).double()
             r = reduce_crystal(crystal, basis, settings.graph)
             return key, {
                 "z": r.z.astype(np.int16),

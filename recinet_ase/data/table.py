@@ -9,7 +9,7 @@ from typing import Any
 
 from recinet_ase.data.dataset import Dataset
 from recinet_ase.data.labels import as_number
-from recinet_ase.data.rows import Row
+from recinet_ase.data.rows import Row, reason_of
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.properties import PropertyInfo
 
@@ -81,9 +81,7 @@ class TableDataset(Dataset):
             try:
                 structure = row.read()
             except Exception as error:  # one bad file must not end the reading of the others
-                reason = " ".join(str(error).split())
-                if not isinstance(error, ReciNetError):
-                    reason = f"{type(error).__name__}: {reason}"
+                reason = reason_of(error)
                 self._rejected.setdefault(key, reason)
                 structure = ReciNetError(reason)
             yield key, structure

@@ -106,8 +106,9 @@ def reduce_crystal(
     lattice = torch.from_numpy(crystal.lattice)[None]
     waves = half_space_waves(lattice, basis.k_max)
     n = len(crystal)
+    radial = basis.of_waves(waves, torch.tensor([crystal.volume / n], dtype=torch.float64))
     _, _, kernel = pair_kernels(
-        torch.from_numpy(crystal.frac_coords), waves, torch.tensor([n]), basis(waves.length)
+        torch.from_numpy(crystal.frac_coords), waves, torch.tensor([n]), radial
     )
     rows = kernel.numpy().reshape(n, n, -1)[first]  # representative atoms only
     n_orbits = len(first)

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from recinet_ase.errors import StructureError
+from recinet_ase.errors import StructureError, UnknownNameError
+
+REFERENCE_VOLUME = 20.0
+"""Volume per atom in angstrom^3 at which sums per volume and per atom are the same."""
+
+WAVE_NORMS = ("volume", "atom")
+"""What a lattice sum is divided by: the cell's volume, as Ewald's, or the number of atoms."""
 
 _GRID_LIMIT = 4_000_000  # index triples looked at together
 _BLOCK_LIMIT = 4_000_000  # elements of a padded block, or of an atoms-by-waves table
@@ -50,16 +56,24 @@ class WaveBasis(nn.Module):
     the factor the many short waves would drown the few long ones (Ewald's filter
     falls off in the same way). The 5 brings the kernels of real crystals to order one.
 
+    Sums over waves are divided by the number of atoms. With ``norm="volume"`` every
+    function is multiplied by ``20 A^3 / (volume per atom)``, which turns that into a
+    division by the volume, as in Ewald's sum: what a given pair of atoms contributes
+    through the continuum of short waves then no longer depends on the density.
+
     Args:
         size: Number of functions R.
         k_max: Cutoff in 1/angstrom.
+        norm: ``"volume"`` or ``"atom"``.
     """
 
     centres: torch.Tensor
 
-    def __init__(self, size: int, k_max: float) -> None:
+    def __init__(self, size: int, k_max: float, norm: str = "volume") -> None:
         super().__init__()
-        self.k_max = k_max
+        if norm not in WAVE_NORMS:
+            raise UnknownNameError("wave norm", norm, WAVE_NORMS)
+        self.k_max, self.norm = k_max, norm
         spacing = k_max / size
         centres = spacing * torch.arange(1, size + 1, dtype=torch.get_default_dtype())
         self.register_buffer("centres", centres, persistent=False)
@@ -70,6 +84,21 @@ class WaveBasis(nn.Module):
         envelope = (1 - (length / self.k_max).clamp(max=1.0) ** 2) ** 3
         gauss = torch.exp(-self.gamma * (length[:, None] - self.centres) ** 2)
         return gauss * envelope[:, None] * (5.0 / (1 + self.centres**2))
+
+    def of_waves(self, waves: Waves, atom_volume: torch.Tensor) -> torch.Tensor:
+        """Basis values of the waves of a batch, for sums divided by the number of atoms.
+
+        Args:
+            waves: The waves.
+            atom_volume: Volume per atom of each crystal in angstrom^3, ``[B]``.
+
+        Returns:
+            ``[W, R]``.
+        """
+        values: torch.Tensor = self(waves.length)
+        if self.norm == "volume":
+            values = values * (REFERENCE_VOLUME / atom_volume)[waves.crystal, None]
+        return values
 
 
 def half_space_waves(lattice: torch.Tensor, k_max: float) -> Waves:

@@ -24,24 +24,38 @@ class LocalBlock(nn.Module):
         width: Node feature width d.
         edge_width: Width of the edge embedding v.
         norm: ``"batch"`` (paper) or ``"layer"``.
+        dropout: Dropout of the summed messages.
+        edge_update: Whether edges carry their gate on to the next block,
+            ``v' = v + silu(norm(MLP(z)))`` (needs ``edge_width == width``).
     """
 
-    def __init__(self, width: int, edge_width: int, norm: str) -> None:
+    def __init__(
+        self,
+        width: int,
+        edge_width: int,
+        norm: str,
+        dropout: float = 0.0,
+        edge_update: bool = False,
+    ) -> None:
         super().__init__()
         self.width = width
         # Rows 0..d-1 belong to the gate's MLP, d..2d-1 to the message's.
         self.from_centre = nn.Linear(width, 2 * width)
         self.from_neighbour = nn.Linear(width, 2 * width, bias=False)
         self.from_edge = nn.Linear(edge_width, 2 * width, bias=False)
-        self.gate = nn.Linear(width, width)
+        # A bias before batch normalisation has no gradient but rounding noise, which Adam
+        # would scale up to full steps.
+        self.gate = nn.Linear(width, width, bias=norm != "batch")
         self.message = nn.Linear(width, width)
         self.gate_norm = NORMS[norm](width)
         self.node_norm = NORMS[norm](width)
+        self.dropout = nn.Dropout(dropout)
+        self.edge_update = edge_update
 
     def forward(
         self, h: torch.Tensor, v: torch.Tensor, batch: CrystalBatch, edge_weight: torch.Tensor
-    ) -> torch.Tensor:
-        """Update node features.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Update node (and edge) features.
 
         Args:
             h: Node features ``[N, d]``.
@@ -50,7 +64,7 @@ class LocalBlock(nn.Module):
             edge_weight: Edges of the full crystal that each edge stands for ``[E]``.
 
         Returns:
-            New node features ``[N, d]``.
+            New node features ``[N, d]`` and edge embeddings ``[E, edge_width]``.
         """
         z = (
             self.from_centre(h).index_select(0, batch.centre)
@@ -58,7 +72,9 @@ class LocalBlock(nn.Module):
             + self.from_edge(v)
         )
         z_gate, z_message = functional.silu(z).split(self.width, dim=-1)
-        gate = torch.sigmoid(self.gate_norm(self.gate(z_gate), edge_weight))
-        message = gate * self.message(z_message) * batch.edge_count[:, None]
+        opening = self.gate_norm(self.gate(z_gate), edge_weight)
+        message = torch.sigmoid(opening) * self.message(z_message) * batch.edge_count[:, None]
         total = torch.zeros_like(h).index_add(0, batch.centre, message.to(h.dtype))
-        return functional.relu(h + self.node_norm(total, batch.atom_weight))
+        if self.edge_update:
+            v = v + functional.silu(opening)
+        return functional.relu(h + self.dropout(self.node_norm(total, batch.atom_weight))), v

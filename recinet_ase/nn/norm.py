@@ -10,8 +10,9 @@ class WeightedBatchNorm(nn.Module):
     """Batch normalisation with a weight for each row.
 
     With integer weights the result equals ``nn.BatchNorm1d`` on the rows repeated that
-    often, so that a symmetry-reduced graph trains exactly like the full one. In
-    evaluation mode it is a fixed affine map and couples no structures.
+    often, so that a symmetry-reduced graph trains exactly like the full one. Data-parallel
+    processes share the statistics of the whole batch. In evaluation mode it is a fixed
+    affine map and couples no structures.
 
     Args:
         width: Number of features.
@@ -35,10 +36,13 @@ class WeightedBatchNorm(nn.Module):
         if self.training:
             # Statistics stay out of autocast: bfloat16 is too coarse for a variance.
             with torch.autocast(x.device.type, enabled=False):
-                share = row_weight / row_weight.sum()
-                full = x.to(share.dtype)
-                mean = share @ full
-                var = (share @ (full * full) - mean * mean).clamp(min=0.0)
+                full = x.to(row_weight.dtype)
+                sums = (row_weight @ full, row_weight @ (full * full), row_weight.sum()[None])
+                first, second, weight = _over_processes(torch.cat(sums)).split(
+                    (full.shape[1], full.shape[1], 1)
+                )
+                mean = first / weight
+                var = (second / weight - mean * mean).clamp(min=0.0)
             with torch.no_grad():
                 self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
                 self.running_var.lerp_(var.to(self.running_var), self.momentum)
@@ -46,6 +50,16 @@ class WeightedBatchNorm(nn.Module):
             mean, var = self.running_mean, self.running_var
         scale = self.weight * torch.rsqrt(var + self.eps)
         return torch.addcmul(self.bias - mean * scale, x.to(scale.dtype), scale)
+
+
+def _over_processes(sums: torch.Tensor) -> torch.Tensor:
+    """Sums over the parts of a batch that data-parallel processes hold."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return sums
+    from torch.distributed.nn.functional import all_reduce
+
+    total: torch.Tensor = all_reduce(sums)
+    return total
 
 
 class RowNorm(nn.LayerNorm):

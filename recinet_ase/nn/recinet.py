@@ -13,6 +13,7 @@ from recinet_ase.elements import N_FEATURES, element_features
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.graph.crystal import CrystalBatch
 from recinet_ase.graph.waves import WaveBasis
+from recinet_ase.nn.composition import CompositionBranch
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import NORMS
 from recinet_ase.nn.radial import PotentialBasis
@@ -33,8 +34,12 @@ class ReciNetConfig:
         reciprocal: ``"lattice"``, ``"mean"``, ``"literal"`` or ``"none"``.
         k_max: Cutoff of the wave vectors in 1/angstrom.
         n_waves: Radial functions of the reciprocal filter.
+        wave_norm: What lattice sums are divided by: ``"volume"`` or ``"atom"``.
         channels: Channels of the reciprocal transform.
         dropout: Dropout before the head's last layer.
+        block_dropout: Dropout of the summed messages in each local block.
+        edge_update: Whether edge embeddings change from block to block.
+        composition: Whether a branch of the composition alone is added to the head.
         outputs: Number of predicted values.
     """
 
@@ -48,8 +53,12 @@ class ReciNetConfig:
     reciprocal: str = "lattice"
     k_max: float = 4.0
     n_waves: int = 16
+    wave_norm: str = "volume"
     channels: int = 64
     dropout: float = 0.0
+    block_dropout: float = 0.0
+    edge_update: bool = False
+    composition: bool = False
     outputs: int = 1
 
     def __post_init__(self) -> None:
@@ -88,6 +97,10 @@ SIZES: dict[str, ReciNetConfig] = {
 }
 
 
+LAST_LAYER = "head.3."
+"""Prefix of the parameters that have one row an output."""
+
+
 def size_name(config: ReciNetConfig) -> str:
     """The name of an architecture in `SIZES` (outputs apart), else ``"custom"``."""
     named = (name for name, c in SIZES.items() if replace(c, outputs=config.outputs) == config)
@@ -117,9 +130,10 @@ class ReciNet(nn.Module):
         )
         self.embed_edge = nn.Linear(config.n_basis, d)
         self.local_blocks = nn.ModuleList(
-            LocalBlock(d, d, config.norm) for _ in range(config.blocks)
+            LocalBlock(d, d, config.norm, config.block_dropout, config.edge_update)
+            for _ in range(config.blocks)
         )
-        self.wave_basis = WaveBasis(config.n_waves, config.k_max)
+        self.wave_basis = WaveBasis(config.n_waves, config.k_max, config.wave_norm)
         self.reciprocal_blocks = nn.ModuleList(
             ReciprocalBlock(d, config.channels, config.n_waves, config.reciprocal)
             for _ in range(config.blocks if config.reciprocal != "none" else 0)
@@ -129,6 +143,9 @@ class ReciNet(nn.Module):
             nn.SiLU(),
             nn.Dropout(config.dropout),
             nn.Linear(d, config.outputs),
+        )
+        self.composition = (
+            CompositionBranch(N_FEATURES, d, config.outputs) if config.composition else None
         )
 
     def forward(
@@ -140,7 +157,10 @@ class ReciNet(nn.Module):
             batch: The crystals.
             lattice_sum: Their reciprocal sums, if already built (for this `wave_basis`).
         """
-        return self.head(self.encode(batch, lattice_sum))
+        output: torch.Tensor = self.head(self.encode(batch, lattice_sum))
+        if self.composition is not None:
+            output = self.composition(output, self.element_table[batch.z], batch)
+        return output
 
     def encode(
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
@@ -152,7 +172,7 @@ class ReciNet(nn.Module):
         if self.config.reciprocal == "lattice" and lattice_sum is None:
             lattice_sum = LatticeOperator.build(batch, self.wave_basis)
         for i, local in enumerate(self.local_blocks):
-            update = local(h, v, batch, edge_weight)
+            update, v = local(h, v, batch, edge_weight)
             if self.reciprocal_blocks:
                 # Section 4.4: both updates are added and go on to the next block.
                 update = update + self.reciprocal_blocks[i](h, batch, lattice_sum)

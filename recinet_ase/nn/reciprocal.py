@@ -68,8 +68,8 @@ class LatticeOperator:
     def _build(cls, batch: CrystalBatch, basis: WaveBasis) -> LatticeOperator:
         assert batch.frac_coords is not None and batch.lattice is not None
         waves = half_space_waves(batch.lattice, basis.k_max)
-        radial = basis(waves.length)
         n_atoms = torch.bincount(batch.crystal, minlength=batch.n_crystals)
+        radial = basis.of_waves(waves, torch.linalg.det(batch.lattice).abs() / n_atoms)
         small = n_atoms <= _PAIR_ATOMS
         if bool(small.all()):
             return cls(*pair_kernels(batch.frac_coords, waves, n_atoms, radial))

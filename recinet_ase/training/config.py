@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.graph.neighbours import SHELL_NEIGHBOURS
 from recinet_ase.nn.recinet import SIZES, ReciNetConfig
 
 DEFAULT_SIZE = "small"
+CONFIG_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,19 @@ class TrainingConfig:
     """Settings of one run.
 
     Attributes:
-        dataset: Dataset name.
+        dataset: Dataset name, or path of own data.
         properties: Canonical property names.
+        target: Key or column of the labels in own data, or None to find it by the property.
+        unit: Unit of the labels in own data; needed for a property that is not registered.
+        split: ``"published"``, ``"random"``, ``"composition"``, ``"fold"``, or None: published
+            where there is one, else random.
+        fold: Which official fold is the test set.
+        split_seed: Seed of random splits.
+        max_bad: Largest share of unusable rows with which training starts.
         size: Network size, a key of `recinet_ase.nn.recinet.SIZES`; None is that of ``init``,
             or ``"small"``.
         network: Changes to that size's architecture, by field name.
+        neighbours: Neighbours that set an atom's cutoff (whole shells).
         reduce: Train on symmetry-reduced graphs.
         epochs: Passes over the training set.
         batch_size: Crystals a step.
@@ -37,12 +47,23 @@ class TrainingConfig:
         init: Model to start from (name or folder), or None.
         hold_out: Properties whose validation and test ids are kept out of training too.
         limit: Use only this many training crystals (a seeded sample), or None.
+        patience: Stop after this many validations without a better one, or None.
+        freeze: Parts of the network that keep their weights: ``"embedding"``, ``"encoder"``
+            (everything but the head), or ``"blocks:N"`` (embedding and first N blocks).
+        version: Version of this layout.
     """
 
     dataset: str = "jarvis"
     properties: tuple[str, ...] = ("formation_energy",)
+    target: str | None = None
+    unit: str | None = None
+    split: str | None = None
+    fold: int = 0
+    split_seed: int = 123
+    max_bad: float = 0.05
     size: str | None = None
     network: tuple[tuple[str, Any], ...] = ()
+    neighbours: int = SHELL_NEIGHBOURS
     reduce: bool = True
     epochs: int = 60
     batch_size: int = 64
@@ -57,6 +78,9 @@ class TrainingConfig:
     init: str | None = None
     hold_out: tuple[str, ...] = ()
     limit: int | None = None
+    patience: int | None = None
+    freeze: str | None = None
+    version: int = CONFIG_VERSION
 
     def architecture(self, outputs: int) -> ReciNetConfig:
         """The network to train."""
@@ -83,6 +107,12 @@ class TrainingConfig:
             raise ReciNetError(f"{path.parent} is no training run: it has no {path.name}")
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
+            version = data.pop("version", 1)
+            if version > CONFIG_VERSION:
+                raise ReciNetError(
+                    f"{path} has version {version}; this recinet-ase reads up to "
+                    f"{CONFIG_VERSION}. Upgrade recinet-ase"
+                )
             known = {f.name for f in fields(cls)}
             values = {key: value for key, value in data.items() if key in known}
             for key in ("properties", "hold_out"):

@@ -1,105 +1,65 @@
 """A training run from its configuration: data, model, loop, result.
 
 The run folder holds ``training.json`` (the configuration), ``metrics.csv``,
-``checkpoint.pt``, and, once it has been validated, ``config.json`` and
-``model.safetensors``: it is a model folder like the shipped ones.
+``checkpoint.pt`` (the last state) and, from the first validation on, ``config.json`` and
+``model.safetensors`` (the best validated weights): it is a model folder like the shipped
+ones.
 """
 
 from __future__ import annotations
 
+import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from recinet_ase.data.datasets import get_dataset
-from recinet_ase.data.splits import Split, ids_digest
-from recinet_ase.data.store import PackedStore, StoreSettings, cache_dir, cached_store
+from recinet_ase.data.splits import ids_digest
 from recinet_ase.errors import ReciNetError
+from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.model import ModelConfig, PropertyModel
-from recinet_ase.nn.recinet import ReciNetConfig, size_name
+from recinet_ase.nn.recinet import LAST_LAYER, ReciNetConfig
 from recinet_ase.pretrained import load_model
 from recinet_ase.properties import get_property_info
 from recinet_ase.training.config import TrainingConfig
-from recinet_ase.training.trainer import Progress, Targets, Trainer, load_checkpoint
+from recinet_ase.training.devices import make_fabric
+from recinet_ase.training.labels import PreparedData, prepare_data
+from recinet_ase.training.provenance import check_start, provenance
+from recinet_ase.training.trainer import Progress, Trainer, load_checkpoint
 
 TRAINING_FILE = "training.json"
+_FREE = ("dropout", "block_dropout", "composition")  # may differ from those of the start
 
 
 @dataclass(frozen=True)
-class PreparedData:
-    """Graphs and labels of a run.
+class Resources:
+    """Where a run works; no part of its recipe.
 
     Attributes:
-        store: Packed graphs.
-        train, val: Labels.
-        train_ids: Ids of the training crystals.
-        val_ids: Ids of the validation crystals.
+        data_dir: Folder of the datasets, else ``RECINET_DATA_DIR``.
+        cache: Folder of packed stores, else ``RECINET_CACHE_DIR`` or ``~/.cache``.
+        workers: Processes for building the store.
+        accelerator: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        devices: Training processes on this machine, one a GPU.
+        nodes: Machines.
+        max_minutes: Wall time, graph building included, after which to stop with a
+            checkpoint.
     """
 
-    store: PackedStore
-    train: Targets
-    val: Targets
-    train_ids: list[str]
-    val_ids: list[str]
-
-
-def prepare_data(
-    config: TrainingConfig,
-    network: ReciNetConfig,
-    data_dir: str | Path | None = None,
-    cache: str | Path | None = None,
-    workers: int = 1,
-    progress: Callable[[int], None] | None = None,
-) -> PreparedData:
-    """Load structures (from the cache where possible) and the split of a run.
-
-    Validation and test ids of every property in ``config.hold_out`` are removed from
-    training: a model of property P must never have seen, as a training label of any
-    property, a crystal in P's validation or test ids.
-
-    Raises:
-        ReciNetError: If data is missing or fewer crystals remain than a split needs.
-    """
-    dataset = get_dataset(config.dataset)
-    if len(config.properties) != 1:
-        raise ReciNetError("one property a run; train a model for each")
-    info = get_property_info(config.properties[0])
-    split = dataset.split(info, data_dir)
-    held_out: set[str] = set()
-    for name in config.hold_out:
-        held_out |= dataset.split(get_property_info(name), data_dir).held_out
-    split = split.without(held_out)
-    settings = StoreSettings(reduce=config.reduce, k_max=network.k_max, n_waves=network.n_waves)
-    store = cached_store(
-        dataset.archive_path(data_dir),
-        lambda: dataset.records(data_dir).items(),
-        settings,
-        cache_dir(cache),
-        workers,
-        progress,
-    )
-    return _labelled(store, split, config)
-
-
-def _labelled(store: PackedStore, split: Split, config: TrainingConfig) -> PreparedData:
-    def targets(values: dict[str, float]) -> tuple[Targets, list[str]]:
-        ids = [key for key in values if key in store.position]
-        index = torch.tensor([store.position[key] for key in ids], dtype=torch.long)
-        return Targets(index, torch.tensor([values[key] for key in ids]).reshape(-1, 1)), ids
-
-    train, train_ids = targets(split.train)
-    val, val_ids = targets(split.val)
-    if not len(train) or not len(val):
-        raise ReciNetError("the split has no training or no validation crystals in the archive")
-    if config.limit is not None and config.limit < len(train):
-        generator = torch.Generator().manual_seed(config.seed)
-        chosen = torch.randperm(len(train), generator=generator)[: config.limit]
-        train = Targets(train.index[chosen], train.values[chosen])
-        train_ids = [train_ids[i] for i in chosen.tolist()]
-    return PreparedData(store, train, val, train_ids, val_ids)
+    data_dir: str | Path | None = None
+    cache: str | Path | None = None
+    workers: int = 1
+    accelerator: str = "auto"
+    devices: int | str = 1
+    nodes: int = 1
+    max_minutes: float | None = None
 
 
 def architecture(config: TrainingConfig, initial: PropertyModel | None) -> ReciNetConfig:
@@ -111,8 +71,11 @@ def architecture(config: TrainingConfig, initial: PropertyModel | None) -> ReciN
     outputs = len(config.properties)
     network = config.architecture(outputs)
     if initial is not None:
-        theirs = initial.config.network
-        if (config.size is not None or config.network) and theirs != network:
+        theirs = replace(initial.config.network, outputs=outputs)
+        asked = network if config.size is not None else replace(theirs, **dict(config.network))
+        free = {name: getattr(asked, name) for name in _FREE}
+        theirs = replace(theirs, **free)
+        if asked != theirs:
             raise ReciNetError(
                 f"{config.init} has another architecture than this run asks for; leave out "
                 "--size and network options to take it over"
@@ -141,10 +104,10 @@ def build_model(
     """
     infos = [get_property_info(p) for p in config.properties]
     if initial is not None:
-        _check_hygiene(initial, config)
+        check_start(initial, config)
     torch.manual_seed(config.seed)
-    mean = data.train.values.mean(0)
-    spread = (data.train.values - mean).abs().mean(0).clamp(min=1e-6)
+    mean = data.train.values.nanmean(0)
+    spread = (data.train.values - mean).abs().nanmean(0).clamp(min=1e-6)
     dataset = get_dataset(config.dataset)
     model = PropertyModel(
         ModelConfig(
@@ -155,92 +118,42 @@ def build_model(
             std=tuple(spread.tolist()),
             elements=tuple(data.store.elements(data.train.index)),
             network=network,
+            graph=GraphSettings(neighbours=config.neighbours),
             functional=tuple(dataset.functional_of(info) for info in infos),
-            training=_provenance(config, data, network, initial, data_dir),
+            training=provenance(config, data, network, initial, data_dir),
         )
     )
     if initial is not None:
-        model.network.load_state_dict(initial.network.state_dict())
+        _take_weights(model, initial)
     return model
 
 
-def _check_hygiene(initial: PropertyModel, config: TrainingConfig) -> None:
-    """A model to start from must have been kept away from this run's held-out crystals.
+@torch.no_grad()
+def _take_weights(model: PropertyModel, initial: PropertyModel) -> None:
+    """Copy a trained network; outputs and branches that it does not have start afresh.
 
-    Raises:
-        ReciNetError: If it says otherwise, or does not say.
+    With one output on both sides the last layer is copied whatever the property:
+    measured on fine-tuning from formation energy to gaps, that start is the better one.
     """
-    seen = initial.config.training
-    if "dataset" not in seen or "clean_for" not in seen:
-        raise ReciNetError(
-            f"{initial.config.name} does not say what it was trained on, so its errors on "
-            "held-out crystals could be too good; start from a model that does"
-        )
-    missing = [p for p in config.properties if p not in seen.get("clean_for", ())]
-    if seen.get("dataset") == config.dataset and missing:
-        raise ReciNetError(
-            f"{initial.config.name} was trained without keeping out the validation and test "
-            f"crystals of {', '.join(missing)}; its errors there would be too good. Train it "
-            f"with --hold-out {','.join(missing)}"
-        )
-
-
-def clean_tasks(
-    dataset: str, train_ids: Iterable[str], data_dir: str | Path | None = None
-) -> set[str]:
-    """Properties none of whose validation and test crystals are among the training ids."""
-    published, seen = get_dataset(dataset), set(train_ids)
-    clean = set()
-    for name in published.tasks:
-        try:
-            split = published.split(get_property_info(name), data_dir)
-        except ReciNetError:
-            continue  # without its file nothing can be said of this property
-        if not seen & split.held_out:
-            clean.add(name)
-    return clean
-
-
-def _provenance(
-    config: TrainingConfig,
-    data: PreparedData,
-    network: ReciNetConfig,
-    initial: PropertyModel | None,
-    data_dir: str | Path | None,
-) -> dict[str, object]:
-    """What a model records of its training."""
-    clean_for = clean_tasks(config.dataset, data.train_ids, data_dir)
-    if initial is not None:
-        earlier = initial.config.training
-        # Ids say nothing across datasets: such a start leaves no claim standing.
-        same = earlier.get("dataset") == config.dataset
-        clean_for &= set(earlier.get("clean_for", ())) if same else set()
-    return {
-        "dataset": config.dataset,
-        "properties": list(config.properties),
-        "clean_for": sorted(clean_for),
-        "n_train": len(data.train),
-        "n_val": len(data.val),
-        "train_ids_sha256": ids_digest(data.train_ids),
-        "val_ids_sha256": ids_digest(data.val_ids),
-        "size": size_name(network),
-        "epochs": config.epochs,
-        "batch_size": config.batch_size,
-        "learning_rate": config.learning_rate,
-        "seed": config.seed,
-        "precision": config.precision,
-        "started_from": None if initial is None else initial.config.training,
-    }
+    ours = model.network.state_dict()
+    known, wanted = initial.config.properties, model.config.properties
+    same_head = known == wanted or len(known) == len(wanted) == 1
+    for key, value in initial.network.state_dict().items():
+        if key not in ours:
+            continue
+        if same_head or not key.startswith(LAST_LAYER):
+            ours[key].copy_(value)
+            continue
+        for row, name in enumerate(wanted):
+            if name in known:
+                ours[key][row] = value[known.index(name)]
 
 
 def train(
     config: TrainingConfig,
     folder: Path,
-    data_dir: str | Path | None = None,
-    cache: str | Path | None = None,
+    resources: Resources | None = None,
     resume: bool = False,
-    max_minutes: float | None = None,
-    workers: int = 1,
     on_step: Callable[[Progress], None] | None = None,
     on_store: Callable[[int], None] | None = None,
 ) -> tuple[PropertyModel, bool]:
@@ -249,64 +162,128 @@ def train(
     Args:
         config: Settings; ignored in favour of the folder's own when resuming.
         folder: Run folder.
-        data_dir: Folder of the datasets, else ``RECINET_DATA_DIR``.
-        cache: Folder of packed stores.
+        resources: Data, devices, time.
         resume: Continue from the folder's checkpoint.
-        max_minutes: Wall time, graph building included, after which to stop with a checkpoint.
-        workers: Processes for building the store.
-        on_step: Called after every training step.
+        on_step: Called after every training step (in the first process).
         on_store: Called with the number of crystals converted while building the store.
 
     Returns:
-        The averaged model, and whether the run is complete.
+        The model of the best validation, and whether the run is complete.
 
     Raises:
         ReciNetError: For missing data, a folder in use, or a run that diverged.
     """
-    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    at = resources or Resources()
+    deadline = None if at.max_minutes is None else time.monotonic() + 60 * at.max_minutes
     settings_file = folder / TRAINING_FILE
-    state = None
     if resume:
         config = TrainingConfig.load(settings_file)
-        state = load_checkpoint(folder)
-    elif settings_file.exists():
+    fabric = make_fabric(config.precision, at.accelerator, at.devices, at.nodes)
+    fabric.launch()
+    state = load_checkpoint(folder) if resume else None
+    if not resume and fabric.is_global_zero:
+        _check_free(folder)
+    with fabric.rank_zero_first(local=True):  # one process builds the store, the others load it
+        model, data = _start(config, folder, at, state, on_store)
+    trainer = Trainer(model, data.store, data.train, data.val, config, folder, fabric, on_step)
+    if state is not None:
+        trainer.restore(state)
+    if fabric.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        config.save(settings_file)
+    fabric.barrier()
+    with _stop_signals() as interrupted:
+        complete = trainer.fit(deadline, interrupted)
+    if fabric.is_global_zero:
+        _finish(trainer, data, folder, complete)
+    fabric.barrier()
+    return PropertyModel.load(folder), complete
+
+
+def _check_free(folder: Path) -> None:
+    if (folder / TRAINING_FILE).exists():
         raise ReciNetError(
             f"{folder} already holds a run; continue it with --resume, or choose another"
         )
-    elif folder.exists() and not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
         raise ReciNetError(f"{folder} is a file; choose a folder for the run")
+
+
+def _start(
+    config: TrainingConfig,
+    folder: Path,
+    at: Resources,
+    state: dict[str, Any] | None,
+    on_store: Callable[[int], None] | None,
+) -> tuple[PropertyModel, PreparedData]:
+    """Model and data of a new run, or of the one that ``state`` belongs to."""
     if state is None:
         initial = None if config.init is None else load_model(config.init)
         network = architecture(config, initial)
-        data = prepare_data(config, network, data_dir, cache, workers, on_store)
+        data = prepare_data(config, network, at.data_dir, at.cache, at.workers, on_store)
         name = folder.resolve().name
-        model = build_model(config, data, name, network, initial, data_dir)
+        return build_model(config, data, name, network, initial, at.data_dir), data
+    stored = ModelConfig.from_json(state["config"], str(folder))
+    data = prepare_data(config, stored.network, at.data_dir, at.cache, at.workers, on_store)
+    if ids_digest(data.train_ids) != stored.training["train_ids_sha256"]:
+        raise ReciNetError(f"the training crystals are not those that {folder} began with")
+    return PropertyModel(stored), data
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turn SIGTERM (a queue's end) and SIGINT into a wish to stop after the current step."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop.is_set
+        return
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+    try:
+        yield stop.is_set
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _finish(trainer: Trainer, data: PreparedData, folder: Path, complete: bool) -> None:
+    """Leave the best model with its figures in the run folder."""
+    if math.isnan(trainer.best_val):  # stopped before the first validation
+        model = trainer.averaged_model
+        _, errors = trainer.validation_errors()
     else:
-        stored = ModelConfig.from_json(state["config"], str(folder))
-        data = prepare_data(config, stored.network, data_dir, cache, workers, on_store)
-        if ids_digest(data.train_ids) != stored.training["train_ids_sha256"]:
-            raise ReciNetError(f"the training crystals are not those that {folder} began with")
-        model = PropertyModel(stored)
-    trainer = Trainer(model, data.store, data.train, data.val, config, folder, on_step)
-    if state is not None:
-        trainer.restore(state)
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save(settings_file)
-    complete = trainer.fit(deadline)
-    result = trainer.averaged_model
-    result.config = with_results(result.config, trainer, data)
-    result.save(folder, half=False)
-    return result, complete
+        model, errors = PropertyModel.load(folder), trainer.best_errors
+    model.config = with_results(model.config, trainer, data, errors, complete)
+    model.save(folder, half=False)
 
 
-def with_results(config: ModelConfig, trainer: Trainer, data: PreparedData) -> ModelConfig:
-    """The configuration with the run's validation figures added."""
-    deviation = (data.val.values - data.train.values.mean(0)).abs().mean()
+def with_results(
+    config: ModelConfig,
+    trainer: Trainer,
+    data: PreparedData,
+    errors: dict[str, float],
+    complete: bool,
+) -> ModelConfig:
+    """The configuration with the run's validation figures added.
+
+    ``validation_mae`` and ``validation_mad`` (of the constant training mean) are those of
+    the first property; ``validation`` holds them for each.
+    """
+    deviation = (data.val.values - data.train.values.nanmean(0)).abs().nanmean(0).tolist()
+    each = {
+        name: {"mae": errors[name], "mad": mad}
+        for name, mad in zip(config.properties, deviation, strict=True)
+    }
+    first = each[config.properties[0]]
     figures = {
-        "validation_mae": trainer.validation_error(),
-        "validation_mad": float(deviation),
+        "validation_mae": first["mae"],
+        "validation_mad": first["mad"],
+        "validation": each,
         "epochs_done": trainer.epoch,
+        "complete": complete,
         "hours": round(trainer.seconds / 3600, 3),
-        "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "device": str(trainer.fabric.device.type),
+        "processes": trainer.fabric.world_size,
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
     }
     return replace(config, training={**config.training, **figures})

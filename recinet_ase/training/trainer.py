@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from recinet_ase.data.store import PackedStore
 from recinet_ase.errors import ReciNetError
 from recinet_ase.model import PropertyModel
+from recinet_ase.nn.recinet import ReciNet
 from recinet_ase.training.config import TrainingConfig
+from recinet_ase.training.freeze import frozen_modules
+from recinet_ase.training.labels import Targets
+from recinet_ase.training.metrics import append_metrics
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 CHECKPOINT_FILE = "checkpoint.pt"
-METRICS_FILE = "metrics.csv"
-_METRICS = ("epoch", "train_mae", "val_mae", "learning_rate", "seconds")
 _EVALUATION_BATCH = 128
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Crystals of a store and their labels.
-
-    Attributes:
-        index: Positions in the store, int64 ``[n]``.
-        values: Labels in the properties' units, ``[n, outputs]``; NaN where missing.
-    """
-
-    index: torch.Tensor
-    values: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.index)
+_STOP_CHECK_STEPS = 16  # with several processes, steps between looks at the clock
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What the loop reports after each step."""
+    """What the loop reports after each step.
+
+    Attributes:
+        epoch: Epoch in progress, from 1.
+        step, steps: Steps done, and steps of the whole run.
+        train_mae: Mean error of the epoch so far (units as in ``metrics.csv``).
+        val_mae: Last validation error, NaN before the first.
+    """
 
     epoch: int
     step: int
@@ -52,10 +49,15 @@ class Progress:
     val_mae: float
 
 
+def absolute_errors(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """``|output - target|`` where there is a label, zero where the target is NaN."""
+    known = ~torch.isnan(target)
+    return torch.where(known, output - torch.nan_to_num(target), 0.0).abs()
+
+
 def masked_l1(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean absolute error over the labels that exist (NaN means "no label")."""
-    known = ~torch.isnan(target)
-    return (output - torch.nan_to_num(target)).abs()[known].mean()
+    return absolute_errors(output, target).sum() / (~torch.isnan(target)).sum()
 
 
 def moving_average(decay: float) -> Callable[..., None]:
@@ -103,20 +105,44 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return state
 
 
+class _StoredCrystals(nn.Module):
+    """The network as a function of positions in the store.
+
+    What crosses the border to Fabric (precision, data-parallel wrapper) is one index
+    tensor; graphs are gathered on the device.
+    """
+
+    def __init__(self, network: ReciNet, store: PackedStore, pad: bool) -> None:
+        super().__init__()
+        self.network, self.store, self.pad = network, store, pad
+
+    def forward(self, index: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.network(self.store.batch(index, pad=self.pad))
+        return output.float()
+
+
 class Trainer:
     """Trains a model on a packed store, resumably.
 
-    The order of batches depends on the seed and the epoch alone, and a checkpoint holds
-    weights, average, optimiser, schedule, random state and position, so that a run cut off
-    at any moment and resumed ends with the weights of an undisturbed one.
+    Order of batches and random numbers of a step depend on seed, epoch and step alone,
+    and a checkpoint holds weights, average, optimiser, schedule and position, so that a run
+    cut off at any moment and resumed ends with the weights of an undisturbed one.
+
+    With several processes each takes its share of every batch; normalisation
+    statistics and the loss are those of the whole batch, so that the run is the same as
+    in one process up to the order of floating point sums.
+
+    The run folder is a loadable model: that of the best validation so far. The checkpoint
+    holds the last state.
 
     Args:
         model: The model to train (initial weights as they are).
         store: Graphs.
         train, val: Labels.
         config: Settings of the run.
-        folder: Run folder; becomes a loadable model folder.
-        on_step: Called after every step.
+        folder: Run folder.
+        fabric: Devices, precision and processes; one CPU process by default.
+        on_step: Called after every step (in the first process).
     """
 
     def __init__(
@@ -127,25 +153,35 @@ class Trainer:
         val: Targets,
         config: TrainingConfig,
         folder: Path,
+        fabric: Fabric | None = None,
         on_step: Callable[[Progress], None] | None = None,
     ) -> None:
         if len(train) < config.batch_size:
             raise ReciNetError(
-                f"{len(train)} training crystals do not fill a batch of {config.batch_size}"
+                f"{len(train)} training crystals do not fill a batch of {config.batch_size}; "
+                "choose a smaller --batch-size"
             )
-        self.model, self.store, self.train, self.val = model, store, train, val
+        if fabric is None:
+            from recinet_ase.training.devices import make_fabric
+
+            fabric = make_fabric(precision=config.precision, accelerator="cpu")
+        self.fabric = fabric
+        device = fabric.device
+        self.model, self.store = model.to(device), store.to(device)
+        self.train, self.val = train.to(device), val.to(device)
         self.config, self.folder, self.on_step = config, folder, on_step
+        self.frozen = frozen_modules(model.network, config.freeze)
         self.steps_per_epoch = len(train) // config.batch_size
         self.average = AveragedModel(
             model.network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True
         )
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        total = max(3, config.epochs * self.steps_per_epoch)
+        module = _StoredCrystals(model.network, self.store, pad=config.reduce)
+        self.module, self.optimizer = fabric.setup(module, optimizer)
+        total = max(3, self.steps)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
             max_lr=config.learning_rate,
@@ -154,9 +190,12 @@ class Trainer:
         )
         self.epoch = self.step = 0
         self.loss_sum = 0.0
-        self.last_val = math.nan
+        self.last_val = self.best_val = math.nan
+        self.best_errors: dict[str, float] = {}
+        self.waited = 0  # validations since the best one
         self.seconds = 0.0
-        torch.manual_seed(config.seed)
+        # One property is reported in its unit, several in units of their deviations.
+        self.scale = float(model.std[0]) if len(config.properties) == 1 else 1.0
 
     @property
     def steps(self) -> int:
@@ -170,30 +209,43 @@ class Trainer:
         averaged.network.load_state_dict(self.average.module.state_dict())
         return averaged.eval()
 
-    def validation_error(self) -> float:
-        """Mean absolute error of the averaged model on the validation set, in units."""
-        predicted = evaluate(self.averaged_model, self.store, self.val)
-        return float(masked_l1(predicted, self.val.values))
+    def validation_errors(self) -> tuple[float, dict[str, float]]:
+        """Error of the averaged model on the validation set.
 
-    def fit(self, deadline: float | None = None) -> bool:
-        """Train until done or out of time.
+        Returns:
+            The figure to be minimised (the mean absolute error; with several properties the
+            mean of theirs, each divided by its deviation), and the mean absolute error of
+            each property in its unit.
+        """
+        predicted = evaluate(self.averaged_model, self.store, self.val)
+        known = ~torch.isnan(self.val.values)
+        each = absolute_errors(predicted, self.val.values).sum(0) / known.sum(0)
+        overall = (each / self.model.std).nanmean() * self.scale
+        return float(overall), dict(zip(self.config.properties, each.tolist(), strict=True))
+
+    def fit(
+        self, deadline: float | None = None, interrupted: Callable[[], bool] | None = None
+    ) -> bool:
+        """Train until done, out of patience or out of time.
 
         Args:
             deadline: ``time.monotonic()`` at which to stop, with a checkpoint.
+            interrupted: Asked after each step whether to stop, with a checkpoint.
 
         Returns:
-            True if the run is complete, False if time ran out first.
+            True if the run is complete, False if it was stopped first.
         """
         started = time.monotonic()
         before = self.seconds
         saved_at = started
-        while self.epoch < self.config.epochs:
+        while self.epoch < self.config.epochs and not self._out_of_patience():
             order = self._epoch_order(self.epoch)
             while self.step < self.steps_per_epoch:
                 self._train_step(order)
                 now = time.monotonic()
                 self.seconds = before + now - started
-                if deadline is not None and now > deadline:
+                late = deadline is not None and now > deadline
+                if self._agree_to_stop(late or (interrupted is not None and interrupted())):
                     self._save_checkpoint()
                     return False
                 if now - saved_at > 60 * self.config.checkpoint_minutes:
@@ -203,85 +255,99 @@ class Trainer:
             saved_at = time.monotonic()
         return True
 
+    def _out_of_patience(self) -> bool:
+        return self.config.patience is not None and self.waited >= self.config.patience
+
+    def _agree_to_stop(self, wish: bool) -> bool:
+        """Whether to stop: all processes do if the first one wishes."""
+        if self.fabric.world_size == 1:
+            return wish
+        if self.step % _STOP_CHECK_STEPS and self.step != self.steps_per_epoch:
+            return False
+        return bool(self.fabric.broadcast(wish))
+
     def _epoch_order(self, epoch: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-        return torch.randperm(len(self.train), generator=generator)
+        return torch.randperm(len(self.train), generator=generator).to(self.fabric.device)
 
     def _train_step(self, order: torch.Tensor) -> None:
-        size = self.config.batch_size
+        size, world, rank = self.config.batch_size, self.fabric.world_size, self.fabric.global_rank
         chosen = order[self.step * size : (self.step + 1) * size]
-        batch = self.store.batch(self.train.index[chosen], pad=self.config.reduce)
-        target = self.model.standardise(self.train.values[chosen])
+        labels = (~torch.isnan(self.train.values[chosen])).sum()  # of the whole batch
+        mine = chosen.tensor_split(world)[rank]
+        done = self.epoch * self.steps_per_epoch + self.step
+        torch.manual_seed(self.config.seed * 1_000_003 + done * world + rank)
         self.model.train()
-        with torch.autocast(
-            target.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
-        ):
-            output = self.model.network(batch)
-        loss = masked_l1(output.float(), target)
-        if not torch.isfinite(loss):
+        for module in self.frozen:
+            module.eval()  # running statistics are weights, too
+        output = self.module(self.train.index[mine])
+        target = self.model.standardise(self.train.values[mine])
+        # Gradients are averaged over the processes, hence the factor.
+        loss = absolute_errors(output, target).sum() * (world / labels.clamp(min=1))
+        value = loss.item() if world == 1 else self._mean_over_processes(loss.detach())
+        if not math.isfinite(value):
             raise ReciNetError(
-                f"the loss became {loss.item()} in epoch {self.epoch + 1}; "
+                f"the loss became {value} in epoch {self.epoch + 1}; "
                 "lower the learning rate and start again"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.fabric.backward(loss)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         self.schedule.step()
         self.average.update_parameters(self.model.network)
         self.step += 1
-        self.loss_sum += float(loss.detach())
-        if self.on_step is not None:
-            done = self.epoch * self.steps_per_epoch + self.step
-            mean = self.loss_sum / self.step * float(self.model.std[0])
-            self.on_step(Progress(self.epoch + 1, done, self.steps, mean, self.last_val))
+        self.loss_sum += value
+        if self.on_step is not None and rank == 0:
+            mean = self.loss_sum / self.step * self.scale
+            self.on_step(Progress(self.epoch + 1, done + 1, self.steps, mean, self.last_val))
+
+    def _mean_over_processes(self, value: torch.Tensor) -> float:
+        mean = self.fabric.all_reduce(value, reduce_op="mean")
+        assert isinstance(mean, torch.Tensor)
+        return mean.item()
 
     def _end_epoch(self) -> None:
         last = self.epoch + 1 == self.config.epochs
-        validated = last or (self.epoch + 1) % self.config.validate_every == 0
-        if validated:
-            self.last_val = self.validation_error()
-        self._log(validated)
+        each: dict[str, float] = {}
+        if last or (self.epoch + 1) % self.config.validate_every == 0:
+            # The first process alone looks; the others wait for its figure.
+            found = self.validation_errors() if self.fabric.is_global_zero else (math.nan, {})
+            self.last_val, each = self.fabric.broadcast(found)
+            if not self.last_val >= self.best_val:  # true for the first one, against NaN
+                self.best_val, self.best_errors, self.waited = self.last_val, each, 0
+                if self.fabric.is_global_zero:
+                    self.averaged_model.save(self.folder, half=False)
+            else:
+                self.waited += 1
+        if self.fabric.is_global_zero:
+            self._log(each)
         self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
         self._save_checkpoint()
 
-    def _log(self, validated: bool) -> None:
-        """Append a line to the metrics, dropping lines of epochs that are run again."""
-        path = self.folder / METRICS_FILE
-        rows: list[dict[str, Any]] = []
-        if path.exists():
-            with path.open(newline="") as handle:
-                rows = [r for r in csv.DictReader(handle) if int(r["epoch"]) <= self.epoch]
-        mean = self.loss_sum / self.steps_per_epoch * float(self.model.std[0])
-        rows.append(
-            {
-                "epoch": self.epoch + 1,
-                "train_mae": f"{mean:.6g}",
-                "val_mae": f"{self.last_val:.6g}" if validated else "",
-                "learning_rate": f"{self.schedule.get_last_lr()[0]:.4g}",
-                "seconds": f"{self.seconds:.1f}",
-            }
-        )
-        part = path.with_suffix(".part")
-        with part.open("w", newline="") as handle:
-            writer = csv.DictWriter(handle, _METRICS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        part.replace(path)
+    def _log(self, each: dict[str, float]) -> None:
+        row = {
+            "epoch": self.epoch + 1,
+            "train_mae": f"{self.loss_sum / self.steps_per_epoch * self.scale:.6g}",
+            "val_mae": f"{self.last_val:.6g}" if each else "",
+            "learning_rate": f"{self.schedule.get_last_lr()[0]:.4g}",
+            "seconds": f"{self.seconds:.1f}",
+        }
+        if len(self.config.properties) > 1:
+            for name in self.config.properties:
+                row[f"val_mae_{name}"] = f"{each[name]:.6g}" if each else ""
+        append_metrics(self.folder, row)
 
     def _save_checkpoint(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
         state = {
             "config": self.model.config.to_json(),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "random": torch.get_rng_state(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "loss_sum": self.loss_sum,
-            "last_val": self.last_val,
-            "seconds": self.seconds,
+            **{key: getattr(self, key) for key in _POSITION},
         }
         part = self.folder / f".{CHECKPOINT_FILE}.{os.getpid()}.part"
         torch.save(state, part)
@@ -298,8 +364,12 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
+            for key in _POSITION:
+                setattr(self, key, state[key])
         except Exception as error:
             raise ReciNetError(f"cannot resume from {self.folder}: {error}") from None
-        torch.set_rng_state(state["random"])
-        for key in ("epoch", "step", "loss_sum", "last_val", "seconds"):
-            setattr(self, key, state[key])
+
+
+_POSITION = (
+    "epoch", "step", "loss_sum", "last_val", "best_val", "best_errors", "waited", "seconds",
+)  # fmt: skip

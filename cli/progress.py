@@ -1,0 +1,66 @@
+"""What a training shows while it runs."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from recinet_ase.training.trainer import Progress as Step
+
+
+def _shown(step: Step) -> str:
+    """The last validation error, a dash before the first."""
+    return "-" if math.isnan(step.val_mae) else f"{step.val_mae:.4g}"
+
+
+@contextmanager
+def training_display() -> Iterator[tuple[Callable[[Step], None], Callable[[int], None]]]:
+    """Bars on a terminal; a line an epoch where stderr is a file.
+
+    Yields:
+        Callbacks for training steps and for crystals converted to graphs.
+    """
+    if not sys.stderr.isatty():
+        last = 0
+
+        def log(step: Step) -> None:
+            nonlocal last
+            if step.epoch != last:
+                last = step.epoch
+                click.echo(
+                    f"epoch {step.epoch}, step {step.step}/{step.steps}, "
+                    f"validation MAE {_shown(step)}",
+                    err=True,
+                )
+
+        yield log, lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bars:
+        graphs = bars.add_task("graphs", total=None, visible=False)
+        training = bars.add_task("training", total=None, visible=False)
+
+        def on_store(done: int) -> None:
+            text = f"{done} crystals to graphs"
+            bars.update(graphs, completed=done, description=text, visible=True)
+
+        def on_step(step: Step) -> None:
+            text = f"epoch {step.epoch}  train {step.train_mae:.4g}  validation {_shown(step)}"
+            bars.update(
+                training, completed=step.step, total=step.steps, description=text, visible=True
+            )
+
+        yield on_step, on_store

@@ -1,0 +1,60 @@
+"""Devices, precision and processes of a run, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from recinet_ase.errors import ReciNetError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+"""Fabric's names. Parameters, statistics, phases and the loss stay in float32 in both."""
+
+
+def make_fabric(
+    precision: str = "float32",
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    nodes: int = 1,
+) -> Fabric:
+    """The Fabric of a run, not yet launched.
+
+    Args:
+        precision: ``"float32"`` or ``"bfloat16"`` (matrix products alone).
+        accelerator: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU where there is one.
+        devices: Processes on this machine, one a GPU; ``"auto"`` takes all GPUs.
+        nodes: Machines.
+
+    Raises:
+        ReciNetError: If there are no such devices here.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
+    several = nodes > 1 or devices not in (1, "1")
+    # Statistics are the same in every process by construction: no need to send them around.
+    strategy = DDPStrategy(broadcast_buffers=False) if several else "auto"
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="lightning_fabric")
+            return Fabric(
+                accelerator=accelerator,
+                devices=devices,
+                num_nodes=nodes,
+                strategy=strategy,
+                precision=PRECISIONS[precision],  # type: ignore[arg-type]
+            )
+    except (RuntimeError, ValueError) as error:
+        raise ReciNetError(
+            f"cannot train on {devices} x {accelerator!r} here: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks and writes (always, if it is alone)."""
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    return getattr(rank_zero_only, "rank", 0) == 0

@@ -1,0 +1,60 @@
+"""Recipes: training settings in small files that a person can read and change.
+
+A recipe is a TOML file with fields of `TrainingConfig`, those of the network in a
+``[network]`` table. The shipped ones lie in ``recinet_ase/training/recipes``: ``paper/*``
+follow tables 7, 8 and 10 of the paper, the others are the settings of the shipped models.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.training.config import TrainingConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RECIPES = Path(__file__).with_name("recipes")
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes, e.g. ``"paper/jarvis-mbj"``."""
+    return sorted(
+        p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.toml")
+    )
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """Settings of a recipe, as keyword arguments of `TrainingConfig`.
+
+    Args:
+        name: A shipped recipe's name, or the path of a ``.toml`` file.
+
+    Raises:
+        UnknownNameError: If there is neither a recipe nor a file of that name.
+        ReciNetError: If the file is no recipe; the wrong setting is named.
+    """
+    path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
+    if not path.is_file():
+        if name.endswith(".toml"):
+            raise ReciNetError(f"no such recipe: {path}")
+        raise UnknownNameError("recipe", name, recipe_names())
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ReciNetError(f"{path} is not a TOML file ({error})") from None
+    known = {f.name for f in fields(TrainingConfig)} - {"version"}
+    for key, value in settings.items():
+        if key not in known:
+            raise UnknownNameError(f"setting in {path}", key, known)
+        if key == "network":
+            settings[key] = tuple(value.items())
+        elif isinstance(value, list):
+            settings[key] = tuple(value)
+    return settings
