@@ -20,7 +20,8 @@ _DATA = (
     click.option("--target", metavar="KEY", help="Key or column of the labels in own data."),
     click.option("--unit", help="Unit of the labels in own data."),
     click.option(
-        "--split",
+        "--split-by",
+        "split",
         help="How crystals are divided: published, random, composition, fold:0 ...  "
         "[default: the dataset's own, else random]",
     ),

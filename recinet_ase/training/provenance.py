@@ -31,7 +31,7 @@ def check_start(initial: PropertyModel, config: TrainingConfig, dataset: Dataset
         raise ReciNetError(
             f"{initial.config.name} was trained on another division of {dataset.name} "
             f"({' '.join(_division(seen))}), so its training crystals may be held out here; "
-            "use the same --split"
+            "use the same --split-by"
         )
     missing = [p for p in config.properties if p not in seen["clean_for"]]
     if missing:
