@@ -50,6 +50,7 @@ class TrainingConfig:
         patience: Stop after this many validations without a better one, or None.
         freeze: Parts of the network that keep their weights: ``"embedding"``, ``"encoder"``
             (everything but the head), or ``"blocks:N"`` (embedding and first N blocks).
+        recipe: Name of the recipe that the settings were taken from, or None.
         version: Version of this layout.
     """
 
@@ -79,6 +80,7 @@ class TrainingConfig:
     limit: int | None = None
     patience: int | None = None
     freeze: str | None = None
+    recipe: str | None = None
     version: int = CONFIG_VERSION
 
     @property

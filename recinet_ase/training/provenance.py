@@ -92,6 +92,7 @@ def provenance(
         "n_val": len(data.val),
         "train_ids_sha256": ids_digest(data.train_ids),
         "val_ids_sha256": ids_digest(data.val_ids),
+        "recipe": config.recipe,
         "size": size_name(network),
         "epochs": config.epochs,
         "batch_size": config.batch_size,

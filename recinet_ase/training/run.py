@@ -1,7 +1,7 @@
 """A training run from its configuration: data, model, loop, result.
 
 The run folder holds ``training.json`` (the configuration), ``metrics.csv``,
-``left_out.csv`` (crystals that could not be used, with the reason),
+``left_out.csv`` (crystals that could not be used, with the reason), plots, a model card,
 ``checkpoint.pt`` (the last state) and, from the first validation on, ``config.json`` and
 ``model.safetensors`` (the best validated weights): it is a model folder like the shipped
 ones.
@@ -30,9 +30,10 @@ from recinet_ase.model import ModelConfig, PropertyModel
 from recinet_ase.nn.recinet import LAST_LAYER, ReciNetConfig
 from recinet_ase.pretrained import load_model
 from recinet_ase.training.config import TrainingConfig
-from recinet_ase.training.devices import make_fabric
+from recinet_ase.training.devices import hardware, make_fabric
 from recinet_ase.training.labels import PreparedData, open_run_dataset, prepare_data
 from recinet_ase.training.provenance import check_start, provenance
+from recinet_ase.training.report import write_report
 from recinet_ase.training.trainer import Progress, Trainer, load_checkpoint
 
 TRAINING_FILE = "training.json"
@@ -257,8 +258,10 @@ def _finish(trainer: Trainer, data: PreparedData, folder: Path, complete: bool) 
         _, errors = trainer.validation_errors()
     else:
         model, errors = PropertyModel.load(folder), trainer.best_errors
+    model = model.cpu()
     model.config = with_results(model.config, trainer, data, errors, complete)
     model.save(folder, half=False)
+    write_report(model, data, folder)
 
 
 def with_results(
@@ -286,8 +289,7 @@ def with_results(
         "epochs_done": trainer.epoch,
         "complete": complete,
         "hours": round(trainer.seconds / 3600, 3),
-        "device": str(trainer.fabric.device.type),
-        "processes": trainer.fabric.world_size,
+        "hardware": hardware(trainer.fabric),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
     }
     return replace(config, training={**config.training, **figures})
