@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from recinet_ase.graph.crystal import CrystalBatch
+from recinet_ase.nn.norm import over_processes
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class EdgeIndex:
         by_neighbour: Edges sorted by neighbour, ``[E]``.
         neighbour_start: First entry of each atom in ``by_neighbour``, ``[N]``.
         count: Multiplicity of each edge, ``[E]``.
-        share: Weight of each edge in batch statistics, summing to one, ``[E]``.
+        share: Weight of each edge in batch statistics, summing to one over all
+            processes, ``[E]``.
     """
 
     centre: torch.Tensor
@@ -57,7 +59,7 @@ class EdgeIndex:
             by_neighbour=by_neighbour,
             neighbour_start=torch.searchsorted(ordered, atoms),
             count=batch.edge_count,
-            share=edge_weight / edge_weight.sum(),
+            share=edge_weight / over_processes(edge_weight.sum()),
         )
 
 
@@ -68,8 +70,8 @@ class GatedSum(torch.autograd.Function):
     products and gates are in the type of ``v``; statistics are in that of the weights.
 
     Inputs: ``atoms`` ``[2 N, 2 d]`` (rows as in `EdgeIndex.both`), ``v`` ``[E, e]``, the
-    weights ``[2 d, e]``, ``[d, d]``, ``[d]``, ``[d, d]``, ``[d]``, the scale and shift of the norm
-    ``[d]``, the edges and the norm's epsilon. Returns the sum ``[N, d]``, and mean and variance
+    weights ``[2 d, e]``, ``[d, d]``, ``[d, d]``, ``[d]``, the scale and shift of the norm ``[d]``,
+    the edges and the norm's epsilon. Returns the sum ``[N, d]``, and mean and variance
     of the gate's product ``[d]``, which carry no gradient.
     """
 
@@ -80,7 +82,6 @@ class GatedSum(torch.autograd.Function):
         v: torch.Tensor,
         edge_weight: torch.Tensor,
         gate_weight: torch.Tensor,
-        gate_bias: torch.Tensor,
         message_weight: torch.Tensor,
         message_bias: torch.Tensor,
         scale: torch.Tensor,
@@ -94,10 +95,10 @@ class GatedSum(torch.autograd.Function):
             z = functional.embedding_bag(edges.both, atoms.detach().to(kind), mode="sum")
             z.addmm_(v, w_edge.t())
             s = functional.silu(z)
-            product = torch.addmm(gate_bias.to(kind), s[:, :d], w_gate.t()).to(scale.dtype)
-            mean = edges.share @ product
+            product = (s[:, :d] @ w_gate.t()).to(scale.dtype)
+            mean = over_processes(edges.share @ product)
             centred = product.sub_(mean)
-            var = edges.share @ (centred * centred)
+            var = over_processes(edges.share @ (centred * centred))
             inverse = torch.rsqrt(var + eps)
             gate = torch.addcmul(shift, centred, scale * inverse).sigmoid_().to(kind)
             message = torch.addmm(message_bias.to(kind), s[:, d:], w_message.t())
@@ -123,10 +124,11 @@ class GatedSum(torch.autograd.Function):
         d_message.mul_(edges.count.to(kind)[:, None])
         d_normal = torch.ops.aten.sigmoid_backward(d_message * message, gate).to(full)
         d_message.mul_(gate)
-        # Batch normalisation with row weights that sum to one.
+        # Batch normalisation with row weights that sum to one over all processes.
         d_shift = d_normal.sum(0)
         along = (d_normal * centred).sum(0)
-        common = torch.addcmul(d_shift, centred, inverse * inverse * along)
+        all_shift, all_along = over_processes(torch.stack((d_shift, along)))
+        common = torch.addcmul(all_shift, centred, inverse * inverse * all_along)
         common.mul_(edges.share[:, None])
         d_product = (d_normal - common).mul_(scale * inverse).to(kind)
         d_s = torch.cat((d_product @ w_gate, d_message @ w_message), dim=1)
@@ -145,7 +147,6 @@ class GatedSum(torch.autograd.Function):
             d_z @ w_edge,
             (d_z.t() @ v).to(full),
             (d_product.t() @ s[:, :d]).to(full),
-            torch.zeros_like(scale),  # the norm takes a common shift off again
             (d_message.t() @ s[:, d:]).to(full),
             d_message.sum(0, dtype=full),
             inverse * along,
