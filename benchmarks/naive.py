@@ -36,6 +36,7 @@ class NaiveLocalBlock(nn.Module):
         return nn.Sequential(nn.Linear(3 * width, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, h: torch.Tensor, edge_index: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Node features ``[N, d]``, edges ``[2, E]`` and edge features ``[E, d]`` to new nodes."""
         centre, neighbour = edge_index
         z = torch.cat((h[centre], h[neighbour], v), dim=-1)
         beta = torch.sigmoid(self.gate_norm(self.gate(z)))
@@ -73,6 +74,7 @@ class NaiveReciprocalBlock(nn.Module):
         self.filter = nn.Linear(width, width, bias=False)
 
     def forward(self, h: torch.Tensor, data: Any) -> torch.Tensor:
+        """Global features ``[N, d]`` to new ones."""
         rows = 2 * math.pi * torch.linalg.inv(data.lattice).transpose(-1, -2)
         phase = (rows[data.batch] * data.frac_coords[:, None]).sum(-1)  # [N, 3]
         wave = torch.exp(-1j * phase)[:, :, None]
@@ -96,6 +98,7 @@ class NaiveReciNet(nn.Module):
         self.head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
 
     def forward(self, data: Any) -> torch.Tensor:
+        """Standardised predictions ``[B, 1]``."""
         h = self.embed_atom(self.features[data.z])
         whole = functional.silu(self.embed_global(h))
         gamma = 1.0 / (2 * (8.0 / 255) ** 2)

@@ -72,12 +72,14 @@ class Contender:
     flops: float = 0.0
 
     def ask(self, command: str) -> dict[str, Any]:
+        """Send a command and wait for what it measured."""
         assert self.process.stdin is not None
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
+        """The next line that the worker sends."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -201,13 +203,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", 1)))
     parser.add_argument("--alignn-python", default=sys.executable)
-    parser.add_argument("--only", help="labels that contain one of these words, comma-separated")
+    parser.add_argument("--only", help="labels that contain one of these, separated by ;")
     parser.add_argument("--peak-size", type=int, default=2048)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", default=os.devnull, help="file for what the trainers print")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    words = (arguments.only or "").split(",")
+    words = (arguments.only or "").split(";")
     labels = [label for label in FULL if any(word in label for word in words)]
 
     sample = draw_sample(arguments.data_dir, arguments.count, arguments.seed)
@@ -227,9 +229,9 @@ def main() -> None:
             for c in contenders:
                 c.process.stdin.close()  # type: ignore[union-attr]
                 c.process.wait()
+    atoms = sum(len(r["atoms"]["elements"]) for r in sample["records"]) / len(sample["ids"])
     print(
-        f"{arguments.count} JARVIS crystals, mean "
-        f"{sum(len(r['atoms']['elements']) for r in sample['records']) / arguments.count:.1f} atoms, "
+        f"{len(sample['ids'])} JARVIS crystals, mean {atoms:.1f} atoms, "
         f"batch {arguments.batch_size}; {arguments.threads} thread(s) each, taking turns, "
         f"{arguments.rounds} rounds, medians"
     )

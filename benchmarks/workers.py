@@ -21,10 +21,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 
-class NotInstalled(Exception):
-    """The rival's package is missing."""
-
-
 class Meter:
     """Gives out steps as they are asked for, and times them.
 
@@ -191,6 +187,7 @@ def naive(sample: dict[str, Any], meter: Meter) -> None:
     """The paper's formulation as printed (`benchmarks/naive.py`), AdamW, L1."""
     import torch
     from naive import NaiveReciNet, naive_graphs
+    from torch.nn import functional
     from torch_geometric.loader import DataLoader
 
     from recinet_ase.elements import element_features
@@ -205,28 +202,20 @@ def naive(sample: dict[str, Any], meter: Meter) -> None:
     meter.ready(_parameters(model), torch.__version__)
     for data in meter.batches(loader):
         optimizer.zero_grad()
-        loss = functional_l1(model(data), data.y)
+        loss = functional.l1_loss(model(data), data.y)
         loss.backward()
         optimizer.step()
         loss.item()
 
 
-def functional_l1(output: Any, target: Any) -> Any:
-    """Mean absolute error."""
-    return (output - target).abs().mean()
-
-
 def megnet(sample: dict[str, Any], meter: Meter) -> None:
     """MEGNet of matgl with its own converter, data set, loader, Lightning module and trainer."""
-    try:
-        import lightning
-        import matgl
-        from matgl.ext.pymatgen import Structure2Graph, get_element_list
-        from matgl.graph.data import MGLDataLoader, MGLDataset, collate_fn_graph
-        from matgl.models import MEGNet
-        from matgl.utils.training import ModelLightningModule
-    except ImportError as error:
-        raise NotInstalled(f"pip install matgl ({error})") from None
+    import lightning
+    import matgl
+    from matgl.ext.pymatgen import Structure2Graph, get_element_list
+    from matgl.graph.data import MGLDataLoader, MGLDataset, collate_fn_graph
+    from matgl.models import MEGNet
+    from matgl.utils.training import ModelLightningModule
     from pymatgen.core import Structure
 
     structures = [
@@ -268,15 +257,12 @@ def alignn(sample: dict[str, Any], meter: Meter, angles: str) -> None:
 
     ``angles`` is the bond length up to which bond angles enter the line graph, or ``all``.
     """
-    try:
-        from importlib.metadata import version
+    from importlib.metadata import version
 
-        from alignn.config import TrainingConfig
-        from alignn.data import get_train_val_loaders
-        from alignn.models.alignn_atomwise_pure import ALIGNNAtomWisePure
-        from alignn.train import train_dgl
-    except ImportError as error:
-        raise NotInstalled(f"pip install alignn, see --alignn-python ({error})") from None
+    from alignn.config import TrainingConfig
+    from alignn.data import get_train_val_loaders
+    from alignn.models.alignn_atomwise_pure import ALIGNNAtomWisePure
+    from alignn.train import train_dgl
 
     folder = tempfile.mkdtemp()
     data = [
@@ -340,6 +326,7 @@ def _parameters(model: Any) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+INSTALL = {"megnet": "pip install matgl", "alignn": "pip install alignn, see --help"}
 WORKERS = {"recinet": recinet, "naive": naive, "megnet": megnet, "alignn": alignn}
 
 
@@ -355,8 +342,10 @@ def main() -> None:
 
         torch.set_num_threads(sample["threads"])
         WORKERS[name](sample, Meter(channel, sample["batch_size"]), *options)
-    except (NotInstalled, ModuleNotFoundError) as error:
-        channel.write(json.dumps({"not_installed": str(error)}) + "\n")
+    except ImportError as error:
+        if name not in INSTALL:
+            raise
+        channel.write(json.dumps({"not_installed": f"{INSTALL[name]}; {error}"}) + "\n")
         channel.flush()
 
 

@@ -89,6 +89,7 @@ class GatedSum(torch.autograd.Function):
         edges: EdgeIndex,
         eps: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The sum and the batch statistics; see the class."""
         kind, d = v.dtype, len(scale)
         w_edge, w_gate, w_message = (x.to(kind) for x in (edge_weight, gate_weight, message_weight))
         with torch.autocast(v.device.type, enabled=False):
@@ -117,6 +118,7 @@ class GatedSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:  # type: ignore[override]
+        """Gradients of the tensors that went in."""
         v, w_edge, w_gate, w_message, z, s, centred, inverse, gate, message = ctx.saved_tensors
         edges, scale, d, kind = ctx.edges, ctx.scale, len(ctx.scale), v.dtype
         full = scale.dtype

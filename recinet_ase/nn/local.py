@@ -101,6 +101,7 @@ class LocalBlock(nn.Module):
             torch.cat((bias, torch.zeros_like(bias))),
         )
         norm = self.gate_norm
+        assert isinstance(norm, WeightedBatchNorm)
         total, mean, var = GatedSum.apply(
             products.view(2 * len(h), 2 * self.width),
             v,

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-
 _REACH = 40.0  # exp(-40) is nothing beside one, in double precision too
 
 
