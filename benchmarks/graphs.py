@@ -32,7 +32,7 @@ def load(data_dir: str | None, n_atoms: int) -> list[Atoms]:
         path = Path(__file__).parents[1] / "examples" / "crystals.json"
         atoms = [row.toatoms() for row in connect(path).select()]
         return [a for a in atoms if 0.5 * n_atoms <= len(a) <= 2 * n_atoms]
-    from recinet_ase.data.datasets import JARVIS
+    from recinet_ase.data.published import JARVIS
 
     records = JARVIS.records(data_dir).values()
     chosen = (r for r in records if len(r["atoms"]["elements"]) == n_atoms)

@@ -17,7 +17,7 @@ from pathlib import Path
 from ase.db import connect
 
 from recinet_ase import StructureError
-from recinet_ase.data.datasets import JARVIS
+from recinet_ase.data.published import JARVIS
 from recinet_ase.graph.adapters import from_jarvis
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from recinet_ase import __version__
+from recinet_ase.cli.evaluate import evaluate
 from recinet_ase.cli.models import models
 from recinet_ase.cli.screen import screen
 from recinet_ase.cli.train import train
@@ -18,4 +19,5 @@ def main() -> None:
 
 main.add_command(screen)
 main.add_command(train)
+main.add_command(evaluate)
 main.add_command(models)

@@ -16,15 +16,15 @@ _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 # `TrainingConfig` (named in the help texts and compared with them by a test), then holds.
 _DATA = (
     click.option("--dataset", help="Dataset name, or path of own data.  [default: jarvis]"),
-    click.option("--props", help="Property to learn, or several.  [default: formation_energy]"),
+    click.option("--props", help="Property to learn, or several.  [default: the dataset's first]"),
     click.option("--target", metavar="KEY", help="Key or column of the labels in own data."),
     click.option("--unit", help="Unit of the labels in own data."),
     click.option(
-        "--split",
-        type=click.Choice(["published", "random", "composition", "fold"]),
-        help="How crystals are divided; published where there is a published split, else random.",
+        "--split-by",
+        "split",
+        help="How crystals are divided: published, random, composition, fold:0 ...  "
+        "[default: the dataset's own, else random]",
     ),
-    click.option("--fold", type=click.IntRange(0), help="Official test fold.  [default: 0]"),
     click.option("--split-seed", type=int, help="Seed of random splits.  [default: 123]"),
     click.option(
         "--max-bad",
@@ -176,7 +176,8 @@ def train(
     from recinet_ase.training.run import Resources
     from recinet_ase.training.run import train as run_training
 
-    folder = Path(output or f"runs/{Path(config.dataset).stem}-{config.properties[0]}")
+    parts = (Path(config.dataset).stem, *config.properties[:1])
+    folder = Path(output or f"runs/{'-'.join(parts)}")
     resources = Resources(
         data_dir, cache_dir, workers, accelerator,
         devices if devices == "auto" else int(devices), nodes, max_minutes,
@@ -200,7 +201,6 @@ def train(
 
 def _configuration(recipe: str | None, given: dict[str, Any]) -> Any:
     """Defaults, overruled by the recipe, overruled by the command line."""
-    from recinet_ase.properties import parse_properties
     from recinet_ase.training.config import TrainingConfig
     from recinet_ase.training.recipes import load_recipe
 
@@ -215,7 +215,8 @@ def _configuration(recipe: str | None, given: dict[str, Any]) -> Any:
     for key in ("properties", "hold_out"):
         if key in settings:
             names = settings[key]
-            settings[key] = tuple(info.name for info in parse_properties(names)) if names else ()
+            names = names.split(",") if isinstance(names, str) else names
+            settings[key] = tuple(name.strip() for name in names if name.strip())
     return TrainingConfig(**settings, network=tuple(network.items()))
 
 

@@ -14,14 +14,14 @@ from recinet_ase.cli.main import main
 from recinet_ase.pretrained import available_models
 
 
-@pytest.mark.parametrize("command", ["main", "screen", "train"])
+@pytest.mark.parametrize("command", ["main", "screen", "train", "evaluate"])
 def test_help_needs_no_heavy_import(command: str) -> None:
     code = (
         f"import sys; sys.argv = ['x', '--help']\n"
         f"from recinet_ase.cli.{command} import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'ase', 'pymatgen', 'numpy', 'rich', 'torch_geometric'}\n"
+        "heavy = {'torch', 'ase', 'pymatgen', 'numpy', 'rich', 'torch_geometric', 'matplotlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     start = time.perf_counter()
@@ -51,7 +51,7 @@ def test_every_export_exists() -> None:
 
 def test_group() -> None:
     result = CliRunner().invoke(main, ["--help"])
-    assert all(name in result.stdout for name in ("screen", "train", "models"))
+    assert all(name in result.stdout for name in ("screen", "train", "evaluate", "models"))
     assert recinet_ase.__version__ in CliRunner().invoke(main, ["--version"]).stdout
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import os
 import random
@@ -11,7 +12,7 @@ import sys
 import types
 import zipfile
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ from recinet_ase.data.splits import (
     published_recipe,
     random_split,
 )
-from recinet_ase.data.store import StoreSettings, cached_store, fingerprint
+from recinet_ase.data.store import STORE_VERSION, StoreSettings, cached_store, fingerprint
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.model import ModelConfig, PropertyModel
 from recinet_ase.pretrained import model_properties
@@ -156,6 +157,11 @@ def test_the_published_recipe() -> None:
         published_recipe({"a": 1.0})
 
 
+@pytest.fixture(scope="module")
+def jarvis_ids() -> list[str]:
+    return list(JARVIS.records())
+
+
 @needs_data
 @pytest.mark.parametrize(
     ("name", "size", "ends"),
@@ -165,7 +171,9 @@ def test_the_published_recipe() -> None:
         ("ehull", 55_371, "33661/14073 101868/118132 8413/90134"),
     ],
 )
-def test_the_recipe_makes_the_leaderboards_split(name: str, size: int, ends: str) -> None:
+def test_the_recipe_makes_the_leaderboards_split(
+    name: str, size: int, ends: str, jarvis_ids: list[str]
+) -> None:
     """The ends of every part are where the recipe puts them in the release's file.
 
     The archive at hand may lack a few crystals, which moves the others up by so many lines.
@@ -177,7 +185,7 @@ def test_the_recipe_makes_the_leaderboards_split(name: str, size: int, ends: str
     found = [f"{p[0]}/{p[-1]}".replace("JVASP-", "") for p in parts]
     assert " ".join(found) == ends
     known = {key for part in parts for key in part}
-    line = {key: i for i, key in enumerate(k for k in JARVIS.records() if k in known)}
+    line = {key: i for i, key in enumerate(k for k in jarvis_ids if k in known)}
     order = list(range(size))
     random.Random(123).shuffle(order)
     n_train, n_test = int(0.8 * size), int(0.1 * size)
@@ -249,6 +257,19 @@ def test_jarvis_by_name(jarvis_folder: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ReciNetError, match=message):
             open_dataset("jarvis", jarvis_folder, **arguments)
+
+
+def test_the_fingerprint_of_one_file_is_that_of_its_contents(tmp_path: Path) -> None:
+    """Stores that were built before datasets of several files existed are still found."""
+    first, second = tmp_path / "a", tmp_path / "b"
+    for path in (first, second):
+        path.write_bytes(b"contents")
+    settings = json.dumps(asdict(StoreSettings()), sort_keys=True) + str(STORE_VERSION)
+    expected = hashlib.sha256(b"contents" + settings.encode()).hexdigest()[:16]
+    assert fingerprint(first, StoreSettings()) == expected == fingerprint([second], StoreSettings())
+    both = fingerprint([first, second], StoreSettings())
+    assert both == fingerprint([second, first], StoreSettings()) != expected
+    assert both != fingerprint([first, second.rename(tmp_path / "c")], StoreSettings())
 
 
 def test_names_and_their_properties(jarvis_folder: Path) -> None:

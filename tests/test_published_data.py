@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from recinet_ase import Predictor, StructureError
 from recinet_ase.cli.screen import screen
-from recinet_ase.data.datasets import JARVIS
+from recinet_ase.data.published import JARVIS
 from recinet_ase.data.splits import ids_digest
 from recinet_ase.graph.adapters import from_jarvis, to_crystal
 from recinet_ase.graph.crystal import neighbours_of

@@ -24,10 +24,10 @@ from support import EXAMPLES, random_model, write_jarvis_folder
 from recinet_ase import Predictor, ReciNetError, load_model
 from recinet_ase.cli.screen import screen
 from recinet_ase.cli.train import train
-from recinet_ase.data.datasets import JARVIS
+from recinet_ase.data.published import JARVIS
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.training.config import TrainingConfig
-from recinet_ase.training.labels import prepare_data
+from recinet_ase.training.labels import open_run_dataset, prepare_data
 from recinet_ase.training.provenance import clean_tasks
 from recinet_ase.training.run import build_model
 from recinet_ase.training.trainer import Trainer, masked_l1
@@ -232,12 +232,13 @@ def test_held_out_crystals_are_not_trained_on(tmp_path: Path, crystals: dict[str
     assert set(gap.train) & hull.held_out, "the splits overlap across tasks"
     for hold_out in ((), ("ehull",)):  # without and with the rule
         config = TrainingConfig(properties=("bandgap",), size="tiny", hold_out=hold_out)
-        data = prepare_data(config, config.architecture(1), tmp_path, tmp_path / "cache")
+        dataset, config = open_run_dataset(config, tmp_path)
+        data = prepare_data(config, dataset, config.architecture(1), tmp_path / "cache")
         assert not set(data.train_ids) & gap.held_out
         leaked = set(data.train_ids) & hull.held_out
         assert bool(leaked) is (not hold_out)
         clean = {"bandgap", "ehull"} if hold_out else {"bandgap"}
-        assert clean_tasks("jarvis", data.train_ids, tmp_path) == clean
+        assert clean_tasks(dataset, data.train_ids) == clean
         positions = [data.store.position[i] for i in data.train_ids]
         assert positions == data.train.index.tolist()
 
@@ -266,8 +267,9 @@ def test_bfloat16_and_each_reciprocal_block(tmp_path: Path, jarvis_folder: Path)
 
 def test_a_run_that_diverges_says_so(tmp_path: Path, jarvis_folder: Path) -> None:
     config = TrainingConfig(properties=("bandgap",), size="tiny", batch_size=8)
-    data = prepare_data(config, config.architecture(1), jarvis_folder, jarvis_folder / "cache")
-    model = build_model(config, data, "bad", config.architecture(1))
+    dataset, config = open_run_dataset(config, jarvis_folder)
+    data = prepare_data(config, dataset, config.architecture(1), jarvis_folder / "cache")
+    model = build_model(config, dataset, data, "bad", config.architecture(1))
     with torch.no_grad():
         model.network.head[-1].bias.fill_(float("inf"))
     trainer = Trainer(model, data.store, data.train, data.val, config, tmp_path)

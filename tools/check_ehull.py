@@ -11,7 +11,7 @@ from collections import defaultdict
 import numpy as np
 from make_examples import reduced
 
-from recinet_ase.data.datasets import JARVIS
+from recinet_ase.data.published import JARVIS
 
 
 def main() -> None:

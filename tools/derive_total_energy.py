@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recinet_ase.data.datasets import JARVIS
+from recinet_ase.data.published import JARVIS
 from recinet_ase.elements import symbols
 from recinet_ase.model import PropertyModel
 from recinet_ase.properties import PROPERTIES

@@ -55,7 +55,7 @@ def choose(records: list[dict[str, Any]], formula: str) -> dict[str, Any]:
 def main() -> None:
     from ase.db import connect
 
-    from recinet_ase.data.datasets import JARVIS
+    from recinet_ase.data.published import JARVIS
     from recinet_ase.graph.adapters import from_jarvis
 
     parser = argparse.ArgumentParser(description=__doc__)

@@ -31,6 +31,12 @@ class WeightedBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(width))
         self.momentum, self.eps = momentum, eps
 
+    @torch.no_grad()
+    def update_running(self, mean: torch.Tensor, var: torch.Tensor) -> None:
+        """Let the statistics of a batch, both ``[width]``, into the running ones."""
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(var.to(self.running_var), self.momentum)
+
     def forward(self, x: torch.Tensor, row_weight: torch.Tensor) -> torch.Tensor:
         """Normalise ``x`` ``[M, width]`` with row weights ``[M]``."""
         if self.training:
@@ -38,21 +44,19 @@ class WeightedBatchNorm(nn.Module):
             with torch.autocast(x.device.type, enabled=False):
                 full = x.to(row_weight.dtype)
                 sums = (row_weight @ full, row_weight @ (full * full), row_weight.sum()[None])
-                first, second, weight = _over_processes(torch.cat(sums)).split(
+                first, second, weight = over_processes(torch.cat(sums)).split(
                     (full.shape[1], full.shape[1], 1)
                 )
                 mean = first / weight
                 var = (second / weight - mean * mean).clamp(min=0.0)
-            with torch.no_grad():
-                self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-                self.running_var.lerp_(var.to(self.running_var), self.momentum)
+            self.update_running(mean, var)
         else:
             mean, var = self.running_mean, self.running_var
         scale = self.weight * torch.rsqrt(var + self.eps)
         return torch.addcmul(self.bias - mean * scale, x.to(scale.dtype), scale)
 
 
-def _over_processes(sums: torch.Tensor) -> torch.Tensor:
+def over_processes(sums: torch.Tensor) -> torch.Tensor:
     """Sums over the parts of a batch that data-parallel processes hold."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return sums

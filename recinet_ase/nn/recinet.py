@@ -14,6 +14,7 @@ from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.graph.crystal import CrystalBatch
 from recinet_ase.graph.waves import WaveBasis
 from recinet_ase.nn.composition import CompositionBranch
+from recinet_ase.nn.fused import EdgeIndex
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import NORMS
 from recinet_ase.nn.radial import PotentialBasis
@@ -175,8 +176,9 @@ class ReciNet(nn.Module):
         edge_weight = batch.edge_count * batch.atom_weight[batch.centre]
         if self.config.reciprocal == "lattice" and lattice_sum is None:
             lattice_sum = LatticeOperator.build(batch, self.wave_basis)
+        edges = EdgeIndex.build(batch, edge_weight) if self.training else None
         for i, local in enumerate(self.local_blocks):
-            update, v = local(h, v, batch, edge_weight)
+            update, v = local(h, v, batch, edge_weight, edges)
             if self.reciprocal_blocks:
                 # Section 4.4: both updates are added and go on to the next block.
                 update = update + self.reciprocal_blocks[i](h, batch, lattice_sum)

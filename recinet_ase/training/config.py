@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from recinet_ase.data.splits import PUBLISHED_SEED, SplitRule
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.graph.neighbours import SHELL_NEIGHBOURS
 from recinet_ase.nn.recinet import SIZES, ReciNetConfig
@@ -21,12 +22,11 @@ class TrainingConfig:
 
     Attributes:
         dataset: Dataset name, or path of own data.
-        properties: Canonical property names.
+        properties: Canonical property names; none is the dataset's first.
         target: Key or column of the labels in own data, or None to find it by the property.
         unit: Unit of the labels in own data; needed for a property that is not registered.
-        split: ``"published"``, ``"random"``, ``"composition"``, ``"fold"``, or None: published
-            where there is one, else random.
-        fold: Which official fold is the test set.
+        split: ``"published"``, ``"random"``, ``"composition"``, ``"fold:0"``..., or None: the
+            dataset's own.
         split_seed: Seed of random splits.
         max_bad: Largest share of unusable rows with which training starts.
         size: Network size, a key of `recinet_ase.nn.recinet.SIZES`; None is that of ``init``,
@@ -50,16 +50,16 @@ class TrainingConfig:
         patience: Stop after this many validations without a better one, or None.
         freeze: Parts of the network that keep their weights: ``"embedding"``, ``"encoder"``
             (everything but the head), or ``"blocks:N"`` (embedding and first N blocks).
+        recipe: Name of the recipe that the settings were taken from, or None.
         version: Version of this layout.
     """
 
     dataset: str = "jarvis"
-    properties: tuple[str, ...] = ("formation_energy",)
+    properties: tuple[str, ...] = ()
     target: str | None = None
     unit: str | None = None
     split: str | None = None
-    fold: int = 0
-    split_seed: int = 123
+    split_seed: int = PUBLISHED_SEED
     max_bad: float = 0.05
     size: str | None = None
     network: tuple[tuple[str, Any], ...] = ()
@@ -80,7 +80,13 @@ class TrainingConfig:
     limit: int | None = None
     patience: int | None = None
     freeze: str | None = None
+    recipe: str | None = None
     version: int = CONFIG_VERSION
+
+    @property
+    def rule(self) -> SplitRule | None:
+        """How the crystals are divided, None for the dataset's own way."""
+        return None if self.split is None else SplitRule.parse(self.split, self.split_seed)
 
     def architecture(self, outputs: int) -> ReciNetConfig:
         """The network to train."""

@@ -53,6 +53,20 @@ def make_fabric(
         ) from None
 
 
+def hardware(fabric: Fabric) -> str:
+    """What a run works on, e.g. ``"1 CPU process, 2 threads each"`` or ``"4 x NVIDIA H100"``."""
+    import torch
+
+    count = fabric.world_size
+    if fabric.device.type == "cuda":
+        return f"{count} x {torch.cuda.get_device_name(fabric.device)}"
+    threads = torch.get_num_threads()
+    return (
+        f"{count} CPU process{'es' if count > 1 else ''}, "
+        f"{threads} thread{'s' if threads > 1 else ''} each"
+    )
+
+
 def is_first_process() -> bool:
     """Whether this process is the one that speaks and writes (always, if it is alone)."""
     from lightning_fabric.utilities.rank_zero import rank_zero_only

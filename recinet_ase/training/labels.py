@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from recinet_ase.data.datasets import PublishedDataset, get_dataset
+from recinet_ase.data.dataset import Dataset, dataset_names, open_dataset
+from recinet_ase.data.left_out import check_share
 from recinet_ase.data.splits import Split
 from recinet_ase.data.store import PackedStore, StoreSettings, cache_dir, cached_store
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.nn.recinet import ReciNetConfig
-from recinet_ase.properties import get_property_info
 from recinet_ase.training.config import TrainingConfig
 
 
@@ -47,6 +47,7 @@ class PreparedData:
         train, val: Labels.
         train_ids: Ids of the training crystals.
         val_ids: Ids of the validation crystals.
+        left_out: Crystals that could not be used, by id, with the reason.
     """
 
     store: PackedStore
@@ -54,12 +55,40 @@ class PreparedData:
     val: Targets
     train_ids: list[str]
     val_ids: list[str]
+    left_out: dict[str, str]
+
+
+def open_run_dataset(
+    config: TrainingConfig, data_dir: str | Path | None = None
+) -> tuple[Dataset, TrainingConfig]:
+    """The dataset of a run, and the configuration with canonical property names.
+
+    Raises:
+        ReciNetError: If the dataset cannot be opened or has no such property.
+    """
+    names = config.properties
+    if config.dataset not in dataset_names():
+        config = replace(config, dataset=str(Path(config.dataset).expanduser().absolute()))
+        if len(names) > 1:
+            raise ReciNetError("one's own data gives one property a run; train a model for each")
+    dataset = open_dataset(
+        config.dataset,
+        data_dir,
+        target=config.target,
+        prop=names[0] if names else None,
+        unit=config.unit,
+    )
+    names = tuple(
+        dict.fromkeys(dataset.info(name).name for name in names or dataset.properties[:1])
+    )
+    held = tuple(dict.fromkeys(dataset.info(name).name for name in config.hold_out))
+    return dataset, replace(config, properties=names, hold_out=held)
 
 
 def prepare_data(
     config: TrainingConfig,
+    dataset: Dataset,
     network: ReciNetConfig,
-    data_dir: str | Path | None = None,
     cache: str | Path | None = None,
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
@@ -71,10 +100,10 @@ def prepare_data(
     of any property, a crystal in P's validation or test ids.
 
     Raises:
-        ReciNetError: If data is missing or fewer crystals remain than a split needs.
+        ReciNetError: If data is missing, too much of it is bad, or fewer crystals remain than
+            a split needs.
     """
-    dataset = get_dataset(config.dataset)
-    splits = merged_splits(dataset, config.properties, config.hold_out, data_dir)
+    splits = merged_splits(dataset, config)
     settings = StoreSettings(
         graph=GraphSettings(neighbours=config.neighbours),
         reduce=config.reduce,
@@ -83,27 +112,25 @@ def prepare_data(
         wave_norm=network.wave_norm,
     )
     store = cached_store(
-        dataset.archive_path(data_dir),
-        lambda: dataset.records(data_dir).items(),
+        dataset.source_files(),
+        dataset.structures,
         settings,
         cache_dir(cache),
         workers,
         progress,
+        dataset.name,
     )
-    return _labelled(store, splits, config)
+    left_out = {**store.skipped, **dataset.rejected()}
+    check_share(left_out, len(store) + len(left_out), config.max_bad)
+    return _labelled(store, splits, config, left_out)
 
 
-def merged_splits(
-    dataset: PublishedDataset,
-    properties: Sequence[str],
-    hold_out: Iterable[str],
-    data_dir: str | Path | None,
-) -> list[Split]:
+def merged_splits(dataset: Dataset, config: TrainingConfig) -> list[Split]:
     """The split of each property, without the held-out crystals of all others in training."""
-    splits = [dataset.split(get_property_info(name), data_dir) for name in properties]
+    splits = [dataset.split(dataset.info(name), config.rule) for name in config.properties]
     held_out = set().union(*(split.held_out for split in splits))
-    for name in hold_out:
-        held_out |= dataset.split(get_property_info(name), data_dir).held_out
+    for name in config.hold_out:
+        held_out |= dataset.split(dataset.info(name), config.rule).held_out
     return [split.without(held_out) for split in splits]
 
 
@@ -116,7 +143,9 @@ def _table(store: PackedStore, columns: Sequence[dict[str, float]]) -> tuple[Tar
     return Targets(index, values.reshape(len(ids), len(columns))), ids
 
 
-def _labelled(store: PackedStore, splits: list[Split], config: TrainingConfig) -> PreparedData:
+def _labelled(
+    store: PackedStore, splits: list[Split], config: TrainingConfig, left_out: dict[str, str]
+) -> PreparedData:
     train, train_ids = _table(store, [split.train for split in splits])
     val, val_ids = _table(store, [split.val for split in splits])
     for name, column in zip(config.properties, train.values.T, strict=True):
@@ -129,4 +158,4 @@ def _labelled(store: PackedStore, splits: list[Split], config: TrainingConfig) -
         chosen = torch.randperm(len(train), generator=generator)[: config.limit]
         train = Targets(train.index[chosen], train.values[chosen])
         train_ids = [train_ids[i] for i in chosen.tolist()]
-    return PreparedData(store, train, val, train_ids, val_ids)
+    return PreparedData(store, train, val, train_ids, val_ids, left_out)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
-from recinet_ase.data.datasets import get_dataset
-from recinet_ase.data.splits import ids_digest
+from recinet_ase.data.dataset import Dataset
+from recinet_ase.data.splits import SplitRule, ids_digest
 from recinet_ase.errors import ReciNetError
 from recinet_ase.model import PropertyModel
 from recinet_ase.nn.recinet import ReciNetConfig, size_name
-from recinet_ase.properties import get_property_info
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.labels import PreparedData
 
 
-def check_start(initial: PropertyModel, config: TrainingConfig) -> None:
+def check_start(initial: PropertyModel, config: TrainingConfig, dataset: Dataset) -> None:
     """A model to start from must have been kept away from this run's held-out crystals.
 
     Raises:
@@ -27,8 +25,16 @@ def check_start(initial: PropertyModel, config: TrainingConfig) -> None:
             f"{initial.config.name} does not say what it was trained on, so its errors on "
             "held-out crystals could be too good; start from a model that does"
         )
-    missing = [p for p in config.properties if p not in seen.get("clean_for", ())]
-    if seen.get("dataset") == config.dataset and missing:
+    if seen["dataset"] != dataset.name:
+        return
+    if _division(seen) != _division(_split_entry(config, dataset)):
+        raise ReciNetError(
+            f"{initial.config.name} was trained on another division of {dataset.name} "
+            f"({' '.join(_division(seen))}), so its training crystals may be held out here; "
+            "use the same --split-by"
+        )
+    missing = [p for p in config.properties if p not in seen["clean_for"]]
+    if missing:
         raise ReciNetError(
             f"{initial.config.name} was trained without keeping out the validation and test "
             f"crystals of {', '.join(missing)}; its errors there would be too good. Train it "
@@ -36,15 +42,26 @@ def check_start(initial: PropertyModel, config: TrainingConfig) -> None:
         )
 
 
+def _split_entry(config: TrainingConfig, dataset: Dataset) -> dict[str, object]:
+    rule = config.rule or dataset.default_rule
+    return {"split": str(rule), "split_seed": rule.seed}
+
+
+def _division(entry: Mapping[str, object]) -> tuple[str, str]:
+    """What decides which crystals are held out; models of format 1 used published splits."""
+    rule = str(entry.get("split", "published"))
+    return rule, "" if rule == "published" else f"with seed {entry.get('split_seed')}"
+
+
 def clean_tasks(
-    dataset: str, train_ids: Iterable[str], data_dir: str | Path | None = None
+    dataset: Dataset, train_ids: Iterable[str], rule: SplitRule | None = None
 ) -> set[str]:
     """Properties none of whose validation and test crystals are among the training ids."""
-    published, seen = get_dataset(dataset), set(train_ids)
+    seen = set(train_ids)
     clean = set()
-    for name in published.tasks:
+    for name in dataset.properties:
         try:
-            split = published.split(get_property_info(name), data_dir)
+            split = dataset.split(dataset.info(name), rule)
         except ReciNetError:
             continue  # without its file nothing can be said of this property
         if not seen & split.held_out:
@@ -54,26 +71,28 @@ def clean_tasks(
 
 def provenance(
     config: TrainingConfig,
+    dataset: Dataset,
     data: PreparedData,
     network: ReciNetConfig,
     initial: PropertyModel | None,
-    data_dir: str | Path | None,
 ) -> dict[str, object]:
     """What a model records of its training before it starts."""
-    clean_for = clean_tasks(config.dataset, data.train_ids, data_dir)
+    clean_for = clean_tasks(dataset, data.train_ids, config.rule)
     if initial is not None:
         earlier = initial.config.training
         # Ids say nothing across datasets: such a start leaves no claim standing.
-        same = earlier.get("dataset") == config.dataset
+        same = earlier.get("dataset") == dataset.name
         clean_for &= set(earlier.get("clean_for", ())) if same else set()
     return {
-        "dataset": config.dataset,
+        "dataset": dataset.name,
+        **_split_entry(config, dataset),
         "properties": list(config.properties),
         "clean_for": sorted(clean_for),
         "n_train": len(data.train),
         "n_val": len(data.val),
         "train_ids_sha256": ids_digest(data.train_ids),
         "val_ids_sha256": ids_digest(data.val_ids),
+        "recipe": config.recipe,
         "size": size_name(network),
         "epochs": config.epochs,
         "batch_size": config.batch_size,

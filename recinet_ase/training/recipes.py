@@ -49,7 +49,7 @@ def load_recipe(name: str) -> dict[str, Any]:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ReciNetError(f"{path} is not a TOML file ({error})") from None
-    known = {f.name for f in fields(TrainingConfig)} - {"version"}
+    known = {f.name for f in fields(TrainingConfig)} - {"version", "recipe"}
     for key, value in settings.items():
         if key not in known:
             raise UnknownNameError(f"setting in {path}", key, known)
@@ -57,4 +57,4 @@ def load_recipe(name: str) -> dict[str, Any]:
             settings[key] = tuple(value.items())
         elif isinstance(value, list):
             settings[key] = tuple(value)
-    return settings
+    return {**settings, "recipe": name}

@@ -1,6 +1,7 @@
 """A training run from its configuration: data, model, loop, result.
 
 The run folder holds ``training.json`` (the configuration), ``metrics.csv``,
+``left_out.csv`` (crystals that could not be used, with the reason), plots, a model card,
 ``checkpoint.pt`` (the last state) and, from the first validation on, ``config.json`` and
 ``model.safetensors`` (the best validated weights): it is a model folder like the shipped
 ones.
@@ -20,21 +21,23 @@ from typing import Any
 
 import torch
 
-from recinet_ase.data.datasets import get_dataset
+from recinet_ase.data.dataset import Dataset
+from recinet_ase.data.left_out import write_left_out
 from recinet_ase.data.splits import ids_digest
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.model import ModelConfig, PropertyModel
 from recinet_ase.nn.recinet import LAST_LAYER, ReciNetConfig
 from recinet_ase.pretrained import load_model
-from recinet_ase.properties import get_property_info
 from recinet_ase.training.config import TrainingConfig
-from recinet_ase.training.devices import make_fabric
-from recinet_ase.training.labels import PreparedData, prepare_data
+from recinet_ase.training.devices import hardware, make_fabric
+from recinet_ase.training.labels import PreparedData, open_run_dataset, prepare_data
 from recinet_ase.training.provenance import check_start, provenance
+from recinet_ase.training.report import write_report
 from recinet_ase.training.trainer import Progress, Trainer, load_checkpoint
 
 TRAINING_FILE = "training.json"
+LEFT_OUT_FILE = "left_out.csv"
 _FREE = ("dropout", "block_dropout", "composition")  # may differ from those of the start
 
 
@@ -88,11 +91,11 @@ def architecture(config: TrainingConfig, initial: PropertyModel | None) -> ReciN
 
 def build_model(
     config: TrainingConfig,
+    dataset: Dataset,
     data: PreparedData,
     name: str,
     network: ReciNetConfig,
     initial: PropertyModel | None = None,
-    data_dir: str | Path | None = None,
 ) -> PropertyModel:
     """The model at the start of a run: fresh, or with the weights of ``initial``.
 
@@ -102,13 +105,12 @@ def build_model(
     Raises:
         ReciNetError: If the model to start from may have seen held-out crystals.
     """
-    infos = [get_property_info(p) for p in config.properties]
+    infos = [dataset.info(p) for p in config.properties]
     if initial is not None:
-        check_start(initial, config)
+        check_start(initial, config, dataset)
     torch.manual_seed(config.seed)
     mean = data.train.values.nanmean(0)
     spread = (data.train.values - mean).abs().nanmean(0).clamp(min=1e-6)
-    dataset = get_dataset(config.dataset)
     model = PropertyModel(
         ModelConfig(
             name=name,
@@ -120,7 +122,7 @@ def build_model(
             network=network,
             graph=GraphSettings(neighbours=config.neighbours),
             functional=tuple(dataset.functional_of(info) for info in infos),
-            training=provenance(config, data, network, initial, data_dir),
+            training=provenance(config, dataset, data, network, initial),
         )
     )
     if initial is not None:
@@ -183,14 +185,16 @@ def train(
     state = load_checkpoint(folder) if resume else None
     if not resume and fabric.is_global_zero:
         _check_free(folder)
+    dataset, config = open_run_dataset(config, at.data_dir)
     with fabric.rank_zero_first(local=True):  # one process builds the store, the others load it
-        model, data = _start(config, folder, at, state, on_store)
+        model, data = _start(config, dataset, folder, at, state, on_store)
     trainer = Trainer(model, data.store, data.train, data.val, config, folder, fabric, on_step)
     if state is not None:
         trainer.restore(state)
     if fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         config.save(settings_file)
+        write_left_out(folder / LEFT_OUT_FILE, data.left_out)
     fabric.barrier()
     with _stop_signals() as interrupted:
         complete = trainer.fit(deadline, interrupted)
@@ -211,6 +215,7 @@ def _check_free(folder: Path) -> None:
 
 def _start(
     config: TrainingConfig,
+    dataset: Dataset,
     folder: Path,
     at: Resources,
     state: dict[str, Any] | None,
@@ -220,11 +225,11 @@ def _start(
     if state is None:
         initial = None if config.init is None else load_model(config.init)
         network = architecture(config, initial)
-        data = prepare_data(config, network, at.data_dir, at.cache, at.workers, on_store)
+        data = prepare_data(config, dataset, network, at.cache, at.workers, on_store)
         name = folder.resolve().name
-        return build_model(config, data, name, network, initial, at.data_dir), data
+        return build_model(config, dataset, data, name, network, initial), data
     stored = ModelConfig.from_json(state["config"], str(folder))
-    data = prepare_data(config, stored.network, at.data_dir, at.cache, at.workers, on_store)
+    data = prepare_data(config, dataset, stored.network, at.cache, at.workers, on_store)
     if ids_digest(data.train_ids) != stored.training["train_ids_sha256"]:
         raise ReciNetError(f"the training crystals are not those that {folder} began with")
     return PropertyModel(stored), data
@@ -253,8 +258,10 @@ def _finish(trainer: Trainer, data: PreparedData, folder: Path, complete: bool) 
         _, errors = trainer.validation_errors()
     else:
         model, errors = PropertyModel.load(folder), trainer.best_errors
+    model = model.cpu()
     model.config = with_results(model.config, trainer, data, errors, complete)
     model.save(folder, half=False)
+    write_report(model, data, folder)
 
 
 def with_results(
@@ -282,8 +289,7 @@ def with_results(
         "epochs_done": trainer.epoch,
         "complete": complete,
         "hours": round(trainer.seconds / 3600, 3),
-        "device": str(trainer.fabric.device.type),
-        "processes": trainer.fabric.world_size,
+        "hardware": hardware(trainer.fabric),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
     }
     return replace(config, training={**config.training, **figures})

@@ -1,0 +1,1 @@
+"""How good a model is: predictions on a split, errors, where they lie, comparison, plots."""

@@ -1,0 +1,276 @@
+"""The model card: what a person must know before using a model, from what the model records.
+
+One writer for run folders and for the shipped models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from recinet_ase.data.published import DATASETS
+from recinet_ase.evaluation.breakdowns import (
+    Group,
+    by_chemistry,
+    by_element,
+    by_value,
+    markdown_table,
+)
+from recinet_ase.evaluation.metrics import regression_metrics
+from recinet_ase.evaluation.provenance import training_stages
+from recinet_ase.evaluation.table import PredictionTable
+from recinet_ase.model import ModelConfig
+
+_SOURCES = {
+    "jarvis": (
+        "JARVIS-DFT 3D, 2021 release (Choudhary et al., npj Comput. Mater. 6, 173, 2020)",
+        "public (NIST JARVIS)",
+    ),
+    "mp": (
+        "Materials Project, MEGNet 2018.6.1 set (Chen et al., Chem. Mater. 31, 3564, 2019)",
+        "CC BY 4.0",
+    ),
+    "matbench": (
+        "MatBench v0.1 (Dunn et al., npj Comput. Mater. 6, 138, 2020)",
+        "as published there",
+    ),
+    "mlearn": ("mlearn (Zuo et al., J. Phys. Chem. A 124, 731, 2020)", "BSD 3-clause"),
+}
+_MINIMUM = 10  # crystals from which a group's error is worth a warning
+_NOTABLE = 2.0  # times the overall MAE
+_LISTED = 10
+
+
+def model_card(
+    config: ModelConfig,
+    validation: PredictionTable | None = None,
+    *,
+    faults: Collection[str] = (),
+    hardware: str = "",
+    usage: str = "",
+    licence: str = "",
+) -> str:
+    """The text of a model folder's ``README.md``.
+
+    Every figure comes from the configuration's provenance or from ``validation``; what
+    neither states is said to be unknown.
+
+    Args:
+        config: The model's configuration with its provenance (one property).
+        validation: Predictions on the validation crystals, for the error by chemistry, value
+            and element; without it the card states the error that training measured.
+        faults: Validation ids whose label is known to be wrong: the error is stated with and
+            without them.
+        hardware: What it was trained on, e.g. ``"one CPU core"``; else what the run recorded.
+        usage: How to name the model in a command, by default its name.
+        licence: Licence of the weights.
+    """
+    info, training = config.infos[0], config.training
+    name = usage or config.name
+    heading = f"{info.label[:1].upper()}{info.label[1:]} of inorganic crystals"
+    parts = [
+        f"# {config.name}",
+        f"{heading}{f' in {info.unit}' if info.unit else ''}{_level(config)}.",
+    ]
+    if config.caution:
+        parts.append(f"**Caution.** This model is {config.caution}.")
+    scored = validation.scored() if validation is not None else None
+    parts.append(_figures(config, scored, faults))
+    parts += ["## Use", _usage(name, info.name)]
+    parts += ["## How the figures were obtained", _measured(config, validation, name)]
+    if scored is not None and len(scored):
+        for title, groups in (
+            ("chemistry", by_chemistry(scored)),
+            (f"true {info.column}", by_value(scored)),
+        ):
+            if groups:
+                parts.append("\n".join(markdown_table(groups, title, info.unit)))
+    parts += ["## Training", _training(config, hardware)]
+    parts += ["## Where not to trust it", _limits(config, scored)]
+    data_licence = _source(str(training.get("dataset", "")))[1]
+    weights = f"weights {licence}" if licence else "weights as their author decides"
+    parts.append(f"Licence: code MIT, {weights}. Training data: {data_licence}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _level(config: ModelConfig) -> str:
+    functional = config.functional_of(config.properties[0])
+    return f", at the level of {functional}" if functional else ""
+
+
+def _source(dataset: str) -> tuple[str, str]:
+    """What a dataset is and under which licence."""
+    for key, known in _SOURCES.items():
+        if dataset == key or dataset.startswith(f"{key}_"):
+            return known
+    if not dataset:
+        return "not recorded", "not recorded"
+    return f"`{dataset}`", "that of the data's owner"
+
+
+def _figures(config: ModelConfig, scored: PredictionTable | None, faults: Collection[str]) -> str:
+    """The table at the top."""
+    training, unit = config.training, config.infos[0].unit
+    unit = f" {unit}" if unit else ""
+    rows: list[tuple[str, str]] = []
+    deviation = training.get("validation_mad")
+    if scored is not None and len(scored):
+        m = regression_metrics(scored.targets, scored.predictions)
+        deviation = m.mad if deviation is None else deviation
+        rows.append(("validation MAE", f"**{m.mae:.3g}{unit}** ({m.n} crystals)"))
+        rows.append(
+            ("95 % interval of it (bootstrap)", f"{m.mae_low:.3g} to {m.mae_high:.3g}{unit}")
+        )
+        right = scored.select(np.array([key not in faults for key in scored.ids]))
+        if 0 < len(right) < len(scored):
+            wrong = len(scored) - len(right)
+            rows.append(
+                (
+                    f"the same without {wrong} labels known to be wrong (docs/limits.md)",
+                    f"{right.absolute_errors.mean():.3g}{unit}",
+                )
+            )
+        rows.append(
+            (
+                "validation RMSE, median absolute error",
+                f"{m.rmse:.3g}, {m.median_absolute_error:.3g}{unit}",
+            )
+        )
+    elif "validation_mae" in training:
+        rows.append(("validation MAE", f"**{training['validation_mae']:.3g}{unit}**"))
+    else:
+        rows.append(("validation MAE", "not measured"))
+    if deviation is not None:
+        rows.append(
+            (
+                'mean absolute deviation of the data (MAE of "always the mean")',
+                f"{deviation:.3g}{unit}",
+            )
+        )
+    rows.append(("test MAE", "to be measured"))
+    if "parameters" in training:
+        rows.append(("parameters", f"{training['parameters']:,}"))
+    return "\n".join(["| | |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
+
+
+def _usage(name: str, prop: str) -> str:
+    return f"""\
+```python
+from recinet_ase import ReciNetCalculator
+
+atoms.calc = ReciNetCalculator("{name}")
+atoms.calc.get_property("{prop}", atoms)
+```
+
+```console
+recinet-screen structures.db --model {name} -o results.csv
+```"""
+
+
+def _measured(config: ModelConfig, validation: PredictionTable | None, name: str) -> str:
+    training = config.training
+    dataset = training.get("dataset", "")
+    if validation is None:
+        return "The validation error is that of the end of training, on the run's own graphs."
+    refused = int(validation.refused.sum())
+    lines = [
+        f"`recinet-evaluate {name} --dataset {dataset} --split val`: the weights in this folder, "
+        "through `recinet_ase.Predictor` on full graphs in float32, for every validation crystal.",
+    ]
+    if refused:
+        lines.append(f"{refused} of {len(validation)} were refused.")
+    lines.append("Settings may have been chosen on these crystals; no test label was used.")
+    return " ".join(lines)
+
+
+def _training(config: ModelConfig, hardware: str) -> str:
+    """Data, split, stages, network and time."""
+    training, network = config.training, config.network
+    dataset = str(training.get("dataset", ""))
+    stages = training_stages(training)
+    lines = [f"Data: {_source(dataset)[0]}.", f"Split: {_split(config)}."]
+    lines += [_stage(i, stage) for i, stage in enumerate(stages, 1) if "epochs" in stage]
+    if "derivation" in training:
+        lines.append(f"Derivation: {training['derivation']}.")
+    size = f"`{training['size']}` " if training.get("size") else ""
+    waves = f", k_max {network.k_max} 1/A" if network.reciprocal == "lattice" else ""
+    lines.append(
+        f"Network: ReciNet {size}({network.width} wide, {network.blocks} blocks, reciprocal block "
+        f"`{network.reciprocal}`{waves})."
+    )
+    recipe = f"Recipe `{training['recipe']}`" if training.get("recipe") else "Recipe"
+    precision = f", {training['precision']} matrix products" if "precision" in training else ""
+    lines.append(
+        f"{recipe}: L1 loss on standardised targets, AdamW with OneCycle, moving average of the "
+        f"weights{precision}."
+    )
+    hours = [stage["hours"] for stage in stages if "hours" in stage]
+    machine = hardware or str(training.get("hardware", "")) or "hardware not recorded"
+    time = f"{sum(hours):.2f} h in all" if hours else "time not recorded"
+    lines.append(f"Hardware and time: {machine}, {time}.")
+    if training.get("clean_for"):
+        lines.append(
+            "No crystal in the validation or test ids of "
+            f"{', '.join(training['clean_for'])} contributed a training label of any property."
+        )
+    if "train_ids_sha256" in training:
+        lines.append(f"sha256 of the training ids: `{training['train_ids_sha256']}`.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _split(config: ModelConfig) -> str:
+    training, info = config.training, config.infos[0]
+    dataset = training.get("dataset", "")
+    counts = f"{training.get('n_train', '?')} training and {training.get('n_val', '?')} validation"
+    rule = training.get("split", "published")
+    if rule != "published":
+        return f"{rule}, seed {training['split_seed']}, {counts} crystals"
+    if dataset in DATASETS and info.name in DATASETS[dataset].tasks:
+        task = DATASETS[dataset].split_name(info)
+        return f"JARVIS-Leaderboard `{task}`, {counts} crystals"
+    return f"{counts} crystals"
+
+
+def _stage(number: int, run: dict[str, Any]) -> str:
+    """One training run in a line."""
+    known = [
+        f"Stage {number}: {', '.join(run['properties'])}" if "properties" in run else "",
+        f"{run['n_train']} crystals" if "n_train" in run else "",
+        f"{run.get('epochs_done', run['epochs'])} epochs",
+        f"batch {run['batch_size']}" if "batch_size" in run else "",
+        f"peak learning rate {run['learning_rate']:g}" if "learning_rate" in run else "",
+        f"seed {run['seed']}" if "seed" in run else "",
+        f"{run['hours']:.2f} h" if "hours" in run else "",
+    ]
+    return ", ".join(part for part in known if part) + "."
+
+
+def _limits(config: ModelConfig, scored: PredictionTable | None) -> str:
+    lines = [
+        f"{len(config.elements)} elements occur in the training data; a crystal with another one "
+        "is refused."
+    ]
+    if scored is not None and len(scored):
+        overall = float(scored.absolute_errors.mean())
+        for kind, groups in (
+            ("Chemistries", by_chemistry(scored)),
+            ("Elements", by_element(scored)),
+            ("True values", by_value(scored)),
+        ):
+            if listed := _notable(groups, overall, config.infos[0].unit):
+                lines.append(f"{kind} with at least twice the overall error: {listed}.")
+    lines += [
+        "Relaxed, ordered, three-dimensional crystals near equilibrium. Strained or disordered "
+        "cells, surfaces, molecules and liquids are outside the training data.",
+        "The interval above is that of the mean error; it says nothing of a single prediction.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _notable(groups: list[Group], overall: float, unit: str) -> str:
+    bad = [g for g in groups if g.n >= _MINIMUM and g.mae >= _NOTABLE * overall]
+    worst = sorted(bad, key=lambda g: -g.mae)[:_LISTED]
+    unit = f" {unit}" if unit else ""
+    return ", ".join(f"{g.group} ({g.mae:.3g}{unit}, {g.n} crystals)" for g in worst)

@@ -1,0 +1,101 @@
+"""The benchmark scripts run from end to end, and measure what they say."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ase import Atoms
+from support import graph_of, write_jarvis_folder
+
+from recinet_ase.graph.crystal import CrystalBatch, collate
+from recinet_ase.nn.fused import EdgeIndex
+from recinet_ase.nn.local import LocalBlock
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(script: str, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture
+def full_batch(crystals: dict[str, Atoms]) -> CrystalBatch:
+    return collate([graph_of(a) for a in list(crystals.values())[:6]])
+
+
+def local_block(width: int = 32) -> LocalBlock:
+    """A block whose norms are not at their initial values."""
+    torch.manual_seed(0)
+    block = LocalBlock(width, width, "batch")
+    for norm in (block.gate_norm, block.node_norm):
+        for x in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            x.data.add_(0.3 * torch.rand_like(x))
+    return block
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "plain"])
+def test_the_naive_block_is_the_same_function(
+    full_batch: CrystalBatch, monkeypatch: pytest.MonkeyPatch, training: bool, fast: bool
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from naive import NaiveLocalBlock
+
+    block = local_block().train(training)
+    naive = NaiveLocalBlock(block.width).train(training)
+    naive.copy_weights(block)
+    h = torch.randn(len(full_batch.z), block.width)
+    v = torch.randn(len(full_batch.centre), block.width)
+    weight = torch.ones(len(full_batch.centre))
+    edges = EdgeIndex.build(full_batch, weight) if fast else None
+    ours, _ = block(h, v, full_batch, weight, edges)
+    theirs = naive(h, torch.stack((full_batch.centre, full_batch.neighbour)), v)
+    assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+
+
+def test_training_benchmark_without_rivals(tmp_path: Path, crystals: dict[str, Atoms]) -> None:
+    write_jarvis_folder(tmp_path, list(crystals.values()), "dft_3d_formation_energy_peratom")
+    out = run(
+        "training.py",
+        *("--data-dir", str(tmp_path), "--count", "8", "--batch-size", "4", "--rounds", "1"),
+        *("--seconds", "0.01", "--peak-size", "64", "--only", "paper size, bfloat16;all angles"),
+        # An interpreter without site-packages has none of the rivals.
+        *("--alignn-python", str(bare_python(tmp_path))),
+    )
+    assert "ALIGNN, all angles: not installed (pip install" in out
+    assert "of peak" in out and "2.46 M" in out
+
+
+def bare_python(folder: Path) -> Path:
+    script = folder / "python"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+    return script
+
+
+def test_cost_curve(tmp_path: Path) -> None:
+    prefix = tmp_path / "curve"
+    out = run(
+        "cost_curve.py",
+        *("-o", str(prefix), "--size", "tiny", "--seconds", "0.01"),
+        *("--atoms", "2", "40", "--batches", "1"),
+    )
+    assert "a cell of 40 atoms trains" in out
+    with prefix.with_suffix(".csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == 2 * 4 and all(float(row["train_ms"]) > 0 for row in rows)
+    assert prefix.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"

@@ -1,0 +1,243 @@
+"""Runs beyond one property in one process: several, own data, recipes, frozen parts, DDP."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+import torch
+from ase import Atoms
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file
+from support import write_jarvis_folder
+
+from recinet_ase import Predictor, ReciNetError, load_model
+from recinet_ase.cli.train import train
+from recinet_ase.training.config import TrainingConfig
+from recinet_ase.training.recipes import RECIPES, load_recipe, recipe_names
+
+QUICK = ["--size", "tiny", "--batch-size", "8", "--validate-every", "2"]
+COMMAND = [sys.executable, "-m", "recinet_ase.cli.train"]
+
+
+def run(folder: Path, data: Path, *arguments: object) -> Result:
+    common = ["--data-dir", str(data), "--cache-dir", str(data / "cache"), "-o", str(folder)]
+    return CliRunner().invoke(train, [*QUICK, *common, *map(str, arguments)])
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as handle:
+        return list(csv.DictReader(handle))
+
+
+@pytest.fixture(scope="module")
+def two_tasks(tmp_path_factory: pytest.TempPathFactory, crystals: dict[str, Atoms]) -> Path:
+    """Two properties on the same crystals, whose splits differ by five crystals."""
+    root = tmp_path_factory.mktemp("two")
+    atoms = list(crystals.values())
+    write_jarvis_folder(root, atoms, "dft_3d_mbj_bandgap")
+    write_jarvis_folder(root, atoms, "dft_3d_optb88vdw_bandgap", offset=5)
+    return root
+
+
+@pytest.fixture(scope="module")
+def both(two_tasks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "both"
+    result = run(folder, two_tasks, "--props", "bandgap,bandgap_opt", "--epochs", 4)
+    assert result.exit_code == 0, result.output
+    assert "bandgap_opt validation MAE" in result.stdout
+    return folder
+
+
+def test_several_properties_in_one_run(both: Path, crystals: dict[str, Atoms]) -> None:
+    last = metrics(both)[-1]
+    assert float(last["val_mae_bandgap"]) > 0 and float(last["val_mae_bandgap_opt"]) > 0
+    training = load_model(both).config.training
+    assert training["clean_for"] == ["bandgap", "bandgap_opt"]
+    assert training["n_train"] < 35, "held-out crystals of either are in neither"
+    assert (both / "parity_bandgap.png").exists() and (both / "learning_curve.png").exists()
+    results = Predictor(both, device="cpu").predict_many(crystals.values())
+    assert {tuple(r.values) for r in results if not r.error} == {("bandgap", "bandgap_opt")}
+
+
+def test_one_of_several_can_be_tuned_on(both: Path, two_tasks: Path, tmp_path: Path) -> None:
+    """The output of the same property goes on; a start of another dataset's split does not."""
+    start = load_model(both).network.state_dict()
+    arguments = ("--init", both, "--freeze", "encoder", "--epochs", 1, "--lr", 1e-9)
+    result = run(tmp_path / "opt", two_tasks, "--props", "bandgap_opt", *arguments)
+    assert result.exit_code == 0, result.output
+    tuned = load_model(tmp_path / "opt").network.state_dict()
+    torch.testing.assert_close(
+        tuned["head.3.weight"][0], start["head.3.weight"][1], atol=1e-6, rtol=0
+    )
+    result = run(
+        tmp_path / "x", two_tasks, "--props", "bandgap", "--init", both, "--split-by", "random"
+    )
+    assert result.exit_code == 2, result.output
+
+
+@pytest.mark.parametrize("part", ["embedding", "blocks:1", "encoder"])
+def test_frozen_parts_stay(part: str, both: Path, two_tasks: Path, tmp_path: Path) -> None:
+    arguments = ("--props", "bandgap", "--init", both, "--freeze", part, "--epochs", 2)
+    result = run(tmp_path / "run", two_tasks, *arguments)
+    assert result.exit_code == 0, result.output
+    before, after = (load_file(f / "model.safetensors") for f in (both, tmp_path / "run"))
+    frozen = {
+        "embedding": ("embed_atom.", "embed_edge."),
+        "blocks:1": ("embed_atom.", "embed_edge.", "local_blocks.0.", "reciprocal_blocks.0."),
+        "encoder": ("embed_atom.", "embed_edge.", "local_blocks.", "reciprocal_blocks."),
+    }[part]
+    for key, value in before.items():
+        if key.startswith(frozen):
+            torch.testing.assert_close(after[key], value, msg=key)
+    moved = [k for k in before if not k.startswith(frozen) and before[k].shape == after[k].shape]
+    assert any(not torch.equal(before[k], after[k]) for k in moved)
+
+
+def test_wrong_settings(both: Path, two_tasks: Path, tmp_path: Path) -> None:
+    cases = [
+        (("--init", both, "--props", "bandgap", "--freeze", "blocks:9"), "N up to 2"),
+        (("--props", "bandgap", "--split-by", "halves"), "unknown split 'halves'"),
+        (("--recipe", "jarvis/mjb"), "unknown recipe 'jarvis/mjb'; did you mean 'jarvis/mbj'"),
+        (("--recipe", "mine.toml"), "no such recipe"),
+        (("--props", "bandgap", "--devices", "two"), "must be a number or 'auto'"),
+        (("--props", "bandgap", "--unit", "meV"), "in eV, not 'meV'"),
+    ]  # fmt: skip
+    for arguments, message in cases:
+        result = run(tmp_path / "run", two_tasks, *arguments)
+        assert result.exit_code == 2, (arguments, result.output)
+        assert message in result.stderr, result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_on_a_folder_of_cifs(tmp_path: Path, crystals: dict[str, Atoms]) -> None:
+    """The README's three lines: a folder with id_prop.csv, a property of one's own."""
+    folder = tmp_path / "my_cifs"
+    folder.mkdir()
+    rows = []
+    for name, atoms in crystals.items():
+        atoms.write(folder / f"{name}.cif")
+        rows.append(f"{name},{atoms.get_volume() / len(atoms):.4f}\n")
+    (folder / "broken.cif").write_text("data_nothing\n")
+    (folder / "id_prop.csv").write_text("".join(rows) + "broken,1.0\n")
+    own = ("--dataset", folder, "--props", "volume_per_atom", "--unit", "A^3")
+    result = run(tmp_path / "run", tmp_path, *own, "--epochs", 3)
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "run" / "left_out.csv").open() as handle:
+        assert [row["id"] for row in csv.DictReader(handle)] == ["broken"]
+    results = Predictor(tmp_path / "run", device="cpu").predict_many(crystals.values())
+    assert {tuple(r.values) for r in results if not r.error} == {("volume_per_atom",)}
+    result = run(tmp_path / "strict", tmp_path, *own, "--max-bad", 0.01)
+    assert result.exit_code == 2 and "1 of 51 crystals cannot be used" in result.stderr
+    assert not (tmp_path / "strict").exists()
+
+
+def test_patience_ends_a_run(tmp_path: Path, two_tasks: Path) -> None:
+    """Nothing is learnt at this rate, so the second validation is not better than the first."""
+    result = run(
+        tmp_path / "run", two_tasks, "--props", "bandgap", "--epochs", 40, "--lr", 1e-30,
+        "--weight-decay", 0, "--patience", 2, "--norm", "layer",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert len(metrics(tmp_path / "run")) == 6
+    assert load_model(tmp_path / "run").config.training["complete"]
+
+
+def test_the_best_weights_are_kept(tmp_path: Path, two_tasks: Path) -> None:
+    run(tmp_path / "run", two_tasks, "--props", "bandgap", "--epochs", 12, "--lr", 0.03)
+    errors = [float(row["val_mae"]) for row in metrics(tmp_path / "run") if row["val_mae"]]
+    stated = load_model(tmp_path / "run").config.training["validation_mae"]
+    assert stated == pytest.approx(min(errors), rel=1e-5)
+
+
+def test_two_processes_train_like_one(tmp_path: Path, jarvis_folder: Path) -> None:
+    curves = []
+    for processes in ("1", "2"):
+        folder = tmp_path / processes
+        command = [
+            *COMMAND, "--props", "bandgap", *QUICK, "--epochs", "3", "--devices", processes,
+            "--accelerator", "cpu", "--data-dir", str(jarvis_folder),
+            "--cache-dir", str(jarvis_folder / "cache"), "-o", str(folder),
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        curves.append([float(row["train_mae"]) for row in metrics(folder)])
+        assert done.stdout.count("validation MAE") == 1, "one process speaks"
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+
+
+def test_a_queue_that_ends_the_job_leaves_a_checkpoint(tmp_path: Path, jarvis_folder: Path) -> None:
+    folder = tmp_path / "run"
+    command = [
+        *COMMAND, "--props", "bandgap", *QUICK, "--epochs", "5000",
+        "--data-dir", str(jarvis_folder), "--cache-dir", str(jarvis_folder / "cache"),
+        "-o", str(folder),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and "continue with --resume" in errors
+    assert not load_model(folder).config.training["complete"]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_a_configuration(name: str) -> None:
+    config = TrainingConfig(**load_recipe(name))
+    config.architecture(len(config.properties))
+    assert config.recipe == name
+
+
+def test_recipes_of_the_paper() -> None:
+    """Table 7: blocks, epochs and learning rates."""
+    for name, blocks, rate in (("eform", 4, 8e-4), ("mbj", 3, 1e-3), ("ehull", 5, 6e-4)):
+        config = TrainingConfig(**load_recipe(f"paper/jarvis-{name}"))
+        network = config.architecture(1)
+        assert (network.width, network.blocks, network.n_basis) == (256, blocks, 256)
+        assert (config.epochs, config.learning_rate, config.neighbours) == (500, rate, 16)
+
+
+def test_a_recipe_of_ones_own(tmp_path: Path, two_tasks: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('properties = ["bandgap"]\nepochs = 3\n[network]\nblocks = 1\n')
+    result = run(tmp_path / "run", two_tasks, "--recipe", file, "--epochs", 2)
+    assert result.exit_code == 0, result.output
+    model = load_model(tmp_path / "run")
+    assert len(metrics(tmp_path / "run")) == 2, "the command line overrules the recipe"
+    assert model.config.network.blocks == 1 and model.config.training["recipe"] == str(file)
+    file.write_text("epoch = 3\n")
+    with pytest.raises(ReciNetError, match="did you mean 'epochs'"):
+        load_recipe(str(file))
+    file.write_text("epochs = \n")
+    with pytest.raises(ReciNetError, match="not a TOML file"):
+        load_recipe(str(file))
+
+
+def test_defaults_in_the_help_are_those_of_the_configuration() -> None:
+    stated = {
+        option.name: option.help.split("[default: ")[1].split("]")[0]
+        for option in train.params
+        if isinstance(option, click.Option) and option.help and "[default: " in option.help
+    }
+    given = {f.name: f.default for f in fields(TrainingConfig)}
+    compared = 0
+    for name, text in stated.items():
+        if name in given and given[name] not in (None, ()):
+            assert str(given[name]) == text, name
+            compared += 1
+    assert compared >= 10
+
+
+def test_recipes_are_installed() -> None:
+    assert RECIPES.is_dir() and "jarvis/pretrain" in recipe_names()
