@@ -6,10 +6,9 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from recinet_ase.data.dataset import Dataset, open_dataset
-from recinet_ase.data.published import DATASETS
-from recinet_ase.data.splits import SplitRule
-from recinet_ase.errors import ReciNetError
+from recinet_ase.data.dataset import Dataset
+from recinet_ase.data.splits import PUBLISHED_SEED, SplitRule
+from recinet_ase.evaluation.data import choose_data, known_faults, open_data
 from recinet_ase.model import ModelConfig
 
 
@@ -18,51 +17,53 @@ class Crystals:
     """What a model is calibrated with.
 
     Attributes:
+        dataset: Name of the dataset.
         validation: Validation crystals of any of the model's properties, by id.
         labels: Their labels, by property and id. Labels known to be wrong are left out.
         training: A sample of the training crystals, by id.
     """
 
+    dataset: str
     validation: dict[str, Any]
     labels: dict[str, dict[str, float]]
     training: dict[str, Any]
 
 
-def dataset_name(config: ModelConfig) -> str:
-    """The dataset that a model was trained on.
-
-    Raises:
-        ReciNetError: If its configuration does not say.
-    """
-    name = config.training.get("dataset")
-    if not name:
-        raise ReciNetError(f"{config.name} does not say what it was trained on")
-    return str(name)
-
-
-def crystals_of(config: ModelConfig, dataset: Dataset, sample: int) -> Crystals:
-    """The crystals of a model's own split.
+def crystals_of(
+    name: str,
+    config: ModelConfig,
+    sample: int,
+    data_dir: str | None = None,
+    spec: str | None = None,
+    target: str | None = None,
+    unit: str | None = None,
+) -> Crystals:
+    """The crystals of a model's own dataset and split.
 
     Args:
+        name: Model name or folder.
         config: The model's configuration.
-        dataset: What it was trained on.
         sample: Training crystals wanted.
+        data_dir: Folder of the named datasets, else ``RECINET_DATA_DIR``.
+        spec: Where own data is, if not where the run found it.
+        target: Key of the labels in own data.
+        unit: Unit of the labels in own data.
     """
-    recorded = config.training
-    rule = None
-    if "split" in recorded:
-        seed = int(recorded.get("split_seed", SplitRule.seed))
+    choice = choose_data(name, config, spec, target, unit)
+    rule, recorded = choice.trained_rule, config.training
+    if rule is None and "split" in recorded:
+        seed = int(recorded.get("split_seed", PUBLISHED_SEED))
         rule = SplitRule.parse(str(recorded["split"]), seed)
+    dataset: Dataset = open_data(choice, config.properties[0], data_dir)
     labels: dict[str, dict[str, float]] = {}
     train: set[str] = set()
     for info in config.infos:
         split = dataset.split(info, rule)
-        published = DATASETS.get(dataset.name)
-        wrong = published.faults.get(info.name, frozenset()) if published else frozenset()
+        wrong = known_faults(dataset.name, info.name)
         labels[info.name] = {i: y for i, y in split.val.items() if i not in wrong}
         train |= set(split.train)
     wanted = set().union(*labels.values())
-    chosen = set(random.Random(0).sample(sorted(train), min(sample, len(train))))
+    chosen = set(random.Random(0).sample(sorted(train - wanted), min(sample, len(train - wanted))))
     validation, training = {}, {}
     for key, structure in dataset.structures():
         if isinstance(structure, Exception):
@@ -71,9 +72,4 @@ def crystals_of(config: ModelConfig, dataset: Dataset, sample: int) -> Crystals:
             validation[key] = structure
         elif key in chosen:
             training[key] = structure
-    return Crystals(validation, labels, training)
-
-
-def open_for(config: ModelConfig, data_dir: str | None) -> Dataset:
-    """The dataset that a model says it was trained on."""
-    return open_dataset(dataset_name(config), data_dir)
+    return Crystals(dataset.name, validation, labels, training)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from heldout import crystals_of, dataset_name, open_for
+from heldout import crystals_of
 
 from recinet_ase import Predictor
 from recinet_ase.errors import StructureError
@@ -51,8 +51,8 @@ def write_crystals(data_dir: str | None) -> None:
     labels: dict[str, dict[str, float]] = {}
     for name in available_models():
         config = load_model(name).config
-        dataset = dataset_name(config)
-        crystals = crystals_of(config, open_for(config, data_dir), 0)
+        crystals = crystals_of(name, config, 0, data_dir)
+        dataset = crystals.dataset
         for prop, known in crystals.labels.items():
             chosen = labels.setdefault(f"{dataset}/{prop}", {})
             for key in sorted(known, key=lambda i: hashlib.sha256(i.encode()).digest()):
@@ -76,7 +76,7 @@ def write_crystals(data_dir: str | None) -> None:
 def absolute_errors(name: str, fixture: dict[str, Any]) -> dict[str, np.ndarray]:
     """Absolute errors of a shipped model on its crystals of the fixture, by property."""
     predictor = Predictor(name, device="cpu", intervals=False)
-    dataset = dataset_name(predictor.models[0].config)
+    dataset = predictor.models[0].config.training["dataset"]
     found = {}
     for prop in predictor.properties:
         labels = fixture["labels"][f"{dataset}/{prop}"]
