@@ -60,3 +60,12 @@ def test_models_lists_what_is_shipped() -> None:
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:]] == available_models()
+
+
+def test_recipes_are_listed_and_shown() -> None:
+    result = CliRunner().invoke(main, ["recipes"])
+    assert result.exit_code == 0 and "paper/jarvis-mbj" in result.stdout
+    result = CliRunner().invoke(main, ["recipes", "paper/jarvis-mbj"])
+    assert "learning_rate = 0.001" in result.stdout
+    result = CliRunner().invoke(main, ["recipes", "paper/jarvis"])
+    assert result.exit_code == 2 and "did you mean" in result.stderr

@@ -110,6 +110,8 @@ def test_wrong_settings(both: Path, two_tasks: Path, tmp_path: Path) -> None:
         (("--recipe", "mine.toml"), "no such recipe"),
         (("--props", "bandgap", "--devices", "two"), "must be a number or 'auto'"),
         (("--props", "bandgap", "--unit", "meV"), "in eV, not 'meV'"),
+        (("--dataset", "jarvs"), "did you mean 'jarvis'"),
+        (("--dataset", "./jarvs"), "no such dataset, file or folder: ./jarvs"),
     ]  # fmt: skip
     for arguments, message in cases:
         result = run(tmp_path / "run", two_tasks, *arguments)

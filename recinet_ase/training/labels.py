@@ -67,8 +67,9 @@ def open_run_dataset(
         ReciNetError: If the dataset cannot be opened or has no such property.
     """
     names = config.properties
-    if config.dataset not in dataset_names():
-        config = replace(config, dataset=str(Path(config.dataset).expanduser().absolute()))
+    path = Path(config.dataset).expanduser()
+    if config.dataset not in dataset_names() and path.exists():
+        config = replace(config, dataset=str(path.absolute()))  # to be resumed from anywhere
         if len(names) > 1:
             raise ReciNetError("one's own data gives one property a run; train a model for each")
     dataset = open_dataset(

@@ -87,6 +87,7 @@ def provenance(
         "dataset": dataset.name,
         **_split_entry(config, dataset),
         "properties": list(config.properties),
+        "hold_out": list(config.hold_out),
         "clean_for": sorted(clean_for),
         "n_train": len(data.train),
         "n_val": len(data.val),

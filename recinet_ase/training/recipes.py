@@ -30,6 +30,24 @@ def recipe_names() -> list[str]:
     )
 
 
+def recipe_text(name: str) -> str:
+    """The text of a recipe, given its name or the path of a ``.toml`` file.
+
+    Raises:
+        UnknownNameError: If there is neither a recipe nor a file of that name.
+        ReciNetError: If there is no such file, or it is no text.
+    """
+    path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
+    if not path.is_file():
+        if name.endswith(".toml"):
+            raise ReciNetError(f"no such recipe: {path}")
+        raise UnknownNameError("recipe", name, recipe_names())
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ReciNetError(f"{path} is not a text file ({error})") from None
+
+
 def load_recipe(name: str) -> dict[str, Any]:
     """Settings of a recipe, as keyword arguments of `TrainingConfig`.
 
@@ -40,19 +58,14 @@ def load_recipe(name: str) -> dict[str, Any]:
         UnknownNameError: If there is neither a recipe nor a file of that name.
         ReciNetError: If the file is no recipe; the wrong setting is named.
     """
-    path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
-    if not path.is_file():
-        if name.endswith(".toml"):
-            raise ReciNetError(f"no such recipe: {path}")
-        raise UnknownNameError("recipe", name, recipe_names())
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ReciNetError(f"{path} is not a TOML file ({error})") from None
+        settings = tomllib.loads(recipe_text(name))
+    except tomllib.TOMLDecodeError as error:
+        raise ReciNetError(f"{name} is not a TOML file ({error})") from None
     known = {f.name for f in fields(TrainingConfig)} - {"version", "recipe"}
     for key, value in settings.items():
         if key not in known:
-            raise UnknownNameError(f"setting in {path}", key, known)
+            raise UnknownNameError(f"setting in {name}", key, known)
         if key == "network":
             settings[key] = tuple(value.items())
         elif isinstance(value, list):

@@ -1,0 +1,23 @@
+"""``recinet recipes``: settings that ``recinet-train --recipe`` knows by name."""
+
+from __future__ import annotations
+
+import click
+
+from recinet_ase.cli.common import one_line_errors
+
+
+@click.command()
+@click.argument("name", required=False)
+@one_line_errors
+def recipes(name: str | None) -> None:
+    """List the training recipes, or print the one called NAME."""
+    from recinet_ase.training.recipes import recipe_names, recipe_text
+
+    if name is not None:
+        click.echo(recipe_text(name), nl=False)
+        return
+    width = max(map(len, recipe_names()))
+    for known in recipe_names():
+        title = recipe_text(known).splitlines()[0].removeprefix("# ")
+        click.echo(f"{known.ljust(width)}  {title}")
