@@ -24,6 +24,8 @@ from recinet_ase.pretrained import available_models, model_folder
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.uncertainty.calibration import ARRAYS_FILE, CALIBRATION_FILE
 from recinet_ase.uncertainty.difficulty import Difficulty
+from recinet_ase.uncertainty.fit import fit_calibration
+from recinet_ase.uncertainty.observe import observe
 from recinet_ase.uncertainty.widths import Widths
 
 CALIBRATED = [n for n in available_models() if (model_folder(n) / CALIBRATION_FILE).exists()]
@@ -350,6 +352,28 @@ def test_a_calibration_stays_with_its_weights(folder: Path, tmp_path: Path) -> N
     assert not (tmp_path / "copy" / ARRAYS_FILE).exists()
     random_model().save(folder)
     assert load_model(folder).calibration is None
+
+
+def test_a_model_of_ones_own_is_calibrated(tmp_path: Path, crystals: dict[str, Atoms]) -> None:
+    """From structures to intervals through the files, some labels unknown."""
+    random_model().save(tmp_path / "own")
+    model = load_model(tmp_path / "own")
+    ids, found = observe(model, [*crystals.items(), ("bad", Atoms("H"))])
+    assert sorted(ids) == sorted(crystals)
+    values = found.output.clamp(min=0) + 0.3 * torch.linspace(-1, 1, len(ids))[:, None]
+    values[:3] = float("nan")
+    fitted = fit_calibration(found, found, values, ("bandgap",), (0.0,), model.fingerprint)
+    assert fitted.figures["properties"]["bandgap"]["crystals"] == 47
+    fitted.save(tmp_path / "own")
+    results = Predictor(tmp_path / "own", device="cpu").predict_many(crystals.values())
+    by_id = dict(zip(crystals, results, strict=True))
+    inside = []
+    for key, value in list(zip(ids, values[:, 0].tolist(), strict=True))[3:]:
+        low, high = by_id[key].intervals["bandgap"]
+        inside.append(low <= value <= high)
+    assert np.mean(inside) >= 0.85
+    with pytest.raises(ReciNetError, match="39 validation crystals with bandgap are too few"):
+        fit_calibration(found, found[:39], values[3:42], ("bandgap",), (0.0,), "")
 
 
 def test_size_of_the_files() -> None:
