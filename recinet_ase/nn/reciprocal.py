@@ -32,9 +32,10 @@ from recinet_ase.graph.waves import (
 
 MODES = ("lattice", "mean", "literal", "none")
 
-# Above this size the two matrix products of the wave sum cost less than all pairs of
-# atoms; both are the same function.
-_PAIR_ATOMS = 32
+# Above this size the two matrix products of the wave sum cost less than all pairs of atoms;
+# both are the same function. Waves go crystal by crystal, pairs all at once, which suits GPUs.
+_PAIR_ATOMS = {"cpu": 12}
+_PAIR_ATOMS_ELSEWHERE = 32
 
 _TABLE_LIMIT = 16_000_000  # cosines and sines kept for the layers of a batch
 
@@ -97,7 +98,7 @@ class LatticeOperator:
         waves = half_space_waves(batch.lattice, basis.k_max)
         n_atoms = torch.bincount(batch.crystal, minlength=batch.n_crystals)
         radial = basis.of_waves(waves, torch.linalg.det(batch.lattice).abs() / n_atoms)
-        small = n_atoms <= _PAIR_ATOMS
+        small = n_atoms <= _PAIR_ATOMS.get(batch.z.device.type, _PAIR_ATOMS_ELSEWHERE)
         if bool(small.all()):
             return cls(*pair_kernels(batch.frac_coords, waves, n_atoms, radial))
         last_atom, last_wave = torch.cumsum(n_atoms, 0), torch.cumsum(waves.count, 0)
