@@ -128,6 +128,7 @@ def start(label: str, sample: Path, python: str, threads: int, log: Any) -> Cont
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "PYTHONWARNINGS": "ignore",
+        "TMPDIR": str(sample.parent),
     }
     if python == sys.executable:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
@@ -225,15 +226,19 @@ def main() -> None:
                 if (found := start(label, path, python, arguments.threads, log)) is not None:
                     contenders.append(found)
             measure(contenders, arguments, peaks)
+        except KeyboardInterrupt:
+            print("interrupted: what follows is of the rounds that were complete")
         finally:
             for c in contenders:
-                c.process.stdin.close()  # type: ignore[union-attr]
+                c.process.kill()
                 c.process.wait()
+    if not contenders or not contenders[0].rounds:
+        return
     atoms = sum(len(r["atoms"]["elements"]) for r in sample["records"]) / len(sample["ids"])
     print(
         f"{len(sample['ids'])} JARVIS crystals, mean {atoms:.1f} atoms, "
         f"batch {arguments.batch_size}; {arguments.threads} thread(s) each, taking turns, "
-        f"{arguments.rounds} rounds, medians"
+        f"{len(contenders[0].rounds)} rounds, medians"
     )
     print(f"{processor()}; Python {platform.python_version()}, torch {torch.__version__}")
     print("; ".join(dict.fromkeys(c.hello["version"] for c in contenders)))
@@ -257,8 +262,9 @@ def measure(
     for _ in range(arguments.rounds):
         for kind in peaks:
             peaks[kind].append(peak(getattr(torch, kind), arguments.peak_size))
-        for c in contenders:
-            c.rounds.append(c.ask(str(steps[c.label])))
+        found = [c.ask(str(steps[c.label])) for c in contenders]
+        for c, one in zip(contenders, found, strict=True):
+            c.rounds.append(one)
 
 
 def processor() -> str:

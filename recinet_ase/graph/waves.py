@@ -172,11 +172,18 @@ def phases(frac_coords: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return 2 * math.pi * (turns - torch.round(turns))
 
 
+def wave_table(frac_coords: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Cosines, then sines, of all phases of a crystal, ``[N, 2 W]``."""
+    angle = phases(frac_coords, index)
+    return torch.cat((torch.cos(angle), torch.sin(angle)), dim=-1)
+
+
 def filtered_sum(
     frac_coords: torch.Tensor,
     index: torch.Tensor,
     filter_values: torch.Tensor,
     values: torch.Tensor,
+    table: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``2 sum_half phi(|G|) [cos_i A + sin_i B]`` for one crystal (eq. 8-9, made invariant).
 
@@ -188,10 +195,13 @@ def filtered_sum(
         index: Half-space wave indices ``[W, 3]``.
         filter_values: Filter of each wave and channel ``[W, C]`` (or ``[W, 1]``).
         values: Atom features ``[N, C]``.
+        table: What `wave_table` gives for these atoms and waves, if it is at hand.
 
     Returns:
         ``[N, C]``; exactly zero if there are no waves.
     """
+    if table is not None:
+        return 2 * (table @ (filter_values.repeat(2, 1) * (table.T @ values)))
     out = torch.zeros_like(values)
     # Blocks of waves keep the table of atoms by waves small for cells of any size.
     step = max(1, _BLOCK_LIMIT // len(frac_coords))
@@ -226,13 +236,15 @@ def pair_kernels(
         ``i``) and kernels ``[P, R]``.
     """
     n_radial = basis.shape[1]
-    first_atom = torch.cumsum(n_atoms, 0) - n_atoms
-    first_wave = torch.cumsum(waves.count, 0) - waves.count
+    # Crystals of like size share padded blocks.
+    order = torch.argsort(waves.count * n_atoms, stable=True)
+    first_atom = (torch.cumsum(n_atoms, 0) - n_atoms)[order]
+    first_wave = (torch.cumsum(waves.count, 0) - waves.count)[order]
+    n_atoms, n_waves = n_atoms[order], waves.count[order]
     parts_i, parts_j, parts_k = [], [], []
-    atoms, counts = n_atoms.tolist(), waves.count.tolist()
+    atoms, counts = n_atoms.tolist(), n_waves.tolist()
     start = 0
     while start < len(atoms):
-        # Neighbouring crystals of the list share padded blocks of bounded size.
         stop, n, w = start, 0, 0
         while stop < len(atoms):
             n, w = max(n, atoms[stop]), max(w, counts[stop])
@@ -242,7 +254,7 @@ def pair_kernels(
         block = slice(start, stop)
         n, w = max(atoms[block]), max(max(counts[block]), 1)
         atom_mask, atom_at = _padded(first_atom[block], n_atoms[block], n)
-        wave_mask, wave_at = _padded(first_wave[block], waves.count[block], w)
+        wave_mask, wave_at = _padded(first_wave[block], n_waves[block], w)
         if len(basis) == 0:
             kernel = frac_coords.new_zeros(stop - start, n, n, n_radial)
         else:
@@ -258,7 +270,9 @@ def pair_kernels(
         parts_j.append(atom_at[:, None, :].expand_as(pair_mask)[pair_mask])
         parts_k.append(kernel[pair_mask])
         start = stop
-    return torch.cat(parts_i), torch.cat(parts_j), torch.cat(parts_k)
+    i, j, kernel = torch.cat(parts_i), torch.cat(parts_j), torch.cat(parts_k)
+    back = torch.argsort(i, stable=True)
+    return i[back], j[back], kernel[back]
 
 
 def _product(vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -21,13 +21,23 @@ from torch import nn
 from torch.nn import functional
 
 from recinet_ase.graph.crystal import CrystalBatch
-from recinet_ase.graph.waves import WaveBasis, Waves, filtered_sum, half_space_waves, pair_kernels
+from recinet_ase.graph.waves import (
+    WaveBasis,
+    Waves,
+    filtered_sum,
+    half_space_waves,
+    pair_kernels,
+    wave_table,
+)
 
 MODES = ("lattice", "mean", "literal", "none")
 
-# Above this size the two matrix products of the wave sum cost less than all pairs of
-# atoms; both are the same function.
-_PAIR_ATOMS = 32
+# Above this size the two matrix products of the wave sum cost less than all pairs of atoms;
+# both are the same function. Waves go crystal by crystal, pairs all at once, which suits GPUs.
+_PAIR_ATOMS = {"cpu": 12}
+_PAIR_ATOMS_ELSEWHERE = 32
+
+_TABLE_LIMIT = 16_000_000  # cosines and sines kept for the layers of a batch
 
 
 def crystal_mean(values: torch.Tensor, batch: CrystalBatch) -> torch.Tensor:
@@ -40,20 +50,38 @@ def crystal_mean(values: torch.Tensor, batch: CrystalBatch) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
+class LargeCell:
+    """A crystal whose waves are summed themselves.
+
+    Attributes:
+        atoms: Its place in the batch.
+        frac_coords: Fractional coordinates ``[N, 3]``.
+        index: Wave indices ``[W, 3]``.
+        radial: Radial basis values ``[W, R]``.
+        table: Its `wave_table`, shared by all layers, unless it is too large to keep.
+    """
+
+    atoms: slice
+    frac_coords: torch.Tensor
+    index: torch.Tensor
+    radial: torch.Tensor
+    table: torch.Tensor | None
+
+
+@dataclass(frozen=True)
 class LatticeOperator:
     """The filtered lattice sum of a batch, ready to be applied once a layer.
 
     Attributes:
         pair_centre, pair_neighbour, pair_kernel: Kernels of the small crystals
             (``[P]``, ``[P]``, ``[P, R]``).
-        large: For each large crystal its atoms, fractional coordinates, wave indices
-            and radial basis values.
+        large: The large crystals of the batch.
     """
 
     pair_centre: torch.Tensor
     pair_neighbour: torch.Tensor
     pair_kernel: torch.Tensor
-    large: tuple[tuple[slice, torch.Tensor, torch.Tensor, torch.Tensor], ...] = ()
+    large: tuple[LargeCell, ...] = ()
 
     @classmethod
     def build(cls, batch: CrystalBatch, basis: WaveBasis) -> LatticeOperator:
@@ -70,15 +98,19 @@ class LatticeOperator:
         waves = half_space_waves(batch.lattice, basis.k_max)
         n_atoms = torch.bincount(batch.crystal, minlength=batch.n_crystals)
         radial = basis.of_waves(waves, torch.linalg.det(batch.lattice).abs() / n_atoms)
-        small = n_atoms <= _PAIR_ATOMS
+        small = n_atoms <= _PAIR_ATOMS.get(batch.z.device.type, _PAIR_ATOMS_ELSEWHERE)
         if bool(small.all()):
             return cls(*pair_kernels(batch.frac_coords, waves, n_atoms, radial))
         last_atom, last_wave = torch.cumsum(n_atoms, 0), torch.cumsum(waves.count, 0)
-        large = []
+        large, room = [], _TABLE_LIMIT
         for b in torch.nonzero(~small).flatten().tolist():
             atoms = slice(int(last_atom[b] - n_atoms[b]), int(last_atom[b]))
             found = slice(int(last_wave[b] - waves.count[b]), int(last_wave[b]))
-            large.append((atoms, batch.frac_coords[atoms], waves.index[found], radial[found]))
+            cell = (batch.frac_coords[atoms], waves.index[found])
+            entries = 2 * len(cell[0]) * len(cell[1])
+            table = wave_table(*cell) if entries <= room else None
+            room -= 0 if table is None else entries
+            large.append(LargeCell(atoms, *cell, radial[found], table))
         atom_at = torch.nonzero(small[batch.crystal]).flatten()
         wave_at = torch.nonzero(small[waves.crystal]).flatten()
         some = Waves(
@@ -107,9 +139,12 @@ class LatticeOperator:
         messages = (self.pair_kernel @ weights) * values.index_select(0, self.pair_neighbour)
         out = torch.zeros_like(values).index_add(0, self.pair_centre, messages)
         with torch.autocast(values.device.type, enabled=False):
-            for atoms, frac_coords, index, radial in self.large:
-                update = filtered_sum(frac_coords, index, radial @ weights, values[atoms])
-                out[atoms] = update / len(frac_coords)
+            for cell in self.large:
+                filters = cell.radial @ weights
+                update = filtered_sum(
+                    cell.frac_coords, cell.index, filters, values[cell.atoms], cell.table
+                )
+                out[cell.atoms] = update / len(cell.frac_coords)
         return out
 
 
