@@ -84,6 +84,20 @@ def test_one_of_several_can_be_tuned_on(both: Path, two_tasks: Path, tmp_path: P
     assert result.exit_code == 2, result.output
 
 
+def test_each_output_of_a_composition_branch_goes_on(two_tasks: Path, tmp_path: Path) -> None:
+    file = tmp_path / "branch.toml"
+    file.write_text("[network]\ncomposition = true\n")
+    shared = ("--recipe", file, "--epochs", 1)
+    run(tmp_path / "two", two_tasks, "--props", "bandgap,bandgap_opt", *shared)
+    arguments = ("--props", "bandgap_opt", "--init", tmp_path / "two", "--lr", 1e-9)
+    result = run(tmp_path / "one", two_tasks, *shared, *arguments)
+    assert result.exit_code == 0, result.output
+    two, one = (load_model(tmp_path / n).network.composition for n in ("two", "one"))
+    assert two is not None and one is not None
+    torch.testing.assert_close(one.scale[:, 0], two.scale[:, 1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(one.formula[-1].bias[0], two.formula[-1].bias[1], atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("part", ["embedding", "blocks:1", "encoder"])
 def test_frozen_parts_stay(part: str, both: Path, two_tasks: Path, tmp_path: Path) -> None:
     arguments = ("--props", "bandgap", "--init", both, "--freeze", part, "--epochs", 2)

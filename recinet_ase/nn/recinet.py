@@ -98,8 +98,8 @@ SIZES: dict[str, ReciNetConfig] = {
 }
 
 
-LAST_LAYER = "head.3."
-"""Prefix of the parameters that have one row an output."""
+OUTPUT_AXIS = {"head.3.": 0, "composition.formula.4.": 0, "composition.scale": 1}
+"""Prefixes of the parameters that have one row or column an output, and its axis."""
 
 
 def size_name(config: ReciNetConfig) -> str:

@@ -27,7 +27,7 @@ from recinet_ase.data.splits import ids_digest
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.model import ModelConfig, PropertyModel
-from recinet_ase.nn.recinet import LAST_LAYER, ReciNetConfig
+from recinet_ase.nn.recinet import OUTPUT_AXIS, ReciNetConfig
 from recinet_ase.pretrained import load_model
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.devices import hardware, make_fabric
@@ -143,12 +143,13 @@ def _take_weights(model: PropertyModel, initial: PropertyModel) -> None:
     for key, value in initial.network.state_dict().items():
         if key not in ours:
             continue
-        if same_head or not key.startswith(LAST_LAYER):
+        axis = next((a for prefix, a in OUTPUT_AXIS.items() if key.startswith(prefix)), None)
+        if axis is None or same_head:
             ours[key].copy_(value)
             continue
-        for row, name in enumerate(wanted):
+        for at, name in enumerate(wanted):
             if name in known:
-                ours[key][row] = value[known.index(name)]
+                ours[key].select(axis, at).copy_(value.select(axis, known.index(name)))
 
 
 def train(
