@@ -98,3 +98,30 @@ def test_cost_curve(tmp_path: Path) -> None:
         rows = list(csv.DictReader(handle))
     assert len(rows) == 2 * 4 and all(float(row["train_ms"]) > 0 for row in rows)
     assert prefix.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_ablation_study_runs_and_goes_on(
+    jarvis_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two variants, two seeds; a second call reads the finished runs instead of training."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import ablation
+
+    from recinet_ase.training.run import Resources
+
+    small = {"size": "tiny", "epochs": 1, "batch_size": 8, "precision": "float32"}
+    monkeypatch.setattr(ablation, "COMMON", {**ablation.COMMON, **small})
+    resources = Resources(jarvis_folder, jarvis_folder / "cache")
+
+    def table() -> str:
+        results = [
+            ablation.run_one(tmp_path, "mbj", variant, seed, resources)
+            for seed in (0, 1)
+            for variant in ("base", "no reciprocal block")
+        ]
+        return ablation.write_tables(ablation.summarise(results), tmp_path)
+
+    first = table()
+    assert "| mbj | no reciprocal block |" in first and (tmp_path / "ablation.png").exists()
+    monkeypatch.setattr("recinet_ase.training.run.train", None)
+    assert table() == first
