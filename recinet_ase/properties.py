@@ -91,13 +91,14 @@ PROPERTIES: dict[str, PropertyInfo] = {
             minimum=0.0,
             variant_of="bandgap",
         ),
+        # No lower bound: JARVIS gives negative moduli to crystals that are elastically unstable
+        # (6 % of the shear moduli), and a model that hides them says less than the data.
         PropertyInfo(
             "bulk_modulus",
             "bulk modulus (Voigt)",
             "GPa",
             "jarvis-bulk",
             ("kv", "k_v", "bulk", "k_vrh", "bulk_modulus_kv"),
-            minimum=0.0,
         ),
         PropertyInfo(
             "shear_modulus",
@@ -105,7 +106,6 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "GPa",
             "jarvis-shear",
             ("gv", "g_v", "shear", "g_vrh", "shear_modulus_gv"),
-            minimum=0.0,
         ),
         PropertyInfo(
             "exfoliation_energy",
