@@ -52,7 +52,8 @@ def test_stored_coverage(name: str) -> None:
     """Cross-fitted: each crystal was judged by a calibration that never saw it."""
     calibration = load_model(name).calibration
     assert calibration is not None, f"python tools/calibrate.py {name} --data-dir DIR"
-    assert calibration.figures["flagged"] <= 0.05
+    n = calibration.figures["crystals"]
+    assert calibration.figures["flagged"] <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / n)
     for figures in calibration.figures["properties"].values():
         n = figures["crystals"]
         # 2 %, or what chance allows in a small validation set.
@@ -157,7 +158,7 @@ def foreign() -> dict[str, Atoms]:
 def test_foreign_inputs_are_flagged(name: str, predictor: Predictor) -> None:
     (result,) = predictor.predict_many([foreign()[name]])
     if result.error:
-        assert not result.values, "refused is as good as flagged"
+        assert not result.values or not result.in_domain, "refused is as good as flagged"
         return
     assert result.in_domain is False
     for model in SHIPPED:
