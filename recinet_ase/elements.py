@@ -93,3 +93,9 @@ def element_features() -> np.ndarray:
 def covalent_radii() -> tuple[float, ...]:
     """Covalent radii in angstrom (Cordero 2008), by atomic number; index 0 is 0."""
     return (0.0, *(float(row["covalent_radius"]) for row in _rows()))
+
+
+@lru_cache(maxsize=1)
+def electronegativities() -> tuple[float, ...]:
+    """Pauling electronegativities by atomic number; 2 where there is none, as for helium."""
+    return (2.0, *(float(row["electronegativity"] or 2.0) for row in _rows()))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recinet_ase.data.dataset import open_dataset
 from recinet_ase.data.published import JARVIS
 from recinet_ase.elements import symbols
 from recinet_ase.model import PropertyModel
@@ -57,7 +58,7 @@ def main() -> None:
         f"{residual.mean() * 1e3:.2f} meV/atom), the network is that of the formation energy"
     )
     training["clean_for"] = sorted(
-        set(training["clean_for"]) & clean_tasks("jarvis", ids, arguments.data_dir)
+        set(training["clean_for"]) & clean_tasks(open_dataset("jarvis", arguments.data_dir), ids)
     )
     model.config = replace(
         config,

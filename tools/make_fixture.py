@@ -24,7 +24,8 @@ from recinet_ase import Predictor
 from recinet_ase.errors import StructureError
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.crystal import neighbours_of
-from recinet_ase.pretrained import available_models, load_model
+from recinet_ase.model import PropertyModel
+from recinet_ase.pretrained import available_models, model_folder
 
 FOLDER = Path(__file__).parents[1] / "tests" / "fixtures"
 CRYSTALS = FOLDER / "validation.json.gz"
@@ -32,6 +33,11 @@ RECORDED = FOLDER / "recorded_errors.json"
 SIZE = 200
 DECIMALS = 5
 RESAMPLES = 2000
+
+
+def uncalibrated(name: str) -> PropertyModel:
+    """A shipped model, whatever state its calibration is in."""
+    return PropertyModel.load(model_folder(name), calibrated=False)
 
 
 def rounded(structure: Any) -> dict[str, Any]:
@@ -50,7 +56,7 @@ def write_crystals(data_dir: str | None) -> None:
     structures: dict[str, Any] = {}
     labels: dict[str, dict[str, float]] = {}
     for name in available_models():
-        config = load_model(name).config
+        config = uncalibrated(name).config
         crystals = crystals_of(name, config, 0, data_dir)
         dataset = crystals.dataset
         for prop, known in crystals.labels.items():
@@ -75,7 +81,7 @@ def write_crystals(data_dir: str | None) -> None:
 
 def absolute_errors(name: str, fixture: dict[str, Any]) -> dict[str, np.ndarray]:
     """Absolute errors of a shipped model on its crystals of the fixture, by property."""
-    predictor = Predictor(name, device="cpu", intervals=False)
+    predictor = Predictor(uncalibrated(name), device="cpu")
     dataset = predictor.models[0].config.training["dataset"]
     found = {}
     for prop in predictor.properties:

@@ -33,7 +33,7 @@ _SHARES = {  # how that is divided: tail below the lower limit and above the upp
     "loneliest_bond": (0.5, 0.5),
     "mean_coordination": (0.5, 0.5),
 }
-_MARGIN = 0.01  # of the distance between two limits, added to either
+_MARGIN = 0.01  # of the range between two limits, added to both
 _PARTS = 5
 
 
@@ -184,10 +184,10 @@ def _limits(judged: torch.Tensor, tails: torch.Tensor) -> torch.Tensor:
     columns = zip(judged.T, tails, strict=True)
     rows = [torch.stack((c.quantile(t[0]), c.quantile(1 - t[1]))) for c, t in columns]
     limits = torch.stack(rows)
-    # Many crystals share the extreme values (every close packing has the same coordination
-    # number): a limit that is one of them would flag its own kind by rounding.
-    margin = _MARGIN * (limits[:, 1] - limits[:, 0])
-    limits = torch.stack((limits[:, 0] - margin, limits[:, 1] + margin), dim=1)
+    # Close-packed crystals have the largest coordination number there is: whether they are
+    # inside must not be a matter of rounding.
+    margin = _MARGIN * (limits[:, 1:] - limits[:, :1])
+    limits = torch.cat((limits[:, :1] - margin, limits[:, 1:] + margin), dim=1)
     limits[JUDGED.index("distance"), 0] = 0.0
     return limits
 

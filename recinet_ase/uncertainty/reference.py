@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 
 import torch
 
+from recinet_ase.elements import electronegativities
 from recinet_ase.uncertainty.descriptors import GEOMETRY, Descriptors
 
 COMPONENTS = 32
@@ -18,7 +19,7 @@ CENTROIDS = 256
 EXPECTED = ("log_volume", "shortest_bond", "mean_bond", "loneliest_bond")
 """Descriptors whose usual value follows from the composition."""
 
-_RIDGE = 0.05  # crystals' worth of "as the average element" for an element's own share
+_RIDGE = 0.5  # pull of each contribution towards none, in crystals
 _RAREST = 1e-4
 
 
@@ -52,6 +53,19 @@ def _expected_logs(found: Descriptors) -> torch.Tensor:
     return torch.stack(logs, dim=1)
 
 
+def _chemistry(composition: torch.Tensor) -> torch.Tensor:
+    """What sizes are taken to be linear in ``[B, 210]``.
+
+    The share of each element, the same times its electronegativity above the crystal's mean
+    (an ion is larger or smaller than its atom), and spread and variance of that.
+    """
+    chi = torch.tensor(electronegativities(), dtype=composition.dtype)
+    above = chi - (composition @ chi)[:, None]
+    variance = (composition * above**2).sum(1, keepdim=True)
+    root = variance.clamp(min=1e-9).sqrt()
+    return torch.cat((composition, composition * above, variance, root), dim=1)
+
+
 @dataclass(frozen=True)
 class Reference:
     """Summary of the training crystals; all float32 or smaller.
@@ -60,15 +74,16 @@ class Reference:
         mean: Mean representation ``[d]``.
         projection: Representation to whitened principal components ``[d, K]``, float16.
         centroids: Cluster centres in them ``[M, K]``, float16.
-        elements: Contribution of each element to the logs of `EXPECTED`
-            ``[104, len(EXPECTED)]``.
+        average: Mean of the logs of `EXPECTED` ``[len(EXPECTED)]``.
+        expected: What each of `_chemistry` adds to them ``[210, len(EXPECTED)]``.
         shares: Log share of training crystals that contain each element ``[104]``.
     """
 
     mean: torch.Tensor
     projection: torch.Tensor
     centroids: torch.Tensor
-    elements: torch.Tensor
+    average: torch.Tensor
+    expected: torch.Tensor
     shares: torch.Tensor
 
     @classmethod
@@ -86,16 +101,18 @@ class Reference:
         places = (centred @ projection.double()).numpy()
         count = min(CENTROIDS, max(1, len(train) // 8))
         centroids, _ = kmeans2(places, count, minit="++", iter=30, seed=seed)
-        x, seen = train.composition, (train.composition > 0).double()
+        x = _chemistry(train.composition)
         gram = x.T @ x + _RIDGE * torch.eye(x.shape[1], dtype=torch.float64)
         logs = _expected_logs(train)
         average = logs.mean(0)
-        elements = torch.linalg.solve(gram, x.T @ (logs - average)) + average
+        expected = torch.linalg.solve(gram, x.T @ (logs - average))
+        seen = (train.composition > 0).double()
         return cls(
             mean=mean,
             projection=projection,
             centroids=torch.from_numpy(centroids).half(),
-            elements=elements.float(),
+            average=average.float(),
+            expected=expected.float(),
             shares=torch.log(seen.mean(0) + _RAREST).float(),
         )
 
@@ -103,13 +120,14 @@ class Reference:
         """Where crystals lie with respect to the training set."""
         latent = (found.latent - self.mean) @ self.projection.double()
         x, shares = found.composition, self.shares.double()
+        suggested = self.average.double() + _chemistry(x) @ self.expected.double()
         rarest = torch.where(x > 0, shares, torch.zeros_like(shares)).amin(1)
         return Placement(
             latent=latent,
             distance=torch.cdist(
                 latent, self.centroids.double(), compute_mode="donot_use_mm_for_euclid_dist"
             ).amin(1),
-            deviation=_expected_logs(found) - x @ self.elements.double(),
+            deviation=_expected_logs(found) - suggested,
             rarity=torch.stack((rarest, x @ shares), dim=1),
         )
 
