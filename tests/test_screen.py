@@ -244,7 +244,7 @@ def test_two_models_two_columns(
     [
         ((EXAMPLES,), "say what to predict"),
         ((EXAMPLES, "--props", "bandgpa"), "did you mean 'bandgap'"),
-        ((EXAMPLES, "--props", "exfoliation"), "no shipped model predicts"),
+        ((EXAMPLES, "--props", "phonon_peak"), "no shipped model predicts"),
         ((EXAMPLES, "--model", "jarvis-mbx"), "unknown model 'jarvis-mbx'"),
         ((EXAMPLES, "--model", "{model}", "--props", "etot"), "none of the wanted total_energy"),
         (("nowhere.db", "--props", "bandgap"), "no such file: nowhere.db"),

@@ -151,7 +151,7 @@ def test_wrong_calls(trained: Path, tmp_path: Path, jarvis_folder: Path) -> None
         (run(tmp_path / "none", jarvis_folder, "--resume"), "no training run"),
         (run(tmp_path / "a", tmp_path), "is neither in"),
         (run(tmp_path / "b", jarvis_folder, "--dataset", "oqmd"), "unknown dataset 'oqmd'"),
-        (run(tmp_path / "c", jarvis_folder, "--props", "gapp"), "unknown property 'gapp'"),
+        (run(tmp_path / "c", jarvis_folder, "--props", "gapp"), "unknown jarvis property 'gapp'"),
         (run(tmp_path / "d", jarvis_folder, "--props", "ehull"), "dft_3d_ehull.json.zip"),
         (run(tmp_path / "e", jarvis_folder, "--size", "huge"), "unknown size 'huge'"),
         (run(tmp_path / "f", jarvis_folder, "--batch-size", 512), "do not fill a batch"),
