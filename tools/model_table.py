@@ -10,7 +10,7 @@ from recinet_ase.pretrained import available_models, model_card
 
 def main() -> None:
     """One row a model."""
-    print("| model | property | unit | functional | trained on | validation MAE | of the mean |")
+    print('| model | property | unit | functional | trained on | validation MAE | "always the mean" |')
     print("|---|---|---|---|---|---|---|")
     for name in available_models():
         card = model_card(name)
