@@ -160,15 +160,3 @@ def test_madelung_constant_of_rocksalt(cubic: bool) -> None:
 def test_madelung_constant_from_a_skewed_supercell() -> None:
     atoms = make_supercell(bulk("NaCl", "rocksalt", a=5.64), [[1, 1, 0], [0, 1, 0], [0, 1, 2]])
     assert madelung(atoms) == pytest.approx(1.747565, abs=1e-5)
-
-
-def test_waves_do_not_depend_on_what_else_is_in_the_batch() -> None:
-    sizes = (3.0, 4.0, 25.0, 3.5)
-    lattice = torch.stack([torch.eye(3) * a for a in sizes])
-    together = half_space_waves(lattice, 4.0)
-    for b in range(len(sizes)):
-        alone = half_space_waves(lattice[b : b + 1], 4.0)
-        mine = together.crystal == b
-        assert together.count[b] == alone.count[0] == int(mine.sum())
-        rows = [set(map(tuple, w.tolist())) for w in (together.index[mine], alone.index)]
-        assert rows[0] == rows[1]
