@@ -148,11 +148,17 @@ def half_space_waves(lattice: torch.Tensor, k_max: float) -> Waves:
 
 def _groups(bounds: list[list[int]]) -> list[slice]:
     """Slices of a size-sorted list whose common grid stays within the memory limit."""
+
+    def size(m: list[int]) -> int:
+        return (m[0] + 1) * (2 * m[1] + 1) * (2 * m[2] + 1)
+
     groups, start, top = [], 0, bounds[0]
     for i, row in enumerate(bounds):
         merged = [max(pair) for pair in zip(top, row, strict=True)]
-        grid = (merged[0] + 1) * (2 * merged[1] + 1) * (2 * merged[2] + 1)
-        if i > start and grid * (i - start + 1) > _GRID_LIMIT:
+        grid = size(merged)
+        # One large cell must not set the grid of many small ones either.
+        wasteful = grid > 4 * size(bounds[start])
+        if i > start and (wasteful or grid * (i - start + 1) > _GRID_LIMIT):
             groups.append(slice(start, i))
             start, merged = i, row
         top = merged
