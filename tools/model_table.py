@@ -10,7 +10,8 @@ from recinet_ase.pretrained import available_models, model_card
 
 def main() -> None:
     """One row a model."""
-    print('| model | property | unit | functional | trained on | validation MAE | "always the mean" |')
+    headings = "model,property,unit,functional,trained on,validation MAE,always the mean".split(",")
+    print(f"| {' | '.join(headings)} |")
     print("|---|---|---|---|---|---|---|")
     for name in available_models():
         card = model_card(name)
