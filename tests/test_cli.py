@@ -28,7 +28,7 @@ def test_help_needs_no_heavy_import(command: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
-    assert time.perf_counter() - start < 2, "a loaded CI machine; 0.15 s when idle"
+    assert time.perf_counter() - start < 5, "a loaded CI machine; 0.15 s when idle"
 
 
 def test_import_changes_nothing() -> None:
