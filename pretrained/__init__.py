@@ -30,7 +30,8 @@ def model_folder(name_or_path: str | Path) -> Path:
     """The folder of a shipped model (by name) or of one's own (by path).
 
     Raises:
-        UnknownNameError: If it is neither; the nearest shipped names are suggested.
+        UnknownNameError: If there is no such name; the nearest shipped ones are suggested.
+        ReciNetError: If there is no such folder, or no model in it.
     """
     if str(name_or_path) in available_models():
         return _FOLDER / str(name_or_path)
@@ -39,6 +40,8 @@ def model_folder(name_or_path: str | Path) -> Path:
         return path
     if path.is_dir():
         raise ReciNetError(f"{path} is no model folder: it has no config.json")
+    if path.name != str(name_or_path):  # a path, which no shipped name is
+        raise ReciNetError(f"no such model folder: {path}")
     raise UnknownNameError("model", str(name_or_path), available_models())
 
 

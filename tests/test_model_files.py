@@ -12,7 +12,7 @@ import torch
 from ase import Atoms
 from support import graph_of, random_model
 
-from recinet_ase import ReciNetError, UnknownNameError, load_model
+from recinet_ase import ReciNetError, load_model
 from recinet_ase.graph.crystal import collate
 from recinet_ase.pretrained import available_models, default_model, model_card, model_folder
 from recinet_ase.properties import PROPERTIES
@@ -82,7 +82,7 @@ def test_missing_parts(folder: Path, tmp_path: Path) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(ReciNetError, match="no config.json"):
         load_model(folder)
-    with pytest.raises(UnknownNameError, match="unknown model"):
+    with pytest.raises(ReciNetError, match="no such model folder"):
         load_model(tmp_path / "nowhere")
 
 

@@ -122,6 +122,7 @@ def test_wrong_settings(both: Path, two_tasks: Path, tmp_path: Path) -> None:
         (("--props", "bandgap", "--split-by", "halves"), "unknown split 'halves'"),
         (("--recipe", "jarvis/mjb"), "unknown recipe 'jarvis/mjb'; did you mean 'jarvis/mbj'"),
         (("--recipe", "mine.toml"), "no such recipe"),
+        (("--props", "bandgap", "--init", "runs/nothing"), "no such model folder: runs/nothing"),
         (("--props", "bandgap", "--devices", "two"), "must be a number or 'auto'"),
         (("--props", "bandgap", "--unit", "meV"), "in eV, not 'meV'"),
         (("--dataset", "jarvs"), "did you mean 'jarvis'"),
@@ -235,6 +236,16 @@ def test_a_recipe_of_ones_own(tmp_path: Path, two_tasks: Path) -> None:
     file.write_text("epoch = 3\n")
     with pytest.raises(ReciNetError, match="did you mean 'epochs'"):
         load_recipe(str(file))
+    for text, message in (
+        ("[network]\nchanels = 32\n", "did you mean 'channels'"),
+        ('epochs = "ten"\n', "epochs in .* must be of type int, not 'ten'"),
+        ("limit = true\n", "limit in .* must be of type int"),
+        ('properties = "bandgap"\n', "must be of type list"),
+        ("network = 3\n", "must be a table"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ReciNetError, match=message):
+            load_recipe(str(file))
     file.write_text("epochs = \n")
     with pytest.raises(ReciNetError, match="not a TOML file"):
         load_recipe(str(file))

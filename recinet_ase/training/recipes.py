@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.nn.recinet import ReciNetConfig
 from recinet_ase.training.config import TrainingConfig
 
 if sys.version_info >= (3, 11):
@@ -62,12 +63,30 @@ def load_recipe(name: str) -> dict[str, Any]:
         settings = tomllib.loads(recipe_text(name))
     except tomllib.TOMLDecodeError as error:
         raise ReciNetError(f"{name} is not a TOML file ({error})") from None
-    known = {f.name for f in fields(TrainingConfig)} - {"version", "recipe"}
+    network = settings.pop("network", {})
+    if not isinstance(network, dict):
+        raise ReciNetError(f"network in {name} must be a table, [network]")
+    _check(settings, TrainingConfig, {"version", "recipe", "network"}, name)
+    _check(network, ReciNetConfig, {"outputs"}, f"[network] of {name}")
+    for key, value in settings.items():
+        if isinstance(value, list):
+            settings[key] = tuple(value)
+    return {**settings, "network": tuple(network.items()), "recipe": name}
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,), "bool": (bool,), "int": (int,), "float": (float, int), "tuple": (list,),
+}  # fmt: skip
+
+
+def _check(settings: dict[str, Any], owner: type, barred: set[str], where: str) -> None:
+    """Refuse settings that ``owner`` does not have, or of the wrong kind."""
+    kinds = {f.name: str(f.type).split(" ")[0].split("[")[0] for f in fields(owner)}
+    known = kinds.keys() - barred
     for key, value in settings.items():
         if key not in known:
-            raise UnknownNameError(f"setting in {name}", key, known)
-        if key == "network":
-            settings[key] = tuple(value.items())
-        elif isinstance(value, list):
-            settings[key] = tuple(value)
-    return {**settings, "recipe": name}
+            raise UnknownNameError(f"setting in {where}", key, known)
+        wanted = _KINDS[kinds[key]]
+        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+            kind = "list" if list in wanted else kinds[key]
+            raise ReciNetError(f"{key} in {where} must be of type {kind}, not {value!r}")
