@@ -23,7 +23,8 @@ from torch import nn
 
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
-from recinet_ase.graph.crystal import CrystalBatch, GraphSettings
+from recinet_ase.graph.batch import CrystalBatch
+from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.nn.recinet import ReciNet, ReciNetConfig
 from recinet_ase.nn.reciprocal import LatticeOperator, crystal_mean
 from recinet_ase.properties import PropertyInfo, property_of

@@ -19,7 +19,7 @@ from support import EXAMPLES, random_model, validation_sample
 from recinet_ase import Predictor, ReciNetCalculator, ReciNetError, load_model
 from recinet_ase.cli.screen import screen
 from recinet_ase.graph.adapters import from_jarvis
-from recinet_ase.graph.crystal import collate
+from recinet_ase.graph.batch import collate
 from recinet_ase.pretrained import available_models, model_folder
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.uncertainty.calibration import ARRAYS_FILE, CALIBRATION_FILE
