@@ -13,6 +13,7 @@ is handed on as an error, never as an end.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import islice
@@ -24,6 +25,8 @@ from recinet_ase.screening.entries import Chunk, Entry, Piece, Source
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+_COUNTING = 2.0  # seconds that may be spent on small files
 
 
 class Found(NamedTuple):
@@ -168,7 +171,10 @@ def read_entries(sources: Sequence[Source], id_key: str | None = None) -> Iterat
 def count_entries(sources: Iterable[Source]) -> int | None:
     """Number of entries where it is cheap to know (databases, lists of files), else None."""
     total = 0
+    end = time.monotonic() + _COUNTING
     for source in sources:
+        if time.monotonic() > end:
+            return None
         number = 1 if source.fault is not None else source.count
         if number is None:
             number = _family(source).count(source)

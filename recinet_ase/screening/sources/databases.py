@@ -10,6 +10,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from io import StringIO
 from pathlib import Path
@@ -20,7 +21,7 @@ from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.screening.entries import Source
 from recinet_ase.screening.sources import Found, reason_of
 from recinet_ase.screening.sources.asejson import decode
-from recinet_ase.screening.sources.opening import read_all
+from recinet_ase.screening.sources.documents import load_document, row_ids
 
 if TYPE_CHECKING:
     from ase.db.row import AtomsRow
@@ -53,29 +54,19 @@ def masked(address: str) -> str:
 
 
 def recognise(source: Source) -> Source:
-    """Check that the database can be opened and that the selection means something.
-
-    Returns:
-        The source with its number of rows.
+    """Check that the database can be opened, and count its rows (the selected ones).
 
     Raises:
-        ReciNetError: If not.
+        ReciNetError: If it cannot be opened or ASE does not understand the selection.
     """
-    from dataclasses import replace
-
     if source.kind == "json":
-        document, ids = load_json(source.path)
-        count = len(ids) if source.selection is None else None
+        document, ids = _document(source.path, keep=True)
+        count = len(ids)
         if source.selection is not None:
-            _conditions(source)
-            picked = sum(1 for _ in _json_items(source, document, ids))
-            if not picked:
-                keys = {key for i in ids for key in _keys_of(document.get(str(i)))}
-                raise _nothing(source, keys)
-            count = picked
+            count = sum(1 for _ in _json_items(source, document, ids))
         return replace(source, count=count)
     try:
-        count = _wait(source, lambda: _count(source))
+        return replace(source, count=_wait(source, lambda: _count(source)))
     except ReciNetError:
         raise
     except ImportError as error:
@@ -85,18 +76,31 @@ def recognise(source: Source) -> Source:
         ) from None
     except Exception as error:
         raise ReciNetError(
-            f"{source.name} cannot be opened as an ASE database ({reason_of(error)})"
+            f"{source.name} cannot be opened as an ASE database ({masked(reason_of(error))})"
         ) from None
-    if source.selection is not None and not count:
-        database = _connect(source.path, source.kind)
-        raise _nothing(source, set(database.get_all_key_names()))
-    return replace(source, count=count)
+
+
+def no_rows(source: Source) -> ReciNetError:
+    """Why the selection picked nothing: an unknown key, most often."""
+    from ase.db.core import get_key_descriptions
+
+    if source.kind == "json":
+        document, ids = _document(source.path, keep=True)
+        known = {key for i in ids for key in _keys_of(document.get(str(i)))}
+    else:
+        known = set(_connect(source.path, source.kind).get_all_key_names())
+    known |= {*get_key_descriptions(), "ctime", "mtime", "forces", "strain", "constraints"}
+    keys, comparisons = conditions(source.selection)
+    for key in [*keys, *(c[0] for c in comparisons)]:
+        if isinstance(key, str) and key.lstrip("-") not in known:
+            return UnknownNameError("selection key", key, known)
+    return ReciNetError(f"the selection {source.selection!r} matches no row of {source.name}")
 
 
 def items(source: Source) -> Iterator[Any]:
     """Row ids; for json, id and text of each row."""
     if source.kind == "json":
-        document, ids = load_json(source.path)
+        document, ids = _document(source.path)
         yield from _json_items(source, document, ids)
         return
     last = 0
@@ -141,28 +145,21 @@ def _found(key: int, row: AtomsRow | Exception) -> Found:
 # Selections: always ASE's own reading of them.
 
 
-def _conditions(source: Source) -> tuple[list[str], list[tuple[Any, str, Any]]]:
+def conditions(selection: str | None) -> tuple[list[str], list[tuple[Any, str, Any]]]:
+    """A selection as ASE understands it: keys that must be there, and comparisons.
+
+    Raises:
+        ReciNetError: If ASE does not understand it.
+    """
     from ase.db.core import parse_selection
 
     try:
-        return parse_selection(source.selection)
+        return parse_selection(selection)
     except Exception as error:
         raise ReciNetError(
-            f"the selection {source.selection!r} is none that ASE understands "
-            f"({reason_of(error)}); examples: 'natoms<20,Li', 'bandgap>1', 'formula=NaCl'"
+            f"the selection {selection!r} is none that ASE understands ({reason_of(error)}); "
+            "examples: 'natoms<20,Li', 'bandgap>1', 'formula=NaCl'"
         ) from None
-
-
-def _nothing(source: Source, known: set[str]) -> ReciNetError:
-    """No row was selected: an unknown key, most often."""
-    from ase.db.core import get_key_descriptions
-
-    keys, comparisons = _conditions(source)
-    builtin = {*get_key_descriptions(), "ctime", "mtime", "forces", "strain", "constraints"}
-    for key in [*keys, *(c[0] for c in comparisons)]:
-        if isinstance(key, str) and key.lstrip("-") not in known | builtin:
-            return UnknownNameError("selection key", key, known | builtin)
-    return ReciNetError(f"the selection {source.selection!r} matches no row of {source.name}")
 
 
 # sqlite and servers
@@ -230,7 +227,7 @@ def _temporary(error: Exception) -> bool:
 
 
 def _query(source: Source, database: Any, what: str, after: int | None) -> tuple[str, list[Any]]:
-    keys, comparisons = _conditions(source)
+    keys, comparisons = conditions(source.selection)
     if after is not None:
         comparisons = [*comparisons, ("id", ">", after)]
     try:
@@ -292,36 +289,12 @@ def _rows(source: Source, keys: Sequence[int]) -> dict[int, AtomsRow | Exception
 # json
 
 
-def load_json(path: str) -> tuple[dict[str, Any], list[int]]:
-    """The rows of a json database as plain json, and their ids.
-
-    Raises:
-        ReciNetError: If it is not json, or no ASE database.
-    """
-    try:
-        document = json.loads(read_all(path))
-    except (ValueError, RecursionError) as error:
-        raise ReciNetError(f"{path} is not valid json ({error})") from None
+def _document(path: str, keep: bool = False) -> tuple[dict[str, Any], list[int]]:
+    document = load_document(path, keep)
     ids = row_ids(document)
     if ids is None:
-        raise ReciNetError(
-            f"{path} is no ASE database (a json file with 'ids' and numbered rows); "
-            "ase.db.connect(...) writes one"
-        )
+        raise ReciNetError(f"{path} is no ASE database (any more)")
     return document, ids
-
-
-def row_ids(document: Any) -> list[int] | None:
-    """The row ids of an ASE database's document, None for any other."""
-    if not isinstance(document, dict):
-        return None
-    ids = document.get("ids", [1] if "1" in document else None)
-    if isinstance(ids, dict):  # ids written as an array
-        array = ids.get("__ndarray__")
-        ids = array[2] if isinstance(array, list) and len(array) == 3 else None
-    if isinstance(ids, list) and all(type(i) is int for i in ids):
-        return ids
-    return None
 
 
 def _keys_of(row: Any) -> Iterator[str]:
@@ -334,18 +307,18 @@ def _json_items(
 ) -> Iterator[tuple[int, str] | Exception]:
     for key in ids:
         text = json.dumps(document.get(str(key)))
-        if source.selection is None or _selected(source, text):
+        if source.selection is None or _selected(source, key, text):
             yield key, text
 
 
-def _selected(source: Source, text: str) -> bool:
+def _selected(source: Source, key: int, text: str) -> bool:
     """Whether ASE selects a row; one that cannot be judged is kept, to be reported."""
     from ase.db.jsondb import JSONDatabase
 
-    keys, comparisons = _conditions(source)
+    keys, comparisons = conditions(source.selection)
     try:
         decode(text)
-        database = JSONDatabase(StringIO(f'{{"1": {text}, "ids": [1], "nextid": 2}}'))
+        database = JSONDatabase(StringIO(f'{{"{key}": {text}, "ids": [{key}], "nextid": 0}}'))
         return any(True for _ in database._select(keys, comparisons))
     except Exception:
         return True

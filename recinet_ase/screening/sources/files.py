@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError
 from recinet_ase.screening.entries import Source
 from recinet_ase.screening.sources import Found, reason_of, vanished
+from recinet_ase.screening.sources.opening import read_all, split_suffix
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -29,6 +31,26 @@ REFUSED = {
     "gamess-us-in": "is an input of a program that ASE may start",
 }
 """ASE formats that are not read, and why."""
+
+
+def check_compressed(source: Source) -> None:
+    """Whether a compressed file of this format can be read.
+
+    Raises:
+        ReciNetError: If ASE wants such a file by name, or it is not text.
+    """
+    from ase.io.formats import get_ioformat
+
+    about = get_ioformat(source.kind)
+    if about.isbinary or not about.acceptsfd:
+        raise ReciNetError(f"{source.name}: unpack it first, {source.kind} files are read by name")
+
+
+def _opened(source: Source) -> Any:
+    """What ASE is given: a name, or the text of a compressed file."""
+    if split_suffix(source.path)[1]:
+        return StringIO(read_all(source.path).decode("utf-8", "replace"))
+    return source.path
 
 
 def single(kind: str) -> bool:
@@ -79,7 +101,9 @@ def _read_single(source: Source) -> Atoms | Exception:
     import ase.io
 
     try:
-        return ase.io.read(source.path, index=0, format=source.kind, do_not_split_by_at_sign=True)
+        return ase.io.read(
+            _opened(source), index=0, format=source.kind, do_not_split_by_at_sign=True
+        )
     except OSError as error:
         return vanished(source, error)
     except Exception as error:
@@ -114,7 +138,9 @@ def _streamed(source: Source) -> Iterator[Atoms | Exception]:
     """Through ASE, which cannot go on after a broken structure."""
     import ase.io
 
-    stream = ase.io.iread(source.path, index=":", format=source.kind, do_not_split_by_at_sign=True)
+    stream = ase.io.iread(
+        _opened(source), index=":", format=source.kind, do_not_split_by_at_sign=True
+    )
     while True:
         try:
             atoms = next(stream)

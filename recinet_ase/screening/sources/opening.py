@@ -23,7 +23,8 @@ MAXIMUM_RATIO = 200
 MAXIMUM_LINE = 64 << 20
 """Longest line of a text file, in characters (a structure's json of 100,000 atoms is 20 MB)."""
 
-_FREE = 64 << 20
+FREE_BYTES = 64 << 20
+"""What every compressed file may unpack to."""
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zip")
 
@@ -42,7 +43,7 @@ class _Limited(io.RawIOBase):
     def __init__(self, raw: IO[bytes], path: str) -> None:
         self._raw, self._path, self._read = raw, path, 0
         size = Path(path).stat().st_size
-        self._limit = min(MAXIMUM_BYTES, max(_FREE, size * MAXIMUM_RATIO))
+        self._limit = min(MAXIMUM_BYTES, max(FREE_BYTES, size * MAXIMUM_RATIO))
 
     def readable(self) -> bool:
         return True
