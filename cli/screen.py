@@ -12,7 +12,7 @@ from recinet_ase.cli.common import one_line_errors
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from recinet_ase.screening.readers import Entry
+    from recinet_ase.screening.entries import Entry
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,7 +61,7 @@ def screen(
     from recinet_ase.errors import ReciNetError
     from recinet_ase.pretrained import model_properties
     from recinet_ase.properties import parse_properties
-    from recinet_ase.screening.readers import find_sources, read_entries
+    from recinet_ase.screening.sources import find_sources, read_entries
 
     if not props and not models:
         raise ReciNetError("say what to predict: --props bandgap,ehull or --model NAME")

@@ -254,7 +254,7 @@ def test_two_models_two_columns(
         (("{tmp}/noise.json", "--props", "bandgap"), "not valid json"),
         (("{tmp}/list.json", "--props", "bandgap"), "no ASE database"),
         (("{tmp}/noise.db", "--props", "bandgap"), "cannot be opened as an ASE database"),
-        (("{tmp}", "--props", "bandgap"), "is a folder"),
+        (("{tmp}/folder", "--props", "bandgap"), "without files of structures"),
         ((EXAMPLES, "--model", "{model}", "-o", "out.xlsx"), "suffix must be one of"),
         ((EXAMPLES, "--model", "{model}", "-o", "/nowhere/out.csv"), "cannot write"),
         (("{tmp}/ids.json", "--props", "bandgap"), "no ASE database"),
@@ -266,6 +266,7 @@ def test_wrong_calls_end_with_one_line_and_2(
     arguments: tuple[object, ...], message: str, model_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.cif").touch()
+    (tmp_path / "folder").mkdir()
     (tmp_path / "noise.bin").write_bytes(bytes(range(256)))
     (tmp_path / "noise.json").write_bytes(b"\x00\xff{")
     (tmp_path / "list.json").write_text("[1, 2]")

@@ -21,8 +21,9 @@ from typing import Any
 from recinet_ase.data.labels import as_number
 from recinet_ase.data.splits import read_json_zip
 from recinet_ase.errors import ReciNetError
-from recinet_ase.screening.readers import Entry, find_sources, parse_cif, read_entries
-from recinet_ase.screening.readers import read_structure as read_structure_file
+from recinet_ase.screening.entries import Entry
+from recinet_ase.screening.sources import find_sources, parse_cif, read_entries
+from recinet_ase.screening.sources import read_structure as read_structure_file
 
 ID_KEYS = ("id", "material_id", "mp_id", "jid", "cif_id")
 STRUCTURE_KEYS = ("structure", "atoms", "cif")

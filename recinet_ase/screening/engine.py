@@ -10,7 +10,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.predictor import Predictor
 from recinet_ase.pretrained import default_model, load_model
 from recinet_ase.properties import PropertyInfo, answer_for
-from recinet_ase.screening.readers import Entry
+from recinet_ase.screening.entries import Entry
 
 
 def choose_predictor(

@@ -1,0 +1,237 @@
+"""Which inputs there are, and of what format each is."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.screening.entries import Source
+from recinet_ase.screening.sources import databases, files, reason_of, records, tables
+from recinet_ase.screening.sources.opening import split_suffix
+
+_TEXTS = {"cif": "cif", "extxyz": "extxyz", "xyz": "extxyz"}
+_TABLES = {"csv": "csv", "tsv": "csv", "parquet": "parquet", "pq": "parquet"}
+_SINGLES = {"vasp": "vasp", "poscar": "vasp", "res": "res", "gen": "gen", "cfg": "cfg"}
+_STREAMS = {"traj": "traj", "xsf": "xsf"}
+_LINES = ("jsonl", "ndjson")
+_STDIN = (*_TEXTS, *_TABLES, *_SINGLES, *_STREAMS, *_LINES, "json", "db")
+_FOLDER = {*_STDIN}
+_FOLDER_NAMES = ("POSCAR", "CONTCAR")
+_WHOLE = (".parquet", ".pq", ".db", ".traj")  # not read through a decompressor
+
+
+@dataclass(frozen=True)
+class _Options:
+    selection: str | None
+    column: str | None
+    stdin_format: str | None
+    spool: Path | None
+
+
+def find(
+    patterns: Iterable[str],
+    selection: str | None,
+    column: str | None,
+    stdin_format: str | None,
+    spool: Path | None,
+) -> list[Source]:
+    """See `recinet_ase.screening.sources.find_sources`."""
+    if selection is not None:
+        databases.conditions(selection)
+    options = _Options(selection or None, column, stdin_format, spool)
+    found: dict[str, Source] = {}
+    for pattern in patterns:
+        for source in _expand(pattern, options):
+            where = source.path if "://" in source.path else str(Path(source.path).resolve())
+            found.setdefault(where, source)
+    sources = list(found.values())
+    if options.selection is not None:
+        _check_selected(sources)
+    if len(sources) > 1:
+        sources = [replace(source, prefix=f"{source.name}#") for source in sources]
+    return sources
+
+
+def _check_selected(sources: list[Source]) -> None:
+    """A selection fits the inputs, and picks something."""
+    for source in sources:
+        if source.family != "databases" and source.fault is None:
+            raise ReciNetError(
+                f"{source.name} is no ASE database: a selection cannot be applied to it"
+            )
+    good = [source for source in sources if source.fault is None]
+    if good and not any(source.count for source in good):
+        raise databases.no_rows(good[0])
+
+
+def _expand(pattern: str, options: _Options) -> Iterator[Source]:
+    if pattern == "-":
+        yield _standard_input(options)
+    elif "://" in pattern:
+        yield _server(pattern, options)
+    elif Path(pattern).is_dir():
+        yield from _folder(Path(pattern), options)
+    elif Path(pattern).exists():
+        yield recognise(Path(pattern), options)
+    else:
+        # glob, not Path.glob: a pattern may be absolute.
+        paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+        if not paths:
+            what = "no file matches" if glob.has_magic(pattern) else "no such file:"
+            raise ReciNetError(f"{what} {pattern}")
+        for path in map(Path, paths):
+            if path.is_dir():
+                yield from _folder(path, options, required=False)
+            else:
+                yield _or_fault(path, options)
+
+
+def _or_fault(path: Path, options: _Options) -> Source:
+    """A file that was not named itself: what is wrong with it is an entry, not the end."""
+    try:
+        return recognise(path, options)
+    except databases.DatabaseUnavailableError:
+        raise
+    except ReciNetError as error:
+        return Source(str(path), "", "", path=str(path), fault=error)
+
+
+def _folder(folder: Path, options: _Options, required: bool = True) -> Iterator[Source]:
+    """Every structure file under a folder, in order of their paths."""
+    empty = True
+    for root, folders, names in os.walk(folder):
+        # Hidden folders, and the working folders of other screens.
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and n[-5:] != ".part")
+        for name in sorted(names):
+            suffix = split_suffix(name)[0][1:]
+            known = suffix in _FOLDER or name.startswith(_FOLDER_NAMES)
+            if name.startswith(".") or not known:
+                continue
+            source = _or_fault(Path(root) / name, options)
+            if suffix in ("json", "csv", "tsv", *_LINES) and _is_something_else(source):
+                continue
+            empty = False
+            yield source
+    if empty and required:
+        raise ReciNetError(f"{folder} is a folder without files of structures")
+
+
+def _is_something_else(source: Source) -> bool:
+    """A table or json file without structures is no damaged one."""
+    text = str(source.fault or "")
+    return any(
+        part in text for part in ("no column of structures", "has no structures", "same name")
+    )
+
+
+def _server(address: str, options: _Options) -> Source:
+    scheme = address.split("://", 1)[0]
+    if scheme not in databases.SERVERS:
+        raise ReciNetError(
+            f"{databases.masked(address)}: databases are reached by "
+            f"{', '.join(databases.SERVERS)}; download anything else first"
+        )
+    name, kind = databases.masked(address), databases.SERVERS[scheme]
+    return databases.recognise(
+        Source(name, "databases", kind, path=address, selection=options.selection)
+    )
+
+
+def _standard_input(options: _Options) -> Source:
+    """Standard input, copied to a file. A copy that is there already is used as it is."""
+    name = (options.stdin_format or "").lower().lstrip(".")
+    if not name:
+        raise ReciNetError(
+            "standard input has no suffix: say its format, e.g. --stdin-format extxyz "
+            f"(one of {', '.join(_STDIN)}, with .gz if it is compressed)"
+        )
+    suffix, compression = split_suffix(f"stdin.{name}")
+    if suffix[1:] not in _STDIN:
+        raise UnknownNameError("format of standard input", name, _STDIN)
+    if options.spool is None:
+        raise ReciNetError("standard input needs a file that it can be copied to")
+    path = options.spool.with_name(f"{options.spool.name}{suffix}{compression}")
+    if not path.exists():
+        part = path.with_name(f"{path.name}.tmp")
+        try:
+            with part.open("wb") as handle:
+                shutil.copyfileobj(sys.stdin.buffer, handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise ReciNetError(
+                f"standard input could not be copied to {path} ({error.strerror})"
+            ) from None
+    return replace(recognise(path, options), name="stdin")
+
+
+def recognise(path: Path, options: _Options) -> Source:
+    """The source that a file is.
+
+    Raises:
+        ReciNetError: If it is empty, of no known format, or of one that is not read.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise ReciNetError(f"{path} is empty")
+        return _by_suffix(path, options)
+    except OSError as error:
+        raise ReciNetError(f"{path} cannot be read ({error.strerror or error})") from None
+
+
+def _by_suffix(path: Path, options: _Options) -> Source:
+    name = str(path)
+    suffix, compression = split_suffix(path.name)
+    if compression and suffix in _WHOLE:
+        raise ReciNetError(f"{path}: unpack it first, {suffix} files are not read in order")
+    source = Source(name, "", suffix[1:], name)
+    if suffix == ".db":
+        return databases.recognise(replace(source, family="databases", selection=options.selection))
+    if suffix == ".json":
+        return records.recognise(
+            replace(source, family="records", selection=options.selection, column=options.column)
+        )
+    if suffix[1:] in _LINES:
+        return records.recognise_lines(
+            replace(source, family="records", kind="lines", column=options.column)
+        )
+    if suffix[1:] in _TABLES:
+        kind = _TABLES[suffix[1:]]
+        return tables.recognise(replace(source, family="tables", kind=kind, column=options.column))
+    if suffix[1:] in _TEXTS:
+        return replace(source, family="text", kind=_TEXTS[suffix[1:]])
+    kind = {**_SINGLES, **_STREAMS}.get(suffix[1:]) or _by_ase(path)
+    if kind in _TEXTS:
+        return replace(source, family="text", kind=_TEXTS[kind])
+    source = replace(source, family="files", kind=kind)
+    if compression:
+        files.check_compressed(source)
+    return source
+
+
+def _by_ase(path: Path) -> str:
+    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
+
+    try:
+        kind = filetype(str(path))
+        if not get_ioformat(kind).can_read:
+            raise UnknownFileTypeError(kind)
+    except Exception as error:
+        why = type(error).__name__ if isinstance(error, UnknownFileTypeError) else reason_of(error)
+        raise ReciNetError(
+            f"cannot tell the format of {path} ({why}); give it a suffix that "
+            "ASE knows (.cif, .vasp, .extxyz, .traj, .db, .json)"
+        ) from None
+    if kind in files.REFUSED:
+        raise ReciNetError(
+            f"{path}: files of ASE's format {kind!r} are not read, because it {files.REFUSED[kind]}"
+        )
+    return kind
