@@ -229,6 +229,7 @@ class JournalTable:
         self._offsets = np.array(journal.offsets)
         self._first = np.concatenate(([0], np.cumsum(journal.counts))).astype(np.int64)
         self._sources, self._chunk_size = list(sources), chunk_size
+        self._id_key: str | None = journal.header.get("id_key")
         self._cache: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -293,7 +294,7 @@ class JournalTable:
             stop = start + len(chunk)
             end = int(np.searchsorted(indices, stop))
             if end > at:
-                yield from read_chunk(_picked(chunk, indices[at:end] - start))
+                yield from read_chunk(_picked(chunk, indices[at:end] - start), self._id_key)
             at, start = end, stop
         if at < len(indices):
             raise ReciNetError("the input has fewer structures than when it was screened")

@@ -104,10 +104,10 @@ def run(
     stream = iter(chunks)
     while True:
         while len(running) < _AHEAD * backend.workers:
-            chunk = next(stream, None)
-            if chunk is None:
+            following = next(stream, None)
+            if following is None:
                 break
-            running.append((chunk, backend.submit(function, chunk)))
+            running.append((following, backend.submit(function, following)))
         if not running:
             return
         chunk, future = running.popleft()
@@ -238,7 +238,11 @@ def _alive(process: int) -> bool:
 
 
 def choose_backend(
-    workers: int | None, scheduler: str | None, entries: int | None, spec: ScreenSpec
+    workers: int | None,
+    scheduler: str | None,
+    entries: int | None,
+    spec: ScreenSpec,
+    time_limit: float = TIME_LIMIT,
 ) -> Backend | None:
     """Where to screen.
 
@@ -248,6 +252,7 @@ def choose_backend(
         scheduler: ``"local"`` or the address of a Dask scheduler, or None.
         entries: Number of entries, if known.
         spec: What to predict.
+        time_limit: See `TIME_LIMIT`.
 
     Raises:
         ReciNetError: If Dask is missing or its scheduler cannot be reached.
@@ -264,4 +269,4 @@ def choose_backend(
         workers = 0 if small else cores if spec.device == "cpu" else max(1, cores - 1)
         if workers == 1 and spec.device == "cpu":
             workers = 0
-    return Workers(workers) if workers else None
+    return Workers(workers, time_limit) if workers else None
