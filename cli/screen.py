@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     help="Model name or folder; may be repeated. By default each property's own.",
 )
 @click.option(
-    "-o", "--output", metavar="FILE", help="Result table (.csv, .jsonl); stdout if absent."
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Result file (.csv, .jsonl, .parquet, .db, .json, .extxyz); csv on stdout if absent.",
 )
 @click.option(
     "--intervals",
@@ -49,8 +53,9 @@ def screen(
 ) -> None:
     r"""Predict properties for every structure in FILES.
 
-    FILES are ASE databases (.json, .db) or anything else that ASE reads (extxyz, CIF,
-    POSCAR, trajectories), and may be quoted patterns such as 'cifs/*.cif'. The result has
+    FILES are ASE databases (.json, .db), anything else that ASE reads (extxyz, CIF,
+    POSCAR, trajectories), json, csv or parquet tables with structures, or folders of such
+    files, and may be quoted patterns such as 'cifs/*.cif'. The result has
     one row for each structure, in input order; a structure that no model can answer for
     gets its reason in the column "error".
 
@@ -74,32 +79,44 @@ def screen(
                 f"--batch-size must be 'auto' or a positive number, not {batch_size!r}"
             )
         size = int(batch_size)
+    from recinet_ase.screening.writers import check_output, open_writer
+
+    if output is not None:
+        check_output(output)
     sources = find_sources(files)
 
     from recinet_ase.screening import engine
-    from recinet_ase.screening.writers import open_writer
 
     predictor = engine.choose_predictor(infos, list(models), device, size, intervals)
     for line in engine.provenance(predictor):
         click.echo(line, err=True)
+    units = {
+        name: info.unit
+        for info in predictor.infos
+        for name in (info.name, f"{info.name}_low", f"{info.name}_high")
+    }
     total = errors = without_key = 0
+    waiting: deque[Entry] = deque()
 
     def entries() -> Iterator[Entry]:
         nonlocal without_key
         for entry in read_entries(sources, id_key):
             without_key += not entry.has_key
+            waiting.append(entry)
             yield entry
 
     where = f" -> {output}" if output else ""
     try:
-        with open_writer(output, engine.columns(predictor)) as writer:
+        with open_writer(output, engine.columns(predictor), units) as writer:
             for row in _with_progress(engine.screen(entries(), predictor)):
-                writer.write(row)
+                writer.write(row, waiting.popleft())
                 total += 1
                 errors += bool(row["error"])
     except KeyboardInterrupt:
-        click.echo(f"interrupted after {total} structures{where}", err=True)
+        click.echo(f"interrupted after {total} structures", err=True)
         raise SystemExit(130) from None
+    if writer.left_out:
+        click.echo(f"{writer.left_out} rows have no structure and are not in {output}", err=True)
     click.echo(f"{total} structures, {errors} with errors{where}", err=True)
     if without_key:
         click.echo(

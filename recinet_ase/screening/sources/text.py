@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import StringIO
 from itertools import count as counter
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ _MAXIMUM_ATOMS = 1_000_000
 """A frame that claims more is a wrong count, which would swallow the rest of the file."""
 
 _SMALL = 1 << 20
+_INTEGER = re.compile(r"\s*[+-]?\d+\s*$").match
+_ATOM = re.compile(r"\s*\w+(\s+[+-]?(\d|\.\d|nan|inf)\S*){3}", re.IGNORECASE).match
 
 
 def items(source: Source) -> Iterator[Any]:
@@ -94,21 +96,49 @@ def _with_crystal(lines: list[str]) -> Iterator[str | Exception]:
         # Any other block is text about a publication.
 
 
+class _Lines:
+    """Lines with a look at the next one."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self.next: str | None = next(self._lines, None)
+
+    def take(self) -> str:
+        line, self.next = self.next, next(self._lines, None)
+        return line or ""
+
+    def skip(self, unless: Callable[[str], Any]) -> None:
+        while self.next is not None and not unless(self.next):
+            self.take()
+
+
 def _xyz_frames(handle: Iterable[str]) -> Iterator[str | Exception]:
-    """The frames of an xyz file, by their atom counts."""
-    lines = iter(handle)
+    """The frames of an xyz file, by their atom counts.
+
+    A wrong count costs its own frame: a line that is a number alone starts the next one.
+    """
+    lines = _Lines(handle)
     for number in counter(1):
-        head = next(lines, None)
-        # Blank lines may end the file, or stand between frames.
-        while head is not None and not head.strip():
-            head = next(lines, None)
-        if head is None:
+        lines.skip(unless=str.strip)  # blank lines end the file, or stand between frames
+        if lines.next is None:
             return
+        head = lines.take()
         word = head.strip()
         if not (word.isascii() and word.isdecimal() and int(word[:9]) <= _MAXIMUM_ATOMS):
+            lines.skip(unless=_INTEGER)
+            rest = "; the rest of the file was not read" if lines.next is None else ""
             yield ReciNetError(
-                f"line {word[:40]!r} (frame {number}) should be a number of atoms; "
-                "the rest of the file was not read"
+                f"line {word[:40]!r} (frame {number}) should be a number of atoms{rest}"
             )
-            return
-        yield head + "".join(islice(lines, int(word) + 1))
+            continue
+        body = [lines.take()]
+        while len(body) <= int(word) and lines.next is not None and not _INTEGER(lines.next):
+            body.append(lines.take())
+        found = len(body) - 1
+        while lines.next is not None and _ATOM(lines.next):
+            lines.take()
+            found += 1
+        if found == int(word):
+            yield head + "".join(body)
+        else:
+            yield ReciNetError(f"frame {number} claims {word} atoms and has {found} lines of them")
