@@ -149,6 +149,8 @@ def _read_piece(piece: Piece, id_key: str | None) -> Iterator[Entry]:
             yield Entry(name, item)
             continue
         key, atoms, values = next(found)
+        if isinstance(atoms, Exception) and not isinstance(atoms, ReciNetError):
+            atoms = ReciNetError(f"the structure cannot be read ({reason_of(atoms)})")
         name = name if key is None else f"{source.prefix}{key}"
         has_key = id_key is None or id_key in values
         if id_key is not None and has_key:
@@ -219,9 +221,9 @@ def parse_cif(text: str) -> Atoms:
     Raises:
         ReciNetError: If it cannot be read, or holds none or several.
     """
-    from recinet_ase.screening.sources.text import parse
+    from recinet_ase.screening.sources.text import parse_one
 
-    return _only(parse(text, "cif"), "the CIF")
+    return _only([parse_one(text, "cif")], "the CIF")
 
 
 def _only(structures: Sequence[Any], name: str) -> Atoms:

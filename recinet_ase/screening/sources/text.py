@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import StringIO
 from itertools import count as counter
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recinet_ase.errors import ReciNetError
+from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.screening.entries import Source
 from recinet_ase.screening.sources import Found
 from recinet_ase.screening.sources.opening import open_text
@@ -21,6 +22,10 @@ _MAXIMUM_ATOMS = 1_000_000
 """A frame that claims more is a wrong count, which would swallow the rest of the file."""
 
 _SMALL = 1 << 20
+_FORMULA_TOLERANCE = 0.01  # of all atoms, for formulas with rounded numbers
+_FORMULA = re.compile(r"^_chemical_formula_sum[ \t]+(\S.*)$", re.MULTILINE | re.IGNORECASE)
+_INTEGER = re.compile(r"\s*[+-]?\d+\s*$").match
+_ATOM = re.compile(r"\s*\w+(\s+[+-]?(\d|\.\d|nan|inf)\S*){3}", re.IGNORECASE).match
 
 
 def items(source: Source) -> Iterator[Any]:
@@ -62,11 +67,56 @@ def parse_one(text: str, kind: str) -> Atoms | Exception:
     """The one structure of a text, or why there is none."""
     try:
         found = parse(text, kind)
+        if len(found) != 1:
+            name = "the CIF" if kind == "cif" else "the text"
+            number = "several" if found else "no"
+            return ReciNetError(f"{name} holds {number} structures, not one")
+        if kind == "cif":
+            _check_cif(text, found[0])
     except Exception as error:
         return error
-    if len(found) != 1:
-        return ReciNetError(f"the text holds {'several' if found else 'no'} structures, not one")
     return found[0]
+
+
+def _check_cif(text: str, atoms: Atoms) -> None:
+    """What ASE lets pass: no cell, and atoms that are not those of the stated formula.
+
+    (A file that was cut off between two atoms reads like any other.)
+    """
+    if not atoms.pbc.all():
+        raise StructureError("the CIF has no complete unit cell (three lengths, three angles)")
+    stated = _stated_formula(text)
+    counts = Counter(atoms.symbols)
+    if not stated or not counts:
+        return
+    scale = sum(counts.values()) / sum(stated.values())
+    if any(
+        abs(counts[symbol] - scale * stated[symbol])
+        > _FORMULA_TOLERANCE * scale * sum(stated.values())
+        for symbol in {*counts, *stated}
+    ):
+        formula = " ".join(f"{symbol}{number:g}" for symbol, number in stated.items())
+        raise StructureError(
+            f"the CIF states the formula {formula} but its atoms are "
+            f"{atoms.get_chemical_formula()}; is it cut off, or are atoms missing?"
+        )
+
+
+def _stated_formula(text: str) -> dict[str, float]:
+    """``_chemical_formula_sum`` of a CIF, nothing if it has none that is plain."""
+    from ase.data import atomic_numbers
+
+    match = _FORMULA.search(text)
+    words = match.group(1).strip().strip("'\"").split() if match else []
+    stated: dict[str, float] = {}
+    for word in words:
+        part = re.fullmatch(r"([A-Z][a-z]?)(\d*\.?\d*)", word)
+        if part is None or (symbol := part[1]) not in {*atomic_numbers, "D"}:
+            return {}
+        number = float(part[2]) if part[2] not in ("", ".") else 1.0
+        symbol = "H" if symbol == "D" else symbol
+        stated[symbol] = stated.get(symbol, 0.0) + number
+    return stated if sum(stated.values()) else {}
 
 
 def _cif_blocks(lines: Iterable[str]) -> Iterator[str | Exception]:
@@ -94,21 +144,49 @@ def _with_crystal(lines: list[str]) -> Iterator[str | Exception]:
         # Any other block is text about a publication.
 
 
+class _Lines:
+    """Lines with a look at the next one."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self.next: str | None = next(self._lines, None)
+
+    def take(self) -> str:
+        line, self.next = self.next, next(self._lines, None)
+        return line or ""
+
+    def skip(self, unless: Callable[[str], Any]) -> None:
+        while self.next is not None and not unless(self.next):
+            self.take()
+
+
 def _xyz_frames(handle: Iterable[str]) -> Iterator[str | Exception]:
-    """The frames of an xyz file, by their atom counts."""
-    lines = iter(handle)
+    """The frames of an xyz file, by their atom counts.
+
+    A wrong count costs its own frame: a line that is a number alone starts the next one.
+    """
+    lines = _Lines(handle)
     for number in counter(1):
-        head = next(lines, None)
-        # Blank lines may end the file, or stand between frames.
-        while head is not None and not head.strip():
-            head = next(lines, None)
-        if head is None:
+        lines.skip(unless=str.strip)  # blank lines end the file, or stand between frames
+        if lines.next is None:
             return
+        head = lines.take()
         word = head.strip()
         if not (word.isascii() and word.isdecimal() and int(word[:9]) <= _MAXIMUM_ATOMS):
+            lines.skip(unless=_INTEGER)
+            rest = "; the rest of the file was not read" if lines.next is None else ""
             yield ReciNetError(
-                f"line {word[:40]!r} (frame {number}) should be a number of atoms; "
-                "the rest of the file was not read"
+                f"line {word[:40]!r} (frame {number}) should be a number of atoms{rest}"
             )
-            return
-        yield head + "".join(islice(lines, int(word) + 1))
+            continue
+        body = [lines.take()]
+        while len(body) <= int(word) and lines.next is not None and not _INTEGER(lines.next):
+            body.append(lines.take())
+        found = len(body) - 1
+        while lines.next is not None and _ATOM(lines.next):
+            lines.take()
+            found += 1
+        if found == int(word):
+            yield head + "".join(body)
+        else:
+            yield ReciNetError(f"frame {number} claims {word} atoms and has {found} lines of them")
