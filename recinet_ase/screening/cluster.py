@@ -8,15 +8,12 @@ read the input themselves, which therefore has to be on a file system that they 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import recinet_ase
 from recinet_ase.errors import ReciNetError
 from recinet_ase.screening.entries import Chunk
 from recinet_ase.screening.pipeline import Lost, available_cores
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 _PATIENCE = 30.0  # seconds to wait for a scheduler and its first worker
 
@@ -38,9 +35,7 @@ class DaskWorkers:
         try:
             from distributed import Client, LocalCluster
         except ImportError:
-            raise ReciNetError(
-                "--scheduler needs Dask: pip install 'recinet-ase[dask]'"
-            ) from None
+            raise ReciNetError("--scheduler needs Dask: pip install 'recinet-ase[dask]'") from None
         self._cluster: Any = None
         if scheduler == "local":
             self._cluster = LocalCluster(
@@ -72,7 +67,7 @@ class DaskWorkers:
         """Workers at the moment."""
         return max(1, len(self._client.nthreads()))
 
-    def submit(self, function: Callable[[Chunk], Any], chunk: Chunk) -> Future[Any]:
+    def submit(self, function: Callable[[Chunk], Any], chunk: Chunk) -> Any:
         """Start."""
         return self._client.submit(_single_threaded, function, chunk, pure=False)
 

@@ -114,8 +114,7 @@ class Journal:
                 self._synced = time.monotonic()
         except OSError as error:
             raise ReciNetError(
-                f"cannot write {self.folder}: {error.strerror}; "
-                "make room and go on with --resume"
+                f"cannot write {self.folder}: {error.strerror}; make room and go on with --resume"
             ) from None
         self.offsets.append(self.offsets[-1] + len(data))
         self.counts.append(len(rows))
@@ -158,7 +157,9 @@ class Journal:
 
     def _scan(self) -> tuple[list[int], list[int], int, int]:
         """Where each whole line ends, its rows, and what they add up to."""
-        offsets, counts, without_key, errors = [0], [], 0, 0
+        offsets: list[int] = [0]
+        counts: list[int] = []
+        without_key = errors = 0
         path = self.folder / ROWS_FILE
         if not path.exists():
             return offsets, counts, without_key, errors

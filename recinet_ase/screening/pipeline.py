@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -56,13 +56,15 @@ class Lost(Exception):
 class Backend(Protocol):
     """Something that runs functions of a chunk elsewhere."""
 
-    workers: int
+    @property
+    def workers(self) -> int:
+        """How many there are."""
 
-    def submit(self, function: Callable[[Chunk], Any], chunk: Chunk) -> Future[Any]:
+    def submit(self, function: Callable[[Chunk], Any], chunk: Chunk) -> Any:
         """Start; the function and the chunk can be pickled."""
 
-    def result(self, future: Future[Any]) -> Any:
-        """Wait.
+    def result(self, future: Any) -> Any:
+        """Wait for what `submit` gave.
 
         Raises:
             Lost: If the worker died or hung.
@@ -99,8 +101,26 @@ def run(
         predictor = loaded(spec)
         function = partial(_packed, predictor.preparation, spec.id_key)
         finish = partial(_unpacked, predictor)
-    names = columns(loaded(spec))
-    running: deque[tuple[Chunk, Future[Any]]] = deque()
+    yield from in_order(chunks, backend, function, finish, columns(loaded(spec)))
+
+
+def in_order(
+    chunks: Iterable[Chunk],
+    backend: Backend,
+    function: Callable[[Chunk], Any],
+    finish: Callable[[Any], ChunkRows],
+    names: Sequence[str],
+) -> Iterator[ChunkRows]:
+    """Chunks through workers and back, in order, a few of them at a time.
+
+    Args:
+        chunks: The input.
+        backend: The workers.
+        function: What a worker does with a chunk.
+        finish: What this process makes of a worker's result.
+        names: Columns, for the rows of entries that are lost.
+    """
+    running: deque[tuple[Chunk, Any]] = deque()
     stream = iter(chunks)
     while True:
         while len(running) < _AHEAD * backend.workers:
@@ -122,7 +142,7 @@ def _in_halves(
     backend: Backend,
     function: Callable[[Chunk], Any],
     finish: Callable[[Any], ChunkRows],
-    names: list[str],
+    names: Sequence[str],
 ) -> ChunkRows:
     """A chunk that was lost, done again in smaller and smaller parts."""
     rows: list[dict[str, Any]] = []

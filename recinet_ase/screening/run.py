@@ -82,9 +82,7 @@ class Display(Protocol):
     def note(self, line: str) -> None:
         """Something to know."""
 
-    def progress(
-        self, total: int | None, done: int
-    ) -> AbstractContextManager[Callback]:
+    def progress(self, total: int | None, done: int) -> AbstractContextManager[Callback]:
         """A bar that starts at ``done``; yields a function that takes further rows done."""
 
 

@@ -17,15 +17,15 @@ TEXT_COLUMNS = ("id", "formula", "error")
 
 
 class RowTable(Protocol):
-    """Result rows of a screen, ``n`` of them, by column or by row.
+    """Result rows of a screen, ``n`` of them, by column or by row."""
 
-    Attributes:
-        columns: Names, in order.
-        units: Unit of each column of numbers, ``""`` for none.
-    """
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names, in order."""
 
-    columns: Sequence[str]
-    units: Mapping[str, str]
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Unit of each column of numbers, ``""`` for none."""
 
     def __len__(self) -> int:
         """Number of rows."""
