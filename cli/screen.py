@@ -121,7 +121,6 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
     display = _Display(options["quiet"])
     command = ["recinet-screen", *sys.argv[1:]]
     target = wanted.output or wanted.report
-    signal.signal(signal.SIGTERM, _interrupted)
     try:
         with run_screen(wanted, display, command) as outcome:
             _tell(outcome, wanted, display)
@@ -222,6 +221,8 @@ class _Display:
 
 def main() -> None:
     """Entry point of ``recinet-screen``."""
+    # A job scheduler's last warning ends a screen as Ctrl-C does: resumable, workers stopped.
+    signal.signal(signal.SIGTERM, _interrupted)
     screen(prog_name="recinet-screen")
 
 

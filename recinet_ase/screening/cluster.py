@@ -15,8 +15,6 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.screening.entries import Chunk
 from recinet_ase.screening.pipeline import Lost, available_cores
 
-_PATIENCE = 30.0  # seconds to wait for a scheduler and its first worker
-
 
 class DaskWorkers:
     """Workers of a Dask scheduler.
@@ -25,13 +23,14 @@ class DaskWorkers:
         scheduler: ``"local"`` for a cluster on this machine, or an address such as
             ``tcp://node01:8786``.
         workers: Workers of a local cluster; one a core if None.
+        patience: Seconds to wait for a scheduler and its first worker.
 
     Raises:
         ReciNetError: If Dask is missing, the scheduler cannot be reached, it has no worker,
             or its workers run another version of recinet-ase.
     """
 
-    def __init__(self, scheduler: str, workers: int | None = None) -> None:
+    def __init__(self, scheduler: str, workers: int | None = None, patience: float = 30.0) -> None:
         try:
             from distributed import Client, LocalCluster
         except ImportError:
@@ -45,8 +44,8 @@ class DaskWorkers:
                 silence_logs=50,  # a worker that dies is reported by its chunk
             )
         try:
-            self._client = Client(self._cluster or scheduler, timeout=_PATIENCE)
-            self._client.wait_for_workers(1, timeout=_PATIENCE)
+            self._client = Client(self._cluster or scheduler, timeout=patience)
+            self._client.wait_for_workers(1, timeout=patience)
         except (OSError, TimeoutError, ValueError) as error:
             raise ReciNetError(f"no Dask workers at {scheduler} ({error})") from None
         self._check_versions()
