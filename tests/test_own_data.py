@@ -300,7 +300,7 @@ def test_bad_rows_of_a_table(crystals: Crystals, tmp_path: Path) -> None:
         keys[1]: "label is nan",
         keys[2]: "label 'abc' is not a number",
         keys[3]: "label True is not a number",
-        keys[4]: "its text is no CIF that can be read (AssertionError)",
+        keys[4]: "the text is no CIF: it has no line that begins with data_",
         "bad.json:7": f"id {keys[6]!r} is that of bad.json:6 too",
         keys[7]: "does not have a value for each column",
     }

@@ -526,7 +526,7 @@ def test_what_is_no_crystal_says_so(tmp_path: Path, few: list[Atoms]) -> None:
         ({"lattice_mat": 1, "coords": [], "elements": "NaCl"}, "elements are no list"),
         ({"elements": ["Na"], "coords": [[0, 0, 0]]}, "lacks lattice_mat"),
         ("data_x", "holds no"),
-        ("<html>", "holds no"),
+        ("<html>", "no CIF"),
         (7, "int where a structure"),
     ]
     path = tmp_path / "cases.json"

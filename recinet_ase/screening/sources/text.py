@@ -24,6 +24,11 @@ _MAXIMUM_ATOMS = 1_000_000
 _SMALL = 1 << 20
 _FORMULA_TOLERANCE = 0.01  # of all atoms, for formulas with rounded numbers
 _FORMULA = re.compile(r"^_chemical_formula_sum[ \t]+(\S.*)$", re.MULTILINE | re.IGNORECASE)
+_UNITS = re.compile(r"^_cell_formula_units_Z[ \t]+(\d*\.?\d+)", re.MULTILINE | re.IGNORECASE)
+_DATA = re.compile(r"^\s*data_", re.MULTILINE | re.IGNORECASE).search
+_PUBLICATION = ("_publ_", "_journal_", "_audit_", "_citation_")
+"""Keys of blocks that describe a publication: no crystal is missing there."""
+
 _INTEGER = re.compile(r"\s*[+-]?\d+\s*$").match
 _ATOM = re.compile(r"\s*\w+(\s+[+-]?(\d|\.\d|nan|inf)\S*){3}", re.IGNORECASE).match
 
@@ -65,6 +70,8 @@ def parse(text: str, kind: str) -> list[Atoms]:
 
 def parse_one(text: str, kind: str) -> Atoms | Exception:
     """The one structure of a text, or why there is none."""
+    if kind == "cif" and not _DATA(text):
+        return StructureError("the text is no CIF: it has no line that begins with data_")
     try:
         found = parse(text, kind)
         if len(found) != 1:
@@ -74,8 +81,23 @@ def parse_one(text: str, kind: str) -> Atoms | Exception:
         if kind == "cif":
             _check_cif(text, found[0])
     except Exception as error:
-        return error
+        return _explained(error, kind)
     return found[0]
+
+
+def _explained(error: Exception, kind: str) -> Exception:
+    """ASE's bare exceptions in words."""
+    if isinstance(error, KeyError) and error.args:
+        key = str(error.args[0])[:40]
+        what = (
+            f"lacks {key}" if key.startswith("_") else f"has an atom {key!r}, which is no element"
+        )
+        return StructureError(f"the {kind} text {what}")
+    if kind == "cif" and isinstance(error, TypeError):
+        return StructureError("the CIF has coordinates that are not numbers")
+    if kind == "cif" and isinstance(error, AssertionError) and not error.args:
+        return StructureError("the CIF's cell lengths and angles make no cell")
+    return error
 
 
 def _check_cif(text: str, atoms: Atoms) -> None:
@@ -89,12 +111,12 @@ def _check_cif(text: str, atoms: Atoms) -> None:
     counts = Counter(atoms.symbols)
     if not stated or not counts:
         return
+    units = _UNITS.search(text)
     scale = sum(counts.values()) / sum(stated.values())
-    if any(
-        abs(counts[symbol] - scale * stated[symbol])
-        > _FORMULA_TOLERANCE * scale * sum(stated.values())
-        for symbol in {*counts, *stated}
-    ):
+    allowed = _FORMULA_TOLERANCE * sum(counts.values())
+    # Less than a formula unit is in the cell only where Z says so.
+    cut = scale < 1 - _FORMULA_TOLERANCE and not (units and float(units[1]) < 1)
+    if cut or any(abs(counts[s] - scale * stated.get(s, 0)) > allowed for s in {*counts, *stated}):
         formula = " ".join(f"{symbol}{number:g}" for symbol, number in stated.items())
         raise StructureError(
             f"the CIF states the formula {formula} but its atoms are "
@@ -136,12 +158,10 @@ def _with_crystal(lines: list[str]) -> Iterator[str | Exception]:
     if "_atom_site" in low:
         yield text
     elif lines and lines[0][:5].lower() == "data_":
-        rest = [line for line in lines[1:] if line.strip() and not line.startswith("#")]
         name = lines[0].split()[0][5:45]
-        if "_cell_length" in low or "_symmetry" in low or "_space_group" in low or not rest:
-            what = "has no atoms" if rest else "is empty"
-            yield ReciNetError(f"CIF block {name!r} {what}")
-        # Any other block is text about a publication.
+        crystal = any(key in low for key in ("_cell_length", "_symmetry", "_space_group"))
+        if crystal or not (name.lower() == "global" or any(key in low for key in _PUBLICATION)):
+            yield ReciNetError(f"CIF block {name!r} has no atoms")
 
 
 class _Lines:
@@ -160,6 +180,18 @@ class _Lines:
             self.take()
 
 
+def _skip_frame(lines: _Lines) -> None:
+    """Go on to what may be the next frame: after the atoms, or to a line that is a number."""
+    if lines.next is not None and not _INTEGER(lines.next):
+        lines.take()
+    atoms = False
+    while lines.next is not None and _ATOM(lines.next):
+        lines.take()
+        atoms = True
+    if not atoms:
+        lines.skip(unless=_INTEGER)
+
+
 def _xyz_frames(handle: Iterable[str]) -> Iterator[str | Exception]:
     """The frames of an xyz file, by their atom counts.
 
@@ -173,7 +205,7 @@ def _xyz_frames(handle: Iterable[str]) -> Iterator[str | Exception]:
         head = lines.take()
         word = head.strip()
         if not (word.isascii() and word.isdecimal() and int(word[:9]) <= _MAXIMUM_ATOMS):
-            lines.skip(unless=_INTEGER)
+            _skip_frame(lines)
             rest = "; the rest of the file was not read" if lines.next is None else ""
             yield ReciNetError(
                 f"line {word[:40]!r} (frame {number}) should be a number of atoms{rest}"
