@@ -116,7 +116,7 @@ def _print_rows(
     if domain:
         grid.add_column("in domain", no_wrap=True)
     for row in table.rows(rows):
-        cells = [Text(str(row.get("id") or "")), Text(str(row.get("formula") or ""))]
+        cells = [Text(_short(str(row.get(name) or ""))) for name in ("id", "formula")]
         cells += [Text(_value(row, name, table.columns)) for name in names]
         if domain:
             flag = row.get("in_domain")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
@@ -20,7 +21,7 @@ MAXIMUM_SPHERES = 400
 
 _FACE = 0.02  # fractional distance to a face at which an atom is drawn on both
 _BOND = 1.15  # longest bond over the sum of the covalent radii
-_RADIUS = 0.42  # of a sphere over the covalent radius
+_RADIUS = 0.48  # of a sphere over the covalent radius
 _TURN, _TILT = np.radians(-24.0), np.radians(14.0)
 _SIZE = 96.0
 
@@ -46,17 +47,47 @@ EDGES = tuple((i, i | bit) for i in range(8) for bit in (1, 2, 4) if not i & bit
 """Pairs of corners joined by an edge of the cell."""
 
 
-def draw_cell(atoms: Atoms) -> Drawing:
-    """Arrange a crystal for drawing: atoms on a face are drawn on the opposite one too.
+Cell = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Lattice vectors as rows ``[3, 3]``, fractional coordinates ``[N, 3]``, atomic numbers ``[N]``."""
+
+
+def find_symmetry(atoms: Atoms, precision: float) -> tuple[str, int, Cell] | None:
+    """Space group (international symbol and number) and conventional cell, by spglib.
+
+    Args:
+        atoms: A crystal.
+        precision: Distance in angstrom within which atoms are equivalent.
+
+    Returns:
+        None where spglib finds no symmetry at all, e.g. for cells that are none.
+    """
+    import spglib
+
+    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old error handling is spglib's own default
+            found = spglib.get_symmetry_dataset(cell, symprec=precision)
+    except Exception:
+        return None
+    if found is None:
+        return None
+    conventional = (found.std_lattice, found.std_positions, found.std_types)
+    return str(found.international), int(found.number), conventional
+
+
+def draw_cell(cell: Cell) -> Drawing:
+    """Arrange a cell for drawing: atoms on a face are drawn on the opposite one too.
 
     Raises:
         ReciNetError: If it is no crystal, or larger than can be seen.
     """
     from ase.data import covalent_radii
 
-    from recinet_ase.graph.adapters import to_crystal
+    from recinet_ase.graph.crystal import Crystal
 
-    crystal = to_crystal(atoms)
+    lattice, positions, elements = cell
+    crystal = Crystal.from_arrays(elements, positions, lattice)
     if len(crystal.numbers) > MAXIMUM_SPHERES:
         raise ReciNetError(f"{len(crystal.numbers)} atoms are too many to draw")
     frac = np.where(crystal.frac_coords > 1 - _FACE, crystal.frac_coords - 1, crystal.frac_coords)

@@ -18,7 +18,14 @@ from markupsafe import Markup, escape
 
 from recinet_ase.errors import ReciNetError
 from recinet_ase.screening.figures import error_kinds, property_figures
-from recinet_ase.screening.report.cell import draw_cell, gradients, palette, scene, svg
+from recinet_ase.screening.report.cell import (
+    draw_cell,
+    find_symmetry,
+    gradients,
+    palette,
+    scene,
+    svg,
+)
 from recinet_ase.screening.report.charts import axis_label, histogram, scatter
 from recinet_ase.screening.selection import Selection
 from recinet_ase.screening.table import RowTable, has_interval, property_columns
@@ -102,7 +109,9 @@ def write_report(
     chosen = np.arange(len(table)) if indices is None else np.asarray(indices)
     rows = chosen[:shown]
     crystals, scenes, numbers = (
-        _crystals(table, rows, drawn) if structures else ([_Crystal()] * len(rows), [], set())
+        _crystals(table, rows, drawn)
+        if structures and len(rows)
+        else ([_Crystal()] * len(rows), [], set())
     )
     names = property_columns(table.columns, table.units)
     favourites = [key.lstrip("-") for key in selection.pareto] if selection else []
@@ -223,11 +232,12 @@ def _crystals(
         if isinstance(atoms, Exception):
             crystals.append(_Crystal())
             continue
+        symmetry = find_symmetry(atoms, _SYMPREC)
         picture: str = ""
         found = None
-        if i < drawn:
+        if symmetry is not None and i < drawn:
             try:
-                drawing = draw_cell(atoms)
+                drawing = draw_cell(symmetry[2])
             except ReciNetError:
                 drawing = None
             if drawing is not None and len(drawing.numbers) <= budget:
@@ -237,7 +247,8 @@ def _crystals(
                 numbers |= set(drawing.numbers.tolist())
         scenes += [None] * (i - len(scenes)) + [found] if found else []
         lengths = atoms.cell.cellpar() if atoms.cell.rank == 3 else None
-        crystals.append(_Crystal(*_space_group(atoms), _cell_text(lengths), picture))
+        group = (_group_symbol(symmetry[0]), symmetry[1]) if symmetry else ("", 0)
+        crystals.append(_Crystal(*group, _cell_text(lengths), picture))
     return crystals, scenes, numbers
 
 
@@ -246,25 +257,10 @@ def _cell_text(parameters: Any) -> str:
         return ""
     a, b, c, alpha, beta, gamma = (float(x) for x in parameters)
     return (
-        f"a {a:.3f}, b {b:.3f}, c {c:.3f} Å; "
+        f"cell as given: a {a:.3f}, b {b:.3f}, c {c:.3f} Å; "
         f"\N{GREEK SMALL LETTER ALPHA} {alpha:.1f}, \N{GREEK SMALL LETTER BETA} {beta:.1f}, "
         f"\N{GREEK SMALL LETTER GAMMA} {gamma:.1f}°"
     )
-
-
-def _space_group(atoms: Any) -> tuple[str, int]:
-    import warnings
-
-    import spglib
-
-    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = spglib.get_symmetry_dataset(cell, symprec=_SYMPREC)
-    except Exception:  # spglib's own, for cells that are none
-        dataset = None
-    return (_group_symbol(dataset.international), int(dataset.number)) if dataset else ("", 0)
 
 
 def _rows(

@@ -292,7 +292,9 @@
     scene = scenes[button.dataset.scene];
     turn = [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
     $("viewer-title").replaceChildren(...[...row.querySelector(".formula").childNodes].map((n) => n.cloneNode(true)));
-    $("viewer-text").textContent = [row.querySelector(".id").textContent, group && group.textContent.trim().replace(/\s+/g, " "), group && group.dataset.cell].filter(Boolean).join("; ");
+    const copied = group ? [...group.childNodes].map((n) => n.cloneNode(true)) : [];
+    $("viewer-text").replaceChildren(row.querySelector(".id").textContent, group ? "; " : "", ...copied);
+    if (group && group.dataset.cell) $("viewer-text").append(`; ${group.dataset.cell}`);
     $("viewer-legend").replaceChildren(...[...new Set(scene.z)].flatMap((z) => {
       const dot = document.createElement("span");
       dot.className = "dot";
