@@ -90,6 +90,8 @@ def test_matgls_networks_on_our_radius_graphs(
         found = network.predict_structure(structure, graph_converter=ours)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
     # Random weights give nearly one number for all crystals: compare with their spread.
+    if isinstance(network, M3GNet) and matgl.__version__ < "4.1.2":
+        pytest.skip("this M3GNet runs in single precision alone")
     network.feature_dict = {}  # tensors with gradients cannot be copied
     precise = copy.deepcopy(network).double()
     expected, found = (
@@ -140,10 +142,13 @@ def test_messages_gather_on_the_first_row_of_edge_index(structures: list[Structu
     torch.manual_seed(0)
     rival = M3GNet(element_types=DEFAULT_ELEMENTS, cutoff=5.0).eval()
 
+    layer: list[torch.Tensor] = []
+    rival.graph_layers[0].register_forward_hook(lambda _m, _i, output: layer.append(output[1]))
+
     def atoms_of_matgl(g: Any) -> torch.Tensor:
         with torch.no_grad():
             rival(g)
-        return rival.feature_dict["gc_1"]["node_feat"]
+        return layer.pop()
 
     network = random_model(reciprocal="none").network
 
