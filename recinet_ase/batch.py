@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,8 @@ def predict(
         ReciNetError: If ``structures`` is a single one, or a model cannot be used.
     """
     check_ordering(order)
-    if hasattr(structures, "numbers") or hasattr(structures, "species"):
+    single = isinstance(structures, Mapping) or hasattr(structures, "sites")
+    if single or hasattr(structures, "numbers"):  # Atoms and Structures can be iterated, too
         raise ReciNetError("predict takes a list of structures; for one, use predict_structure")
     predictor = as_predictor(models, device, dtype)
     total = len(structures) if isinstance(structures, Sized) else None

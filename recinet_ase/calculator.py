@@ -38,9 +38,9 @@ class ReciNetCalculator(Calculator):
     moments, momenta, constraints and ``info`` mean nothing to the models.
 
     A model of the total energy (``jarvis-etot``) also gives ASE's ``energy`` in eV: the number of
-    atoms times the total energy per atom, with the zero of its training data (JARVIS-DFT:
-    OptB88vdW by VASP, where the zero is VASP's reference atoms). Without such a model, and for
-    forces and stress always, ASE's PropertyNotImplementedError is raised.
+    atoms times the total energy per atom, with the zero of its training data (JARVIS-DFT: total
+    energies of VASP with OptB88vdW, so that only differences mean something). Without such a
+    model, and for forces and stress always, ASE's PropertyNotImplementedError is raised.
 
     Where a model is calibrated, each property ``p`` comes with ``p_lower`` and ``p_upper``, the
     ends of its 90 % interval, and ``in_domain`` and `warnings` say whether and how the atoms

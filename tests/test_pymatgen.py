@@ -14,7 +14,15 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from pymatgen.io.cif import CifWriter
 from pymatgen.io.vasp import Poscar
 
-from recinet_ase import Predictor, StructureError, UnknownNameError, predict, predict_structure
+from recinet_ase import (
+    Predictor,
+    ReciNetCalculator,
+    ReciNetError,
+    StructureError,
+    UnknownNameError,
+    predict,
+    predict_structure,
+)
 from recinet_ase.graph import ordering
 from recinet_ase.graph.ordering import ordered
 
@@ -85,6 +93,18 @@ def test_disorder_is_refused_by_default(predictor: Predictor) -> None:
         predict_structure(alloy, predictor, order="ewlad")
     with pytest.raises(UnknownNameError, match="ewald"):
         predict([alloy], predictor, order="best")
+    for single in (alloy, alloy.as_dict(), rocksalt("Mg")):
+        with pytest.raises(ReciNetError, match="use predict_structure"):
+            predict(single, predictor)
+
+
+def test_pymatgens_own_way_to_calculate(crystals: dict[str, Atoms]) -> None:
+    calc = ReciNetCalculator("jarvis-etot", device="cpu")
+    structure = AseAtomsAdaptor.get_structure(crystals["NaCl"])
+    result = structure.calculate(calculator=calc)
+    expected = calc.predict_structure(structure)["total_energy"]
+    assert result.results["total_energy"] == pytest.approx(expected, abs=1e-5)
+    assert result.results["energy"] == pytest.approx(expected * len(structure), abs=1e-4)
 
 
 def test_the_lowest_ewald_energy(predictor: Predictor) -> None:
