@@ -152,6 +152,8 @@ def test_what_cannot_be_ordered(predictor: Predictor, monkeypatch: pytest.Monkey
     )
     with pytest.raises(StructureError, match="no oxidation states can be guessed for CuAu"):
         ordered(metal, "ewald")
+    with pytest.raises(StructureError, match=r"Mg and Zn share sites .* charge \(\+2\)"):
+        ordered(rocksalt({"Mg": 0.5, "Zn": 0.5}), "ewald")
     with pytest.raises(StructureError, match=r"in 6.01e\+08 ways.* \(limit 200,000\)"):
         ordered(rocksalt({"Li": 0.5, "Fe": 0.5}) * (2, 2, 2), "ewald")
     monkeypatch.setattr(ordering, "MAXIMUM_SITES", 4)

@@ -56,7 +56,8 @@ def ordered(structure: Any, order: str | None) -> Any:
     Raises:
         UnknownNameError: For an unknown ``order``.
         StructureError: If the occupancies do not fit the cell, oxidation states cannot be
-            guessed, or there are too many sites or arrangements.
+            guessed, elements of equal charge share a site, or there are too many sites or
+            arrangements.
     """
     check_ordering(order)
     if order is None:
@@ -119,6 +120,7 @@ def _lowest_ewald_energy(structure: IStructure) -> Structure:
             charged[i] = next(iter(site.species))  # pymatgen's search fails on 0.999 of an atom
     if charged.is_ordered:
         return charged
+    _check_ranking(_groups(charged))
     method = OrderDisorderedStructureTransformation()
     return method.apply_transformation(charged)  # type: ignore[no-any-return]
 
@@ -182,6 +184,23 @@ def _arrangements(groups: list[list[Composition]]) -> int:
             count *= math.comb(left, taken)
             left -= taken
     return count
+
+
+def _check_ranking(groups: list[list[Composition]]) -> None:
+    """Refuse equal charges on one site: exchanging them leaves the Ewald energy as it is."""
+    for group in groups:
+        named: dict[float, str] = {}
+        if sum(group[0].values()) < 1 - _TOLERANCE:
+            named[0.0] = "vacancy"
+        for specie in group[0]:
+            charge = float(specie.oxi_state)
+            if charge in named:
+                raise StructureError(
+                    f"{named[charge]} and {specie.symbol} share sites with the same charge "
+                    f"({charge:+g}), so that the Ewald energy cannot rank their arrangements; "
+                    "order the structure first"
+                )
+            named[charge] = specie.symbol
 
 
 def _with_charges(structure: Structure) -> Structure:
