@@ -16,9 +16,10 @@ from recinet_ase.errors import ReciNetError, StructureError
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from recinet_ase.batch import Models
     from recinet_ase.calculator import ReciNetCalculator
-    from recinet_ase.predictor import Prediction, Predictor
+    from recinet_ase.prediction import Models
+    from recinet_ase.predictor import Predictor
+    from recinet_ase.preparation import Prediction
 
 PREFIX = "recinet_"
 """Start of every key, so that labels such as a computed ``bandgap`` stay untouched."""
@@ -77,8 +78,8 @@ def annotate(
         ReciNetError: If there is no model, or a key is taken; ``info`` is then unchanged.
         StructureError: If a model cannot answer for the atoms.
     """
-    from recinet_ase.batch import as_predictor
     from recinet_ase.calculator import ReciNetCalculator
+    from recinet_ase.prediction import as_predictor
 
     _check_prefix(prefix)
     models = atoms.calc if models is None else models

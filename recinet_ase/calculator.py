@@ -17,7 +17,7 @@ from ase.outputs import Properties, all_outputs
 from recinet_ase import batch
 from recinet_ase.annotations import PREFIX, Entry, annotate
 from recinet_ase.errors import StructureError, UnknownNameError
-from recinet_ase.predictor import Prediction
+from recinet_ase.preparation import Prediction
 from recinet_ase.properties import answer_for, get_property_info
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.graph.ordering import check_ordering, ordered
 from recinet_ase.model import PropertyModel
-from recinet_ase.predictor import Prediction, Predictor
+from recinet_ase.predictor import Predictor
+from recinet_ase.preparation import Prediction
 
 if TYPE_CHECKING:
     import torch
