@@ -14,7 +14,7 @@ from ase.calculators.calculator import (
 )
 from ase.outputs import Properties, all_outputs
 
-from recinet_ase import batch
+from recinet_ase import prediction
 from recinet_ase.annotations import PREFIX, Entry, annotate
 from recinet_ase.errors import StructureError, UnknownNameError
 from recinet_ase.preparation import Prediction
@@ -71,12 +71,12 @@ class ReciNetCalculator(Calculator):
 
     def __init__(
         self,
-        model: batch.Models = "jarvis-mbj",
+        model: prediction.Models = "jarvis-mbj",
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         atoms: Atoms | None = None,
     ) -> None:
-        self.predictor = batch.as_predictor(model, device, dtype)
+        self.predictor = prediction.as_predictor(model, device, dtype)
         sources = {name: m.config.name for name, m in self.predictor.properties.items()}
         # Databases and trajectories store the parameters: where a number came from.
         super().__init__(atoms=atoms, models=sources)
@@ -188,7 +188,7 @@ class ReciNetCalculator(Calculator):
         Returns:
             One `Prediction` for each structure, in order; a bad one carries its ``error``.
         """
-        return batch.predict(structures, self.predictor, order=order, progress=progress)
+        return prediction.predict(structures, self.predictor, order=order, progress=progress)
 
     def predict_structure(self, structure: Any, *, order: str | None = None) -> dict[str, float]:
         """Properties of one structure, pymatgen's for instance, in `units`.
@@ -196,7 +196,7 @@ class ReciNetCalculator(Calculator):
         Raises:
             StructureError: If a model cannot answer for the structure.
         """
-        return batch.predict_structure(structure, self.predictor, order=order)
+        return prediction.predict_structure(structure, self.predictor, order=order)
 
     def annotate(
         self, atoms: Atoms, *, prefix: str = PREFIX, overwrite: bool = False
