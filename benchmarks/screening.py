@@ -1,57 +1,199 @@
-"""Wall time of recinet-screen, imports included, on JARVIS crystals in an ASE database.
+"""Screening a database end to end, against rivals, in one run.
 
-python benchmarks/screening.py --data-dir DIR [--count 5000] [--threads 1 2]
+    python benchmarks/screening.py --data-dir DIR [--count 5000]
+        [--chgnet-python PY] [--alignn-python PY] [--megnet-python PY]
+
+Every program gets the same ASE database of real crystals of 8 to 12 atoms and two threads or
+worker processes (``--cores``), and is timed from before the first structure is read to after
+the last number, without the start of the interpreter (``in all`` has that too). Rivals run
+in the interpreters given, on fewer crystals (their rate does not depend on it), each in the
+way its documentation advises. Prints rates, ratios, peak memory and the shares of reading,
+graphs and network.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from itertools import islice
 from pathlib import Path
 
+import psutil
 from ase.db import connect
 
 from recinet_ase import StructureError
 from recinet_ase.data.published import JARVIS
 from recinet_ase.graph.adapters import from_jarvis
 
+RIVALS = Path(__file__).with_name("screening_rivals.py")
 
-def write_database(path: Path, data_dir: str | None, count: int) -> None:
-    with connect(path) as database:
-        for key, record in islice(JARVIS.records(data_dir).items(), count):
+
+def write_database(path: Path, data_dir: str | None, count: int, atoms: tuple[int, int]) -> int:
+    """Crystals of JARVIS of the given size, again and again if there are not enough."""
+    found = []
+    for record in JARVIS.records(data_dir).values():
+        if atoms[0] <= len(record["atoms"]["elements"]) <= atoms[1]:
             try:
-                database.write(from_jarvis(record).to_ase(), jid=key)
-            except StructureError as error:
-                print(f"{key} left out: {error}")
+                found.append(from_jarvis(record).to_ase())
+            except StructureError:
+                continue
+        if len(found) == count:
+            break
+    with connect(path) as database:
+        for i in range(count):
+            database.write(found[i % len(found)])
+    return len(found)
+
+
+def random_model(folder: Path, size: str) -> Path:
+    """A model of a size that is not shipped, with random weights: only its speed counts."""
+    import torch
+
+    from recinet_ase.model import ModelConfig, PropertyModel
+    from recinet_ase.nn.recinet import SIZES
+
+    torch.manual_seed(0)
+    config = ModelConfig(
+        name=size, properties=("bandgap",), units=("eV",), network=SIZES[size],
+        elements=tuple(range(1, 95)), mean=(0.0,), std=(1.0,),
+    )  # fmt: skip
+    PropertyModel(config).eval().save(folder / size)
+    return folder / size
+
+
+def timed(command: list[str], cores: int) -> tuple[float, float, str]:
+    """Seconds, peak memory in MiB over all processes of the command, and its last output."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(cores)}
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    peak = 0.0
+    stop = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not stop.wait(0.1):
+            total = 0
+            try:
+                family = [psutil.Process(process.pid)]
+                family += family[0].children(recursive=True)
+            except psutil.NoSuchProcess:
+                continue
+            for one in family:
+                try:
+                    total += one.memory_full_info().pss  # shared pages count once
+                except psutil.Error:
+                    continue
+            peak = max(peak, total / 2**20)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    out, err = process.communicate()
+    seconds = time.perf_counter() - start
+    stop.set()
+    watcher.join()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{err}")
+    return seconds, peak, (out.strip() or err.strip()).splitlines()[-1]
+
+
+def ours(path: Path, count: int, arguments: list[str], cores: int) -> tuple[float, float, float]:
+    """Seconds of screening, seconds in all, peak memory."""
+    out = path.with_suffix(".csv")
+    command = [sys.executable, "-m", "recinet_ase.cli.screen", str(path), *arguments]
+    command += ["-o", str(out), "--device", "cpu", "-q", "--workers", str(cores)]
+    in_all, peak, last = timed(command, 1)
+    assert last.startswith(f"{count} structures"), last
+    meta = json.loads(out.with_suffix(".csv.meta.json").read_text())
+    return meta["seconds"], in_all, peak
+
+
+def shares(path: Path, arguments: list[str], count: int) -> str:
+    """Milliseconds a crystal of one core for reading, graphs and network."""
+    import torch
+
+    from recinet_ase import Predictor
+    from recinet_ase.screening.sources import chunks, find_sources, read_chunk
+
+    torch.set_num_threads(1)
+    predictor = Predictor(arguments, device="cpu", intervals=False)
+    spent = [0.0, 0.0, 0.0]
+    for repeat in range(2):  # the first round warms up
+        spent = [0.0, 0.0, 0.0]
+        for chunk in chunks(find_sources([str(path)])):
+            if 512 * chunk.number >= min(count, 2048):
+                break
+            t0 = time.process_time()
+            structures = [entry.atoms for entry in read_chunk(chunk)]
+            t1 = time.process_time()
+            window = predictor.preparation(structures)
+            t2 = time.process_time()
+            predictor.run(window)
+            t3 = time.process_time()
+            for i, step in enumerate((t1 - t0, t2 - t1, t3 - t2)):
+                spent[i] += step
+    n = min(count, 2048)
+    reading, graphs, network = (1e3 * s / n for s in spent)
+    total = reading + graphs + network
+    return (
+        f"one core, ms a crystal: reading {reading:.2f} ({reading / total:.0%}), "
+        f"graphs {graphs:.2f} ({graphs / total:.0%}), network {network:.2f} ({network / total:.0%})"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir")
     parser.add_argument("--count", type=int, default=5000)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--props", default="bandgap,ehull")
+    parser.add_argument("--rival-count", type=int, default=300)
+    parser.add_argument("--atoms", type=int, nargs=2, default=[8, 12])
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--chgnet-python")
+    parser.add_argument("--alignn-python")
+    parser.add_argument("--megnet-python")
+    parser.add_argument("--no-shares", action="store_true")
     arguments = parser.parse_args()
+    count, cores = arguments.count, arguments.cores
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "jarvis.db"
-        write_database(path, arguments.data_dir, arguments.count)
-        command = [sys.executable, "-m", "recinet_ase.cli.screen", str(path), "--device", "cpu"]
-        command += ["--props", arguments.props, "-o", str(Path(folder) / "out.csv")]
-        for threads in arguments.threads:
-            environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-            start = time.perf_counter()
-            done = subprocess.run(
-                command, env=environment, check=True, capture_output=True, text=True
-            )
-            seconds = time.perf_counter() - start
+        path, few = Path(folder) / "crystals.db", Path(folder) / "few.db"
+        distinct = write_database(path, arguments.data_dir, count, tuple(arguments.atoms))
+        write_database(few, arguments.data_dir, arguments.rival_count, tuple(arguments.atoms))
+        print(f"{count} crystals ({distinct} distinct), {cores} cores")
+        rates: dict[str, float] = {}
+        for name, models in (
+            ("jarvis-mbj (small)", ["jarvis-mbj"]),
+            ("jarvis-mbj + jarvis-ehull", ["jarvis-mbj", "jarvis-ehull"]),
+            ("paper size", [str(random_model(Path(folder), "paper"))]),
+        ):
+            flags = [part for model in models for part in ("--model", model)]
+            seconds, in_all, peak = ours(path, count, flags, cores)
+            rates[name] = count / seconds
             print(
-                f"{threads} threads: {seconds:.1f} s, {arguments.count / seconds:.0f} "
-                f"structures/s ({done.stderr.splitlines()[-1].split(' -> ')[0]})"
+                f"{name}: {count / seconds:.0f} structures/s ({count / in_all:.0f} with the start "
+                f"of the program, {in_all:.1f} s), peak memory {peak:.0f} MiB"
+            )
+            if not arguments.no_shares:
+                print("   ", shares(path, models, count))
+        for rival in ("chgnet", "alignn", "megnet"):
+            python = getattr(arguments, f"{rival}_python")
+            if not python:
+                continue
+            command = [python, str(RIVALS), rival, str(few)]
+            _, peak, line = timed(command, cores)
+            found = json.loads(line)
+            rate = found["structures"] / found["seconds"]
+            against = ", ".join(f"{name} {r / rate:.1f} x" for name, r in rates.items())
+            print(
+                f"{found['what']}: {rate:.1f} structures/s, peak memory {peak:.0f} MiB; "
+                f"ours against it: {against}"
             )
 
 

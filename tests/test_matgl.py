@@ -20,7 +20,8 @@ from torch_geometric.data import Batch
 
 from recinet_ase import Predictor, ReciNetCalculator, ReciNetError, StructureError, UnknownNameError
 from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.graph.crystal import CrystalBatch, GraphSettings, build_graph
+from recinet_ase.graph.batch import CrystalBatch
+from recinet_ase.graph.crystal import GraphSettings, build_graph
 from recinet_ase.graph.symmetry import reduced_graph
 from recinet_ase.matgl import from_matgl_graph, to_matgl_graph
 

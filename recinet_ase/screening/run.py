@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -165,9 +166,13 @@ def run_screen(
                 return
             header = _header(sources, predictor, spec, names, units)
             journal = Journal(folder, header, options.resume)
+            clock = time.perf_counter()
             try:
                 _fill(journal, sources, spec, backend, display, total)
-                yield _finish(journal, options, sources, predictor, units, started, command)
+                outcome = _finish(
+                    journal, options, sources, predictor, units, started, clock, command
+                )
+                yield outcome
             except BaseException:
                 journal.close()
                 raise
@@ -271,6 +276,7 @@ def _finish(
     predictor: Predictor,
     units: Mapping[str, str],
     started: datetime,
+    clock: float,
     command: Sequence[str],
 ) -> Outcome:
     """Select, write, report."""
@@ -314,7 +320,10 @@ def _finish(
             started,
             ended,
             command,
-            {"selection": selection.explain(table.columns, units)} if selection else None,
+            {
+                "seconds": round(time.perf_counter() - clock, 3),
+                "selection": selection.explain(table.columns, units),
+            },
         )
     return outcome
 

@@ -1,0 +1,1 @@
+"""The force model: energies, forces and stresses from the smooth sibling of the network."""
