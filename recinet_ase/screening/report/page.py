@@ -285,7 +285,7 @@ def _rows(
 
 def _value(row: Mapping[str, Any], name: str, low: float, high: float) -> _Value:
     number = row.get(name)
-    if number is None:
+    if number is None or not np.isfinite(number):
         return _Value(None, "")
     first, last = row.get(f"{name}_low"), row.get(f"{name}_high")
     if first is None or last is None:
