@@ -168,6 +168,9 @@ def test_confident_needs_intervals() -> None:
         Selection("bandgap > 1", confident=True).check(columns, {"bandgap": "eV"})
     with pytest.raises(ReciNetError, match="no intervals of bandgap"):
         Selection("gap_low > 1").check(columns, {"bandgap": "eV"})
+    rows = [{**ROWS[0], "bandgap_low": None, "bandgap_high": None}]
+    with pytest.raises(ReciNetError, match="its model has no calibration"):
+        Selection("bandgap > 1", confident=True).indices(ListTable(COLUMNS, rows, UNITS))
 
 
 def test_a_variant_answers_for_its_property() -> None:
