@@ -1,4 +1,4 @@
-"""Time to pick a shortlist from a million rows, and to tell structures apart.
+"""Processor time to pick a shortlist from a million rows, and to tell structures apart.
 
 python benchmarks/selection.py [--rows 1000000] [--structures 2000]
 """
@@ -48,9 +48,9 @@ def made_up(rows: int) -> Columns:
 
 
 def timed(label: str, work: Callable[[], np.ndarray]) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     found = work()
-    print(f"{label}: {time.perf_counter() - start:.2f} s, {len(found):,} rows")
+    print(f"{label}: {time.process_time() - start:.2f} s, {len(found):,} rows")
 
 
 def main() -> None:

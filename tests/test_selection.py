@@ -168,6 +168,9 @@ def test_confident_needs_intervals() -> None:
         Selection("bandgap > 1", confident=True).check(columns, {"bandgap": "eV"})
     with pytest.raises(ReciNetError, match="no intervals of bandgap"):
         Selection("gap_low > 1").check(columns, {"bandgap": "eV"})
+    rows = [{**ROWS[0], "bandgap_low": None, "bandgap_high": None}]
+    with pytest.raises(ReciNetError, match="its model has no calibration"):
+        Selection("bandgap > 1", confident=True).indices(ListTable(COLUMNS, rows, UNITS))
 
 
 def test_a_variant_answers_for_its_property() -> None:
@@ -384,3 +387,18 @@ def test_unique_reads_only_what_it_needs() -> None:
     table = Counting(["formula"], rows, atoms=structures)
     assert list(Selection(unique="fingerprint", top=3).indices(table)) == [0, 1, 2]
     assert len(asked) < 40 and 5 not in asked and len(set(asked)) == len(asked)
+
+
+@given(st.lists(st.integers(0, 6), max_size=40), st.one_of(st.none(), st.integers(1, 12)))
+def test_unique_is_brute_force(kinds: list[int], top: int | None) -> None:
+    """Whatever the blocks: kind 0 is unreadable, 1 and 2 are polymorphs, others are apart."""
+    known = [POLYMORPHS[i] for i in (0, 1, 2, 3, 4, 5)]
+    structures = [ValueError("broken") if k == 0 else known[k - 1] for k in kinds]
+    rows = [{"formula": "SZn" if k == 0 else known[k - 1].get_chemical_formula()} for k in kinds]
+    table = ListTable(["formula"], rows, atoms=structures)
+    expected = [i for i, k in enumerate(kinds) if k == 0 or k not in kinds[:i]][:top]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recinet_ase.screening.unique._SMALLEST_BLOCK", 2)
+        patch.setattr("recinet_ase.screening.unique._LARGEST_BLOCK", 5)
+        found = Selection(unique="fingerprint", top=top).indices(table)
+    assert list(found) == expected

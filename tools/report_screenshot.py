@@ -96,7 +96,7 @@ def photograph(page: Path, output: Path, width: int, height: int) -> None:
     with webdriver.Chrome(options=options, service=service) as browser:
         browser.get(page.as_uri())
         canvas = browser.find_element("id", "scatter")
-        ActionChains(browser).move_to_element_with_offset(canvas, -172, 173).perform()
+        ActionChains(browser).move_to_element_with_offset(canvas, -172, 181).perform()
         browser.save_screenshot(str(output))
     Image.open(output).convert("RGB").crop((0, 0, width, height)).save(output, optimize=True)
 

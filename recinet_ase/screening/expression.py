@@ -66,11 +66,16 @@ class Expression:
             Bool ``[n]``.
 
         Raises:
-            ReciNetError: If ``confident`` and the table lacks intervals.
+            ReciNetError: If ``confident`` and the table lacks intervals, or a model gave none.
         """
         if confident:
             self.check_confident()
         arrays = {name: table.column(name) for name in self._needed(confident)}
+        for name in self.properties if confident else ():
+            if np.isnan(arrays[f"{name}_low"]).all() and not np.isnan(arrays[name]).all():
+                raise ReciNetError(
+                    f"--confident needs intervals of {name}, and its model has no calibration"
+                )
         passed = np.zeros(len(table), dtype=bool)
         for start in range(0, len(table), _BLOCK):
             block = slice(start, min(start + _BLOCK, len(table)))

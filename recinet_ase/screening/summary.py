@@ -58,7 +58,7 @@ def print_summary(
         counts.append(f"{len(indices):,} selected")
     console.print(", ".join(counts), style="bold")
     for line in selection.explain(table.columns, table.units) if selection else ():
-        console.print(f"  {line}", soft_wrap=True)
+        console.print(f"  {_short(line, 2500)}", soft_wrap=True)
     for kind in kinds[:8]:
         console.print(
             f"  {kind.count:>7,} x  {_short(kind.reason)} (first: {_short(kind.first_id, 40)})"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ FINGERPRINT_TOLERANCE = 0.01
 _NEAREST = 32  # far enough to tell cubic from hexagonal stacking
 _NEAREST_OF_ELEMENT = 8
 _LARGEST_RADIUS = 40.0  # A
-_BLOCK = 256  # rows looked at together
+_SMALLEST_BLOCK, _LARGEST_BLOCK = 32, 20_000  # rows looked at together
 _GROUP_PRECISION = 0.1  # A; loose, so that rounded coordinates split no group
 
 
@@ -82,8 +83,29 @@ def _nearest(centre: np.ndarray, distance: np.ndarray, atoms: int, k: int) -> np
     return distance[first[:, None] + np.arange(k)]
 
 
-def _same_fingerprint(a: np.ndarray, b: np.ndarray) -> bool:
-    return bool((np.abs(a - b) <= FINGERPRINT_TOLERANCE * np.maximum(a, b)).all())
+class _Fingerprints:
+    """The fingerprints of the kept structures of one reduced formula."""
+
+    def __init__(self) -> None:
+        self._known: np.ndarray | None = None
+        self._count = 0
+
+    def holds(self, item: np.ndarray) -> bool:
+        """Whether an equal one is known."""
+        if self._known is None:
+            return False
+        known = self._known[: self._count]
+        near = np.abs(known - item) <= FINGERPRINT_TOLERANCE * np.maximum(known, item)
+        return bool(near.all(axis=1).any())
+
+    def add(self, item: np.ndarray) -> None:
+        """Keep one."""
+        if self._known is None:
+            self._known = item[None]
+        elif self._count == len(self._known):
+            self._known = np.concatenate([self._known, np.empty_like(self._known)])
+        self._known[self._count] = item
+        self._count += 1
 
 
 def _prepared(atoms: Atoms) -> tuple[int, Any]:
@@ -99,15 +121,35 @@ def _prepared(atoms: Atoms) -> tuple[int, Any]:
     return (dataset.number if dataset else 0), AseAtomsAdaptor.get_structure(atoms)
 
 
-def _matches() -> Callable[[Any, Any], bool]:
-    from pymatgen.analysis.structure_matcher import StructureMatcher
+class _Structures:
+    """The kept structures of one reduced formula, by space group."""
 
-    matcher = StructureMatcher()
+    def __init__(self) -> None:
+        from pymatgen.analysis.structure_matcher import StructureMatcher
 
-    def same(a: tuple[int, Any], b: tuple[int, Any]) -> bool:
-        return a[0] == b[0] and bool(matcher.fit(a[1], b[1]))
+        self._matcher = StructureMatcher()
+        self._known: dict[int, list[Any]] = defaultdict(list)
 
-    return same
+    def holds(self, item: tuple[int, Any]) -> bool:
+        """Whether an equal one is known."""
+        return any(self._matcher.fit(item[1], other) for other in self._known[item[0]])
+
+    def add(self, item: tuple[int, Any]) -> None:
+        """Keep one."""
+        self._known[item[0]].append(item[1])
+
+
+@dataclass
+class _Group:
+    """What is kept of one reduced formula.
+
+    Attributes:
+        known: The structures that were read.
+        unread: A kept row whose structure nothing has been compared with yet.
+    """
+
+    known: _Fingerprints | _Structures
+    unread: int | None = None
 
 
 def first_of_each(
@@ -115,8 +157,8 @@ def first_of_each(
 ) -> np.ndarray:
     """The rows whose structure equals that of no earlier kept row.
 
-    Only structures whose reduced formula occurs again are read, and none beyond the ``top``-th
-    kept row's block. A structure that cannot be compared is kept.
+    Only structures whose reduced formula occurs again are read, and none far behind the
+    ``top``-th kept row. A structure that cannot be compared is kept.
 
     Args:
         table: All rows.
@@ -128,57 +170,74 @@ def first_of_each(
         The kept part of ``indices``, in the same order.
     """
     prepare: Callable[[Atoms], Any] = fingerprint if method == "fingerprint" else _prepared
-    same: Callable[[Any, Any], bool] = _same_fingerprint if method == "fingerprint" else _matches()
     formulas = table.column("formula")
-    known: dict[str, list[int]] = defaultdict(list)  # kept rows by reduced formula
-    seen: dict[int, Any] = {}  # what a row is compared by; None if it cannot be
+    groups: dict[str, _Group] = {}
     kept: list[int] = []
-    block = _BLOCK if top is None else min(_BLOCK, max(32, top))
-    for start in range(0, len(indices), block):
+    start, block = 0, _LARGEST_BLOCK if top is None else max(_SMALLEST_BLOCK, top)
+    while start < len(indices):
         rows = indices[start : start + block].tolist()
+        # Rows in order of preference are scattered over the input: the more are read
+        # together, the less often each part of the input is parsed.
+        start, block = start + block, min(2 * block, _LARGEST_BLOCK)
         keys = {row: reduced_formula(formulas[row] or "") for row in rows}
-        _read(table, _wanted(keys, known, seen), prepare, seen)
+        items = _read(table, _wanted(keys, groups), prepare)
         for row in rows:
-            candidates = known[keys[row]] if keys[row] else []
-            mine = seen.get(row)
-            others = (seen.get(other) for other in candidates) if mine is not None else ()
-            if any(other is not None and same(mine, other) for other in others):
-                del seen[row]
-                continue
-            candidates.append(row)
+            if keys[row]:
+                if keys[row] not in groups:
+                    known = _Fingerprints() if method == "fingerprint" else _Structures()
+                    groups[keys[row]] = _Group(known)
+                if _is_known(groups[keys[row]], row, items):
+                    continue
             kept.append(row)
             if len(kept) == top:
                 return np.array(kept, dtype=np.int64)
     return np.array(kept, dtype=np.int64)
 
 
-def _wanted(keys: dict[int, str], known: dict[str, list[int]], seen: dict[int, Any]) -> list[int]:
+def _is_known(group: _Group, row: int, items: Mapping[int, Any]) -> bool:
+    """Whether a kept row has the same structure; if none has, it becomes one of them."""
+    if row not in items:
+        group.unread = row
+        return False
+    if group.unread is not None:
+        first, group.unread = items[group.unread], None
+        if first is not None:
+            group.known.add(first)
+    item = items[row]
+    if item is None:
+        return False
+    if group.known.holds(item):
+        return True
+    group.known.add(item)
+    return False
+
+
+def _wanted(keys: Mapping[int, str], groups: Mapping[str, _Group]) -> list[int]:
     """Rows whose structures this block needs: those that share a reduced formula."""
-    groups: dict[str, list[int]] = defaultdict(list)
+    sharing: dict[str, list[int]] = defaultdict(list)
     for row, key in keys.items():
-        groups[key].append(row)
+        sharing[key].append(row)
     wanted = []
-    for key, rows in groups.items():
-        everyone = [*known.get(key, ()), *rows]
-        if key and len(everyone) > 1:
-            wanted += [row for row in everyone if row not in seen]
-    return wanted
+    for key, rows in sharing.items():
+        group = groups.get(key)
+        if key and (group is not None or len(rows) > 1):
+            wanted += rows if group is None or group.unread is None else [group.unread, *rows]
+    return sorted(wanted)  # the order of the input
 
 
-def _read(
-    table: RowTable, rows: list[int], prepare: Callable[[Atoms], Any], seen: dict[int, Any]
-) -> None:
+def _read(table: RowTable, rows: Sequence[int], prepare: Callable[[Atoms], Any]) -> dict[int, Any]:
+    """What each row is compared by, None if it cannot be."""
+    items: dict[int, Any] = dict.fromkeys(rows)
     if not rows:
-        return
-    order = sorted(rows)  # in the order of the input
-    structures = table.structures(np.array(order, dtype=np.int64))
-    for row, atoms in zip(order, structures, strict=True):
-        seen[row] = None
+        return items
+    structures = table.structures(np.array(rows, dtype=np.int64))
+    for row, atoms in zip(rows, structures, strict=True):
         if isinstance(atoms, Exception):
             continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                seen[row] = prepare(atoms)
+                items[row] = prepare(atoms)
         except Exception:
-            continue  # cannot be compared: kept
+            continue  # kept, since it cannot be compared
+    return items

@@ -33,6 +33,9 @@ from recinet_ase.screening.table import RowTable, has_interval, property_columns
 SHOWN = 500
 """Rows of the shortlist on the page."""
 
+UNCHOSEN = 100
+"""Rows on the page where there is no shortlist."""
+
 DRAWN = 50
 """Rows whose cell is drawn."""
 
@@ -97,7 +100,7 @@ def write_report(
             default.
         seconds: How long the screen took.
         created: Date and time, as they shall appear.
-        shown: Rows of the shortlist on the page.
+        shown: Rows of the shortlist on the page; without one, the first `UNCHOSEN` rows at most.
         drawn: Of these, how many have their cell drawn.
         structures: Whether the structures can be read again; without them there are neither
             space groups nor cells.
@@ -107,7 +110,7 @@ def write_report(
     """
     path = Path(path)
     chosen = np.arange(len(table)) if indices is None else np.asarray(indices)
-    rows = chosen[:shown]
+    rows = chosen[: min(shown, UNCHOSEN) if indices is None else shown]
     crystals, scenes, numbers = (
         _crystals(table, rows, drawn)
         if structures and len(rows)
@@ -285,7 +288,7 @@ def _rows(
 
 def _value(row: Mapping[str, Any], name: str, low: float, high: float) -> _Value:
     number = row.get(name)
-    if number is None:
+    if number is None or not np.isfinite(number):
         return _Value(None, "")
     first, last = row.get(f"{name}_low"), row.get(f"{name}_high")
     if first is None or last is None:
