@@ -312,6 +312,8 @@ def test_shipped_models_in_matgl(
         torch.load(tmp_path / "saved" / file, weights_only=True)  # plain data, nothing pickled
     loaded = matgl.load_model(tmp_path / "saved")
     back = loaded.to_recinet(name)
+    assert back.config.training == {"started_from": predictor.models[0].config.training}
+    assert back.config.infos == predictor.infos
     again = Predictor(back, device="cpu")
     for structure, formula in zip(structures, SOME, strict=True):
         expected = predictor.predict(crystals[formula])[prop]
