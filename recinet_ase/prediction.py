@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recinet_ase.errors import ReciNetError, StructureError
+from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.ordering import check_ordering, ordered
 from recinet_ase.model import PropertyModel
 from recinet_ase.predictor import Predictor
@@ -130,7 +130,7 @@ def _each_ordered(structures: Iterable[Any], order: str) -> Iterator[Any]:
     for structure in structures:
         try:
             yield ordered(structure, order)
-        except StructureError as error:
+        except Exception as error:  # one bad structure must never stop the others
             yield error
 
 

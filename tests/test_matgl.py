@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +237,23 @@ def test_matgls_data_set_and_loader(structures: list[Structure], tmp_path: Path)
         assert not data.has_cache()
 
 
+def test_matgls_shards(structures: list[Structure], tmp_path: Path) -> None:
+    """The data set on disk that came with matgl 4.1."""
+    module = pytest.importorskip("matgl.graph.data")
+    if not hasattr(module, "write_mgl_shards"):
+        pytest.skip("this matgl has no shards")
+    converter = ReciNetGraphConverter(get_element_list(structures))
+    records = [{"structure": s, "labels": {"volume": s.volume}} for s in structures]
+    module.write_mgl_shards(records, tmp_path, converter=converter, shard_size=3)
+    data = module.MGLDiskDataset(tmp_path, converter)
+    _, loader = MGLDataLoader(data, data, batch_size=4, num_workers=0)
+    model = ReciNetModel(converter.element_types, size="tiny").eval()
+    expected = torch.stack([model.predict_structure(s) for s in structures])
+    with torch.no_grad():
+        found = torch.cat([model(graph) for graph, *_ in loader])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_matgls_trainer_trains_the_network(structures: list[Structure], tmp_path: Path) -> None:
     torch.manual_seed(0)
     data = dataset(structures, tmp_path / "data", save_cache=False)
@@ -294,6 +313,8 @@ def test_shipped_models_in_matgl(
         torch.load(tmp_path / "saved" / file, weights_only=True)  # plain data, nothing pickled
     loaded = matgl.load_model(tmp_path / "saved")
     back = loaded.to_recinet(name)
+    assert back.config.training == {"started_from": predictor.models[0].config.training}
+    assert back.config.infos == predictor.infos
     again = Predictor(back, device="cpu")
     for structure, formula in zip(structures, SOME, strict=True):
         expected = predictor.predict(crystals[formula])[prop]
@@ -312,6 +333,20 @@ def test_a_batch_is_its_crystals(structures: list[Structure]) -> None:
         assert model.feature_dict["readout"].shape == (len(graphs), 128)
     alone = torch.stack([model.predict_structure(s) for s in structures])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_matgls_command_line(
+    structures: list[Structure], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ReciNetModel.from_recinet("jarvis-mbj")
+    model.save(tmp_path / "model")
+    structures[0].to(tmp_path / "silicon.cif")
+    with warnings.catch_warnings():  # the module sets filters
+        from matgl.cli import main
+
+        main(["predict", "-i", str(tmp_path / "silicon.cif"), "-m", str(tmp_path / "model")])
+    (number,) = re.findall(r"silicon.cif: ([-.e\d]+)", capsys.readouterr().out)
+    assert float(number) == pytest.approx(float(model.predict_structure(structures[0])), abs=1e-4)
 
 
 def run(code: str) -> str:

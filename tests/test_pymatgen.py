@@ -126,6 +126,16 @@ def test_the_lowest_ewald_energy(predictor: Predictor) -> None:
     assert ordered(tidy, "ewald") is tidy
 
 
+def test_what_is_no_element(predictor: Predictor) -> None:
+    for cations in ({"X0+": 1.0}, {"X0+": 0.5, "Mg2+": 0.5}):
+        strange = rocksalt(cations, "O2-")
+        (result,) = predict([strange], predictor, order="ewald")
+        assert "'X', which is no element" in result.error
+    heavy = Structure(Lattice.cubic(4.2), ["D+", "O2-"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    light = Structure(Lattice.cubic(4.2), ["H", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    assert predict_structure(heavy, predictor) == predict_structure(light, predictor)
+
+
 def test_vacancies_and_given_charges() -> None:
     half = rocksalt({"Ti4+": 0.5}, "O2-")
     assert ordered(half, "ewald").composition.reduced_formula == "TiO2"

@@ -233,7 +233,7 @@ def test_calculator_and_screen_agree(crystals: dict[str, Atoms], tmp_path: Path)
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     calc = ReciNetCalculator("jarvis-mbj", device="cpu")
     names = ["bandgap", "bandgap_lower", "bandgap_upper"]
-    assert calc.implemented_properties == names
+    assert calc.implemented_properties == [*names, "in_domain"]
     assert calc.units == {**dict.fromkeys(names, "eV"), "in_domain": ""}
     for row, line, atoms in list(zip(rows, lines, crystals.values(), strict=True))[::5]:
         values = [calc.get_property(name, atoms) for name in names]

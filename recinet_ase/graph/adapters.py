@@ -92,12 +92,11 @@ def from_pymatgen(structure: IStructure) -> Crystal:
         bad = next(i for i, site in enumerate(structure) if not site.is_ordered)
         raise StructureError(
             f"site {bad} is disordered ({structure[bad].species}); choose an ordered "
-            "arrangement first, e.g. with pymatgen's OrderDisorderedStructureTransformation"
+            "arrangement first, e.g. with pymatgen's OrderDisorderedStructureTransformation "
+            "(order='ewald' in recinet_ase.predict)"
         )
-    numbers = [
-        int(getattr(site.specie, "Z", 0)) or _number(str(site.specie), i)
-        for i, site in enumerate(structure)
-    ]
+    # By symbol: the atomic number of pymatgen's DummySpecies is a hash.
+    numbers = [_number(site.specie.symbol, i) for i, site in enumerate(structure)]
     return Crystal.from_arrays(numbers, structure.frac_coords, structure.lattice.matrix)
 
 

@@ -96,11 +96,14 @@ def _from_ase(atoms: Any) -> Any:
 
 
 def _lowest_ewald_energy(structure: IStructure) -> Structure:
-    from pymatgen.core import Structure
+    from pymatgen.core import DummySpecies, Structure
     from pymatgen.transformations.standard_transformations import (
         OrderDisorderedStructureTransformation,
     )
 
+    for specie in structure.composition:
+        if isinstance(specie, DummySpecies):
+            raise StructureError(f"the structure holds {specie.symbol!r}, which is no element")
     if len(structure) > MAXIMUM_SITES:
         raise StructureError(
             f"{len(structure)} sites are too many to be ordered here (limit {MAXIMUM_SITES}); "

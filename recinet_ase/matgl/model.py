@@ -109,6 +109,9 @@ class ReciNetModel(MatGLModel):
     ) -> PropertyModel:
         """The trained network for calculator and screening; ``save(folder)`` writes it.
 
+        What it was trained on before stays on its card (``training["started_from"]``); figures of
+        an earlier model do not, nor does its calibration.
+
         Args:
             name: Name of the model.
             property_name: Property that its number is, from the registry or one's own; by
@@ -135,6 +138,7 @@ class ReciNetModel(MatGLModel):
             },
             elements=tuple(sorted(atomic_numbers(elements or self.element_types).tolist())),
             functional=(functional,) * len(old.properties) if functional else old.functional,
+            training={"started_from": old.training} if old.training else {},
         )
         if property_name is not None:
             if len(old.properties) != 1:
