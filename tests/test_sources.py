@@ -328,6 +328,20 @@ def test_folders(few: list[Atoms], tmp_path: Path) -> None:
         find_sources([str(tmp_path / "empty")])
 
 
+def test_a_table_of_pandas(few: list[Atoms], tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"cif": [cif_text(a) for a in few]}, index=[f"x{i}" for i in range(7)])
+    frame.to_csv(tmp_path / "a.csv")
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_json(tmp_path / "a.json")
+    frame.to_json(tmp_path / "b.json", orient="split")
+    for name in ("a.csv", "a.json", "b.json"):
+        entries = entries_of(tmp_path / name)
+        assert_same(entries, few)
+        assert [e.id for e in entries] == list(frame.index), name
+    assert_same(entries_of(tmp_path / "a.parquet"), few)
+
+
 # Chunks
 
 
@@ -352,6 +366,26 @@ def test_chunks_are_the_same_whatever_reads_them(few: list[Atoms], tmp_path: Pat
         assert all(len(read[c.number]) == len(c) for c in parts)
         assert_same([e for c in parts for e in read[c.number]], few * 5)
     assert count_entries(sources) == len(whole)
+
+
+def test_chunks_are_read_from_any_folder(
+    few: list[Atoms], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a worker that was started elsewhere, faults of every kind included."""
+    monkeypatch.chdir(tmp_path)
+    write_db(Path("a.db"), few[:1])
+    ase.io.write("b.traj", few[0])
+    ase.io.write("c.vasp", few[0])
+    Path("d.csv").write_text("id,geometri\n1,2\n")
+    Path("e.cif").touch()
+    sources = find_sources(["*.*"], structure_column="geometry")
+    (chunk,) = chunks(sources)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    entries = read_chunk(pickle.loads(pickle.dumps(chunk)))
+    assert [e.id for e in entries] == ["a.db#1", "b.traj#0", "c.vasp#0", "d.csv#0", "e.cif#0"]
+    assert_same(entries[:3], few[:1] * 3)
+    assert "did you mean 'geometri'" in str(entries[3].atoms)
 
 
 def test_fingerprint(few: list[Atoms], tmp_path: Path) -> None:
@@ -527,7 +561,7 @@ def test_what_is_no_crystal_says_so(tmp_path: Path, few: list[Atoms]) -> None:
         ({"elements": ["Na"], "coords": [[0, 0, 0]]}, "lacks lattice_mat"),
         ("data_x", "holds no"),
         ("<html>", "no CIF"),
-        (7, "int where a structure"),
+        (7, "type int instead of a structure"),
     ]
     path = tmp_path / "cases.json"
     path.write_text(json.dumps([{"id": i, "structure": s} for i, (s, _) in enumerate(cases)]))

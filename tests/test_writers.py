@@ -269,6 +269,13 @@ def test_check_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "folder.csv").mkdir(exist_ok=True)
         with pytest.raises(ReciNetError, match=message):
             check_output(tmp_path / name)
+    table = tmp_path / "mine.json"
+    table.write_bytes(EXAMPLES.read_bytes())
+    (tmp_path / "link.json").symlink_to(table)
+    sources = find_sources([str(table)])
+    check_output(tmp_path / "other.json", sources)
+    with pytest.raises(ReciNetError, match="it is an input"):
+        check_output(tmp_path / "link.json", sources)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ReciNetError, match="pip install"):
         check_output(tmp_path / "out.parquet")
