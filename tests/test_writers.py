@@ -139,6 +139,27 @@ def test_ase_databases(suffix: str, rows: Rows, tmp_path: Path) -> None:
     assert [e.id for e in entries] == ["JVASP-2", "JVASP-3", "JVASP-4"]
 
 
+@pytest.mark.parametrize(
+    ("text", "kept", "as_id"),
+    [
+        ("12", 12, 12),
+        ("1.50", 1.5, "'1.50'"),
+        ("0.5", 0.5, 0.5),
+        ("1e5", 1e5, "'1e5'"),
+        ("007", "'007'", "'007'"),
+        ("nan", "'nan'", "'nan'"),
+        ("True", "'True'", "'True'"),
+        ("mp-1", "mp-1", "mp-1"),
+    ],
+)
+def test_texts_that_read_like_numbers(text: str, kept: Any, as_id: Any, tmp_path: Path) -> None:
+    row = {**dict.fromkeys(COLUMNS), "id": text}
+    for suffix in (".db", ".json"):
+        path = tmp_path / f"out{suffix}"
+        write(path, [(row, Entry(text, Atoms("Si", cell=[2, 2, 2], pbc=True), values={"x": text}))])
+        assert connect(path)[1].key_value_pairs == {"source_id": as_id, "x": kept}
+
+
 def test_extxyz(rows: Rows, tmp_path: Path) -> None:
     path = tmp_path / "out.extxyz"
     assert write(path, rows) == 1
