@@ -84,8 +84,6 @@ def screen(
     if output is not None:
         check_output(output)
     sources = find_sources(files)
-    if output is not None:
-        check_output(output, sources)
 
     from recinet_ase.screening import engine
 
