@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
 from recinet_ase.cli.common import one_line_errors
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from recinet_ase.screening.entries import Entry
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,125 +27,202 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     metavar="FILE",
-    help="Result file (.csv, .jsonl, .parquet, .db, .json, .extxyz); csv on stdout if absent.",
+    help="Result: .csv, .jsonl, .parquet, .db or .json (ASE), .extxyz; csv to stdout if absent.",
+)
+@click.option("--report", metavar="FILE", help="Also write one self-contained html page.")
+@click.option("--intervals", is_flag=True, help="Add 90 % intervals and in_domain.")
+@click.option("--where", metavar="TEXT", help="Keep rows, e.g. 'bandgap > 1 and ehull < 0.05'.")
+@click.option(
+    "--confident", is_flag=True, help="--where must hold on the whole 90 % interval, in the domain."
+)
+@click.option("--pareto", metavar="COLUMNS", help="Keep the best trade-offs, e.g. ehull,-bandgap.")
+@click.option("--sort", metavar="COLUMNS", help="Order rows, e.g. ehull,-bandgap (- descending).")
+@click.option(
+    "--unique",
+    is_flag=False,
+    flag_value="fingerprint",
+    metavar="[METHOD]",
+    help="Keep one of each structure: fingerprint (default) or matcher (pymatgen's).",
+)
+@click.option("--top", type=int, metavar="N", help="Keep the first N rows.")
+@click.option("--id-key", metavar="KEY", help="Take ids from this key of info/key_value_pairs.")
+@click.option("--select", metavar="TEXT", help="ASE selection for databases, e.g. 'natoms<20,Li'.")
+@click.option("--structure-column", metavar="NAME", help="Column that holds the structures.")
+@click.option("--format", "stdin_format", metavar="SUFFIX", help="Format of stdin (FILES is -).")
+@click.option("--resume", is_flag=True, help="Go on where an earlier run of this line stopped.")
+@click.option("--workers", type=click.IntRange(0), help="Processes; one a core by default.")
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="Dask: 'local' or an address such as tcp://node01:8786."
 )
 @click.option(
-    "--intervals",
-    is_flag=True,
-    help="Add 90 % intervals (PROP_low, PROP_high) and in_domain to the table.",
+    "--time-limit",
+    type=click.FloatRange(1),
+    default=300.0,
+    show_default=True,
+    help="Seconds after which a structure is given up.",
 )
-@click.option("--id-key", metavar="KEY", help="Take ids from this key of info/key_value_pairs.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--batch-size", default="auto", show_default=True, help="Crystals a batch.")
+@click.option("-q", "--quiet", is_flag=True, help="No summary, no progress.")
 @one_line_errors
-def screen(
-    files: tuple[str, ...],
-    props: str | None,
-    models: tuple[str, ...],
-    output: str | None,
-    intervals: bool,
-    id_key: str | None,
-    device: str,
-    batch_size: str,
-) -> None:
+def screen(files: tuple[str, ...], **options: Any) -> None:
     r"""Predict properties for every structure in FILES.
 
-    FILES are ASE databases (.json, .db), anything else that ASE reads (extxyz, CIF,
-    POSCAR, trajectories), json, csv or parquet tables with structures, or folders of such
-    files, and may be quoted patterns such as 'cifs/*.cif'. The result has
-    one row for each structure, in input order; a structure that no model can answer for
-    gets its reason in the column "error".
+    FILES are ASE databases, extxyz, CIF, POSCAR, trajectories, pymatgen, JARVIS and matminer
+    json, csv or parquet tables with a column of CIFs, folders, or quoted patterns such as
+    'cifs/*.cif'; - is standard input. Every structure gives one row, in input order; one that
+    no model can answer for gets its reason in the column "error".
 
     \b
     recinet-screen db.json --props bandgap,ehull
     recinet-screen 'cifs/*.cif' --model jarvis-mbj -o gaps.csv
+    recinet-screen db.json --props bandgap,ehull --where 'bandgap > 1 and ehull < 0.05' \
+        --sort ehull --top 50 -o shortlist.csv --report shortlist.html
     """
+    props, models = options["props"], options["models"]
     from recinet_ase.errors import ReciNetError
-    from recinet_ase.pretrained import model_properties
-    from recinet_ase.properties import parse_properties
-    from recinet_ase.screening.sources import find_sources, read_entries
 
     if not props and not models:
         raise ReciNetError("say what to predict: --props bandgap,ehull or --model NAME")
+    from recinet_ase.pretrained import model_properties
+    from recinet_ase.properties import parse_properties
+    from recinet_ase.screening.selection import Selection, parse_keys
+
     known = [info for name in models for info in model_properties(name)] if props else []
     infos = parse_properties(props, known) if props else None
-    size: int | str = "auto"
-    if batch_size != "auto":
-        if not (batch_size.isascii() and batch_size.isdigit() and int(batch_size)):
-            raise ReciNetError(
-                f"--batch-size must be 'auto' or a positive number, not {batch_size!r}"
+    selection = Selection(
+        where=options["where"],
+        confident=options["confident"],
+        sort=parse_keys(options["sort"]),
+        top=options["top"],
+        pareto=parse_keys(options["pareto"]),
+        unique=options["unique"],
+    )
+    from recinet_ase.screening.run import ScreenOptions, is_complete, run_screen
+
+    wanted = ScreenOptions(
+        files=files,
+        infos=infos,
+        models=models,
+        selection=selection,
+        ase_selection=options["select"],
+        batch_size=_batch_size(options["batch_size"]),
+        **{
+            name: options[name]
+            for name in (
+                "output", "report", "intervals", "id_key", "structure_column", "stdin_format",
+                "device", "workers", "scheduler", "time_limit", "resume",
             )
-        size = int(batch_size)
-    from recinet_ase.screening.writers import check_output, open_writer
-
-    if output is not None:
-        check_output(output)
-    sources = find_sources(files)
-
-    from recinet_ase.screening import engine
-
-    predictor = engine.choose_predictor(infos, list(models), device, size, intervals)
-    for line in engine.provenance(predictor):
-        click.echo(line, err=True)
-    units = {
-        name: info.unit
-        for info in predictor.infos
-        for name in (info.name, f"{info.name}_low", f"{info.name}_high")
-    }
-    total = errors = without_key = 0
-    waiting: deque[Entry] = deque()
-
-    def entries() -> Iterator[Entry]:
-        nonlocal without_key
-        for entry in read_entries(sources, id_key):
-            without_key += not entry.has_key
-            waiting.append(entry)
-            yield entry
-
-    where = f" -> {output}" if output else ""
+        },
+    )  # fmt: skip
+    if is_complete(wanted):
+        click.echo(f"{wanted.output or wanted.report} is complete; nothing to resume", err=True)
+        return
+    display = _Display(options["quiet"])
+    command = ["recinet-screen", *sys.argv[1:]]
+    target = wanted.output or wanted.report
     try:
-        with open_writer(output, engine.columns(predictor), units) as writer:
-            for row in _with_progress(engine.screen(entries(), predictor)):
-                writer.write(row, waiting.popleft())
-                total += 1
-                errors += bool(row["error"])
+        with run_screen(wanted, display, command) as outcome:
+            _tell(outcome, wanted, display)
     except KeyboardInterrupt:
-        click.echo(f"interrupted after {total} structures", err=True)
+        again = f"; go on with --resume (rows so far: {target}.part)" if target else ""
+        click.echo(f"interrupted after {display.done:,} structures{again}", err=True)
         raise SystemExit(130) from None
-    if writer.left_out:
-        click.echo(f"{writer.left_out} rows have no structure and are not in {output}", err=True)
-    click.echo(f"{total} structures, {errors} with errors{where}", err=True)
-    if without_key:
-        click.echo(
-            f"{without_key} structures have no key {id_key!r}; their ids are row ids or file#index",
-            err=True,
+
+
+def _interrupted(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _batch_size(text: str) -> int | str:
+    from recinet_ase.errors import ReciNetError
+
+    if text == "auto":
+        return text
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise ReciNetError(f"--batch-size must be 'auto' or a positive number, not {text!r}")
+    return int(text)
+
+
+def _tell(outcome: Any, wanted: Any, display: _Display) -> None:
+    """The summary, and where the results are."""
+    if outcome.table is not None and not display.quiet:
+        from recinet_ase.screening.summary import print_summary
+
+        print_summary(
+            outcome.table, outcome.indices, selection=wanted.selection if wanted.selection else None
+        )
+    if outcome.without_key:
+        display.note(
+            f"{outcome.without_key} structures have no key {wanted.id_key!r}; their ids are row "
+            "ids or file#index"
+        )
+    if outcome.left_out:
+        display.note(f"{outcome.left_out} rows have no structure and are not in {wanted.output}")
+    where = ", ".join(name for name in (wanted.output, wanted.report) if name)
+    display.note(
+        f"{outcome.rows} structures, {outcome.errors} with errors{where and f' -> {where}'}"
+    )
+
+
+class _Display:
+    """Notes on stderr, and a bar where that is a terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.done = 0
+
+    def note(self, line: str) -> None:
+        """A line on stderr."""
+        click.echo(line, err=True)
+
+    @contextmanager
+    def progress(self, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
+        """Rows done, rate and time left."""
+        self.done = done
+
+        def count(rows: int) -> None:
+            self.done += rows
+
+        if self.quiet or not sys.stderr.isatty():
+            yield count
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
         )
 
+        with Progress(
+            SpinnerColumn(),
+            "screening",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        ) as bars:
+            task = bars.add_task("", total=total, completed=done, rate="")
 
-def _with_progress(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A live count and rate on a terminal; nothing where stderr is a file."""
-    if not sys.stderr.isatty():
-        yield from rows
-        return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
+            def advance(rows: int) -> None:
+                count(rows)
+                speed = bars.tasks[0].speed
+                bars.update(task, advance=rows, rate=f"{speed:,.0f}/s" if speed else "")
 
-    with Progress(
-        SpinnerColumn(),
-        "screening",
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as progress:
-        task = progress.add_task("screening", total=None)
-        for row in rows:
-            progress.advance(task)
-            yield row
+            yield advance
 
 
 def main() -> None:
     """Entry point of ``recinet-screen``."""
+    # A job scheduler's last warning ends a screen as Ctrl-C does: resumable, workers stopped.
+    signal.signal(signal.SIGTERM, _interrupted)
     screen(prog_name="recinet-screen")
 
 

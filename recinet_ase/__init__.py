@@ -10,8 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recinet_ase.annotations import annotate, key_value_pairs
     from recinet_ase.calculator import ReciNetCalculator
     from recinet_ase.errors import ReciNetError, StructureError, UnknownNameError
+    from recinet_ase.prediction import predict, predict_structure
     from recinet_ase.predictor import Predictor
     from recinet_ase.pretrained import available_models, load_model
     from recinet_ase.properties import PROPERTIES, get_property_info
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "annotate": "recinet_ase.annotations",
+    "key_value_pairs": "recinet_ase.annotations",
+    "predict": "recinet_ase.prediction",
+    "predict_structure": "recinet_ase.prediction",
     "ReciNetCalculator": "recinet_ase.calculator",
     "Predictor": "recinet_ase.predictor",
     "available_models": "recinet_ase.pretrained",
@@ -38,9 +44,13 @@ __all__ = [
     "StructureError",
     "UnknownNameError",
     "__version__",
+    "annotate",
     "available_models",
     "get_property_info",
+    "key_value_pairs",
     "load_model",
+    "predict",
+    "predict_structure",
 ]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ase.calculators.calculator import (
@@ -14,15 +14,15 @@ from ase.calculators.calculator import (
 )
 from ase.outputs import Properties, all_outputs
 
+from recinet_ase import prediction
+from recinet_ase.annotations import PREFIX, Entry, annotate
 from recinet_ase.errors import StructureError, UnknownNameError
-from recinet_ase.predictor import Predictor
+from recinet_ase.preparation import Prediction
 from recinet_ase.properties import answer_for, get_property_info
 
 if TYPE_CHECKING:
     import torch
     from ase import Atoms
-
-    from recinet_ase.model import PropertyModel
 
 _ENDS = ("_lower", "_upper")
 
@@ -34,22 +34,31 @@ class ReciNetCalculator(Calculator):
     >>> atoms.calc.get_property("bandgap", atoms)
 
     Several models answer from one graph: ``ReciNetCalculator(["jarvis-mbj", "jarvis-ehull"])``.
-    Results are kept until positions, cell, elements or periodicity change.
+    Results are kept until positions, cell, elements or periodicity change; charges, magnetic
+    moments, momenta, constraints and ``info`` mean nothing to the models.
+
+    A model of the total energy (``jarvis-etot``) also gives ASE's ``energy`` in eV: the number of
+    atoms times the total energy per atom, with the zero of its training data (JARVIS-DFT: total
+    energies of VASP with OptB88vdW, so that only differences mean something). Without such a
+    model, and for forces and stress always, ASE's PropertyNotImplementedError is raised.
 
     Where a model is calibrated, each property ``p`` comes with ``p_lower`` and ``p_upper``, the
-    ends of its 90 % interval, and `warnings` says how the atoms differ from the training data.
+    ends of its 90 % interval, and ``in_domain`` and `warnings` say whether and how the atoms
+    differ from the training data.
+
+    One calculator serves one thread; calculators that share a `Predictor` may run in several.
 
     Args:
-        model: Name of a shipped model, a model folder, a loaded model, or a list of these.
+        model: Name of a shipped model, a model folder, a loaded model, a list of these, ``"all"``
+            for every shipped property, or a `Predictor` (shared, not copied).
         device: Torch device; a GPU where there is one by default.
         dtype: ``"float32"`` (default) or ``"float64"``.
         atoms: Attach the calculator to these atoms.
 
     Attributes:
+        predictor: What the numbers come from.
         units: Unit of each property in ``implemented_properties``.
         models: Name of the model behind each property.
-        warnings: How the atoms of the present results differ from those that a model was
-            trained on; empty where all is usual, or no model is calibrated.
 
     Raises:
         UnknownNameError: For an unknown model.
@@ -58,38 +67,45 @@ class ReciNetCalculator(Calculator):
 
     name = "recinet"
     implemented_properties: ClassVar[list[str]] = []
+    ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
 
     def __init__(
         self,
-        model: str | Path | PropertyModel | Sequence[str | Path | PropertyModel] = "jarvis-mbj",
+        model: prediction.Models = "jarvis-mbj",
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         atoms: Atoms | None = None,
     ) -> None:
-        super().__init__(atoms=atoms)
-        self.predictor = Predictor(model, device=device, dtype=dtype)
-        infos = self.predictor.infos
-        self.implemented_properties = [info.name for info in infos]  # type: ignore[misc]
-        self.units = {info.name: info.unit for info in infos}
-        self.models = {name: m.config.name for name, m in self.predictor.properties.items()}
+        self.predictor = prediction.as_predictor(model, device, dtype)
+        sources = {name: m.config.name for name, m in self.predictor.properties.items()}
+        # Databases and trajectories store the parameters: where a number came from.
+        super().__init__(atoms=atoms, models=sources)
+        self.units = {info.name: info.unit for info in self.predictor.infos}
+        self.models = dict(sources)
         if "total_energy" in self.units:
             # ASE's energy is that of the whole cell.
-            self.implemented_properties.append("energy")
             self.units["energy"] = "eV"
             self.models["energy"] = self.models["total_energy"]
-        for name in list(self.implemented_properties):
-            model = self.predictor.properties["total_energy" if name == "energy" else name]
-            if model.calibration is not None:
+        calibrated = False
+        for name in list(self.units):
+            source = self.predictor.properties["total_energy" if name == "energy" else name]
+            if source.calibration is not None and self.predictor.intervals:
+                calibrated = True
                 for end in _ENDS:
-                    self.implemented_properties.append(name + end)
                     self.units[name + end] = self.units[name]
                     self.models[name + end] = self.models[name]
-        self.warnings: tuple[str, ...] = ()
+        if calibrated:
+            self.units["in_domain"] = ""
+        self.implemented_properties = list(self.units)  # type: ignore[misc]
+        self._prediction = Prediction()
 
-    def reset(self) -> None:
-        """Forget all results."""
-        super().reset()
-        self.warnings = ()
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """How the atoms of the present results differ from those that a model was trained on.
+
+        Empty where all is usual, or no model is calibrated.
+        """
+        return self._prediction.warnings if self.results else ()
 
     def get_property(
         self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
@@ -132,16 +148,61 @@ class ReciNetCalculator(Calculator):
         if self.atoms is None:
             raise CalculatorSetupError("no atoms: attach the calculator or pass atoms")
         (result,) = self.predictor.predict_many([self.atoms])
-        values = dict(result.values)
+        values: dict[str, float | bool] = dict(result.values)
         for name, interval in result.intervals.items():
             values.update(zip((name + end for end in _ENDS), interval, strict=True))
         for end in ("", *_ENDS):
             if "total_energy" + end in values:
                 values["energy" + end] = values["total_energy" + end] * len(self.atoms)
-        self.results = values
-        self.warnings = result.warnings
+        if result.in_domain is not None:
+            values["in_domain"] = result.in_domain
+        self.results, self._prediction = values, result
         if not set(wanted) <= set(values):
             raise StructureError(result.error)
+
+    def get_prediction(self, atoms: Atoms | None = None) -> Prediction:
+        """Everything known about one structure: values, intervals, warnings, error.
+
+        Like `get_property`, without a second calculation where nothing changed; what a model
+        refuses is in its ``error``.
+        """
+        with suppress(StructureError):
+            self.get_property(next(iter(self.predictor.properties)), atoms)
+        return self._prediction
+
+    def predict(
+        self,
+        structures: Iterable[Any],
+        *,
+        order: str | None = None,
+        progress: bool | None = None,
+    ) -> list[Prediction]:
+        """Properties of many structures in batches; the present results stay as they are.
+
+        Args:
+            structures: ASE ``Atoms``, pymatgen ``Structure``, or dictionaries of pymatgen or
+                JARVIS.
+            order: ``"ewald"`` orders disordered structures (`recinet_ase.predict`).
+            progress: Show a bar on stderr; by default where that is a terminal.
+
+        Returns:
+            One `Prediction` for each structure, in order; a bad one carries its ``error``.
+        """
+        return prediction.predict(structures, self.predictor, order=order, progress=progress)
+
+    def predict_structure(self, structure: Any, *, order: str | None = None) -> dict[str, float]:
+        """Properties of one structure, pymatgen's for instance, in `units`.
+
+        Raises:
+            StructureError: If a model cannot answer for the structure.
+        """
+        return prediction.predict_structure(structure, self.predictor, order=order)
+
+    def annotate(
+        self, atoms: Atoms, *, prefix: str = PREFIX, overwrite: bool = False
+    ) -> dict[str, Entry]:
+        """Put the predictions into ``atoms.info``, where files keep them (as `annotate`)."""
+        return annotate(atoms, self, prefix=prefix, overwrite=overwrite)
 
     def export_properties(self) -> Properties:
         """Results under ASE's own property names (those of ours are not ASE's to export)."""

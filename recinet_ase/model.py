@@ -23,7 +23,8 @@ from torch import nn
 
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
-from recinet_ase.graph.crystal import CrystalBatch, GraphSettings
+from recinet_ase.graph.batch import CrystalBatch
+from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.nn.recinet import ReciNet, ReciNetConfig
 from recinet_ase.nn.reciprocal import LatticeOperator, crystal_mean
 from recinet_ase.properties import PropertyInfo, property_of
@@ -184,7 +185,7 @@ class PropertyModel(nn.Module):
         """Targets in units to the network's scale ``[B, outputs]``."""
         return (values - self.mean) / self.std
 
-    def save(self, folder: Path, half: bool = True) -> None:
+    def save(self, folder: str | Path, half: bool = True) -> None:
         """Write ``config.json`` and ``model.safetensors``, each atomically.
 
         The calibration is written too if it belongs to the weights as they are stored; any
@@ -194,6 +195,7 @@ class PropertyModel(nn.Module):
             folder: Target folder, made if needed.
             half: Store floating point weights in half precision.
         """
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {}
         for key, value in self.network.state_dict().items():
@@ -210,7 +212,7 @@ class PropertyModel(nn.Module):
         calibrations.keep_only(folder, self.fingerprint, self.calibration)
 
     @classmethod
-    def load(cls, folder: Path, calibrated: bool = True) -> PropertyModel:
+    def load(cls, folder: str | Path, calibrated: bool = True) -> PropertyModel:
         """Read a model folder, in evaluation mode, float32, on the CPU.
 
         Args:
@@ -220,6 +222,7 @@ class PropertyModel(nn.Module):
         Raises:
             ReciNetError: If a file is missing, damaged or not what the configuration says.
         """
+        folder = Path(folder)
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             if not (folder / name).is_file():
                 raise ReciNetError(f"{folder} is no model folder: it has no {name}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,53 +18,24 @@ import torch
 
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError, StructureError
-from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.graph.crystal import (
-    Crystal,
-    CrystalGraph,
-    GraphSettings,
-    build_graph,
-    collate,
-)
+from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.model import PropertyModel
 from recinet_ase.nn.reciprocal import LatticeOperator
+from recinet_ase.preparation import (
+    WINDOW,
+    Prediction,
+    Preparation,
+    PreparedBatch,
+    PreparedWindow,
+    reason,
+)
 from recinet_ase.properties import PropertyInfo
 from recinet_ase.uncertainty.calibration import Assessment
 from recinet_ase.uncertainty.descriptors import describe_batch
 
-MAXIMUM_VOLUME = 300.0
-"""Cell volume per atom in angstrom^3 above which no prediction is given: 99.9 % of the
-training crystals are denser, and a molecule or slab in vacuum is sparser."""
-
-_WINDOW = 512  # structures looked at together, to put like sizes into one batch
-_CPU_EDGES = 4_000  # about 25 crystals of 10 atoms: activations stay near the cache
+_CPU_EDGES = 8_000  # about 200 crystals of 10 atoms: activations stay near the cache
 _BYTES_PER_EDGE_AND_WIDTH = 60
 _GPU_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What came out for one structure.
-
-    Attributes:
-        values: Value of each property in its unit; missing where refused.
-        intervals: 90 % interval of each value (lower, upper), in the same unit; missing for
-            models without a calibration.
-        warnings: How the structure differs from those that a model was trained on, one
-            sentence each, with the model's name.
-        in_domain: Whether no model warned; None if none of them could tell.
-        error: Why values are missing, ``""`` if none is.
-        formula: Chemical formula (Hill order), ``""`` if the structure was unreadable.
-        n_atoms: Number of atoms, 0 if the structure was unreadable.
-    """
-
-    values: dict[str, float] = field(default_factory=dict)
-    error: str = ""
-    formula: str = ""
-    n_atoms: int = 0
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    in_domain: bool | None = None
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -96,10 +67,6 @@ def choose_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     return torch.float64 if name == "float64" else torch.float32
 
 
-_Item = tuple[int, dict[GraphSettings, CrystalGraph]]
-"""Position in the window, and the graph for each neighbour rule."""
-
-
 class Predictor:
     """Predicts properties of structures with one or several models.
 
@@ -114,6 +81,8 @@ class Predictor:
             edges that follows from the device's memory.
         properties: Canonical names to predict; everything that the models give by default.
         intervals: Give intervals and warnings where a model has a calibration.
+        reduce: Compute atoms that the network cannot tell apart once; the same answer
+            for less work.
 
     Raises:
         UnknownNameError: For an unknown model.
@@ -129,6 +98,7 @@ class Predictor:
         batch_size: int | str = "auto",
         properties: Iterable[str] | None = None,
         intervals: bool = True,
+        reduce: bool = True,
     ) -> None:
         from recinet_ase.pretrained import load_model
 
@@ -166,9 +136,18 @@ class Predictor:
                 f"batch_size must be 'auto' or a positive number, not {batch_size!r}"
             )
         self.intervals = intervals
-        self._crystals = _WINDOW if batch_size == "auto" else int(batch_size)
-        self._edges = self._edge_budget() if batch_size == "auto" else math.inf
-        self._settings = list(dict.fromkeys(model.config.graph for model in self.models))
+        networks = [model.config.network for model in self.models]
+        cutoffs = [network.k_max for network in networks if network.reciprocal == "lattice"]
+        auto = batch_size == "auto"
+        self.preparation = Preparation(
+            settings=tuple(dict.fromkeys(model.config.graph for model in self.models)),
+            k_max=max(cutoffs, default=None),
+            dtype=self.dtype,
+            # The equations as printed tell apart atoms that symmetry does not.
+            reduce=reduce and all(network.reciprocal != "literal" for network in networks),
+            crystals=WINDOW if auto else int(batch_size),
+            edges=self._edge_budget() if auto else math.inf,
+        )
 
     def _edge_budget(self) -> float:
         if self.device.type != "cuda":
@@ -212,68 +191,41 @@ class Predictor:
         An element of the stream may be an exception: it becomes that structure's error.
         """
         stream = iter(structures)
-        while window := list(islice(stream, _WINDOW)):
-            yield from self._predict_window(window)
+        while window := list(islice(stream, WINDOW)):
+            yield from self.run(self.preparation(window))
 
-    def _predict_window(self, window: list[Any]) -> list[Prediction]:
-        results: list[Prediction] = []
-        ready: list[_Item] = []
-        for i, structure in enumerate(window):
-            formula, n_atoms = "", 0
-            try:
-                if isinstance(structure, Exception):
-                    raise structure
-                formula, n_atoms = describe(structure)
-                crystal = to_crystal(structure)
-                check_density(crystal)
-                graphs = {s: build_graph(crystal, s, self.dtype) for s in self._settings}
-            except Exception as error:  # one bad structure must never stop a screening
-                results.append(Prediction({}, _reason(error), formula, n_atoms))
-            else:
-                results.append(Prediction({}, "", formula, n_atoms))
-                ready.append((i, graphs))
-        ready.sort(key=lambda item: item[1][self._settings[0]].num_edges)
-        for batch in self._batches(ready):
+    def run(self, window: PreparedWindow) -> list[Prediction]:
+        """The predictions for a window that `preparation` made, in order."""
+        results = list(window.results)
+        for batch in window.batches:
             self._run_safely(batch, results)
         return results
 
-    def _run_safely(self, items: list[_Item], results: list[Prediction]) -> None:
+    def _run_safely(self, batch: PreparedBatch, results: list[Prediction]) -> None:
         """Run a batch; where it fails, run its halves, down to the one at fault."""
-        before = [results[i] for i, _ in items]
+        before = [results[i] for i in batch.places]
         try:
-            self._run(items, results)
+            self._run(batch, results)
+            return
         except Exception as error:
-            for (i, _), result in zip(items, before, strict=True):
+            for i, result in zip(batch.places, before, strict=True):
                 results[i] = result
-            if len(items) == 1:
-                i = items[0][0]
-                results[i] = Prediction({}, _reason(error), results[i].formula, results[i].n_atoms)
+            if len(batch) == 1:
+                (i,) = batch.places
+                results[i] = replace(results[i], error=reason(error))
                 return
-            half = len(items) // 2
-            self._run_safely(items[:half], results)
-            self._run_safely(items[half:], results)
-
-    def _batches(self, ready: list[_Item]) -> Iterator[list[_Item]]:
-        batch: list[_Item] = []
-        edges = 0
-        for item in ready:
-            size = item[1][self._settings[0]].num_edges
-            if batch and (edges + size > self._edges or len(batch) >= self._crystals):
-                yield batch
-                batch, edges = [], 0
-            batch.append(item)
-            edges += size
-        if batch:
-            yield batch
+        # Out of the handler, which would keep the failed tensors alive.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = len(batch) // 2
+        self._run_safely(batch.part(slice(None, half)), results)
+        self._run_safely(batch.part(slice(half, None)), results)
 
     @torch.inference_mode()
-    def _run(self, items: list[_Item], results: list[Prediction]) -> None:
-        batches = {
-            s: collate([graphs[s] for _, graphs in items]).to(self.device) for s in self._settings
-        }
+    def _run(self, prepared: PreparedBatch, results: list[Prediction]) -> None:
+        batches = {s: batch.to(self.device) for s, batch in prepared.graphs.items()}
         sums: dict[tuple[object, ...], LatticeOperator] = {}
-        wanted = dict.fromkeys(self.properties.values())
-        for model in wanted:
+        for model in dict.fromkeys(self.properties.values()):
             config = model.config
             batch = batches[config.graph]
             lattice_sum = None
@@ -285,24 +237,24 @@ class Predictor:
                 lattice_sum = sums[key]
             output, latent = model.explain(batch, lattice_sum)
             rows = torch.maximum(output, model.minimum).double().cpu().tolist()
-            known: Sequence[Assessment | None] = [None] * len(items)
+            known: Sequence[Assessment | None] = [None] * len(rows)
             if self.intervals and model.calibration is not None:
                 known = model.calibration.assess(describe_batch(batch, latent, output))
-            for (i, graphs), row, assessment in zip(items, rows, known, strict=True):
-                graph = graphs[config.graph]
-                results[i] = self._merge(results[i], model, graph, row, assessment)
+            elements = _elements(prepared.graphs[config.graph])
+            for i, z, row, assessment in zip(prepared.places, elements, rows, known, strict=True):
+                results[i] = self._merge(results[i], model, z, row, assessment)
 
     def _merge(
         self,
         result: Prediction,
         model: PropertyModel,
-        graph: CrystalGraph,
+        elements: Iterable[int],
         row: list[float],
         assessment: Assessment | None,
     ) -> Prediction:
         """The result with one model's values added, or the reason why it has none."""
         names = model.config.properties
-        unseen = sorted(set(graph.z.tolist()) - set(model.config.elements))
+        unseen = sorted(set(elements) - set(model.config.elements))
         if unseen:
             listed = ", ".join(symbols()[z] for z in unseen)
             error = f"{model.config.name} was not trained on {listed}"
@@ -319,6 +271,14 @@ class Predictor:
         return replace(result, error=f"{result.error}; {error}" if result.error else error)
 
 
+def _elements(batch: CrystalBatch) -> list[set[int]]:
+    """Atomic numbers that occur in each crystal of a batch."""
+    found: list[set[int]] = [set() for _ in range(batch.n_crystals)]
+    for crystal, z in zip(batch.crystal.tolist(), batch.z.tolist(), strict=True):
+        found[crystal].add(z)
+    return found
+
+
 def _assessed(
     result: Prediction, model: PropertyModel, found: Iterable[str], assessment: Assessment
 ) -> Prediction:
@@ -331,47 +291,3 @@ def _assessed(
         warnings=(*result.warnings, *warnings),
         in_domain=result.in_domain is not False and not warnings,
     )
-
-
-def check_density(crystal: Crystal) -> None:
-    """Refuse cells that are mostly vacuum.
-
-    Raises:
-        StructureError: If the volume per atom is above `MAXIMUM_VOLUME`.
-    """
-    volume = crystal.volume / len(crystal)
-    if volume > MAXIMUM_VOLUME:
-        raise StructureError(
-            f"{volume:.0f} A^3 per atom is sparser than the crystals the models were trained on "
-            f"(limit {MAXIMUM_VOLUME:.0f}); is it a molecule or a slab in vacuum?"
-        )
-
-
-def describe(structure: Any) -> tuple[str, int]:
-    """Formula in Hill order and number of atoms of any accepted structure."""
-    if isinstance(structure, dict):
-        from ase.formula import Formula
-
-        atoms = structure.get("atoms", structure)
-        elements = atoms.get("elements") or [
-            species["element"] for site in atoms.get("sites", []) for species in site["species"]
-        ]
-        return Formula.from_list(list(elements)).format("hill"), len(elements)
-    if hasattr(structure, "get_chemical_formula"):
-        return structure.get_chemical_formula(mode="hill"), len(structure)
-    if hasattr(structure, "composition"):
-        return structure.composition.hill_formula.replace(" ", ""), len(structure)
-    if hasattr(structure, "numbers"):
-        from ase.formula import Formula
-
-        names = [symbols()[int(z)] for z in structure.numbers]
-        return Formula.from_list(names).format("hill"), len(structure)
-    return "", 0
-
-
-def _reason(error: Exception) -> str:
-    """One line that says what was wrong."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, ReciNetError):
-        return text
-    return f"{type(error).__name__}: {text}"

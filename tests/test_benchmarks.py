@@ -13,7 +13,7 @@ import torch
 from ase import Atoms
 from support import graph_of, write_jarvis_folder
 
-from recinet_ase.graph.crystal import CrystalBatch, collate
+from recinet_ase.graph.batch import CrystalBatch, collate
 from recinet_ase.nn.fused import EdgeIndex
 from recinet_ase.nn.local import LocalBlock
 

@@ -22,7 +22,7 @@ from recinet_ase.data.store import (
     cached_store,
     fingerprint,
 )
-from recinet_ase.graph.crystal import collate
+from recinet_ase.graph.batch import collate
 from recinet_ase.properties import PROPERTIES
 
 GAP = PROPERTIES["bandgap"]

@@ -10,7 +10,7 @@ from ase import Atoms
 from support import random_model
 
 from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.graph.crystal import CrystalBatch, collate
+from recinet_ase.graph.batch import CrystalBatch, collate
 from recinet_ase.graph.symmetry import reduced_graph
 from recinet_ase.nn import recinet
 from recinet_ase.nn.recinet import ReciNet

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from support import graph_of, random_crystals, random_model
 
-from recinet_ase.graph.crystal import collate
+from recinet_ase.graph.batch import collate
 from recinet_ase.model import PropertyModel
 from recinet_ase.predictor import Predictor
 from recinet_ase.pretrained import available_models, load_model

@@ -13,7 +13,7 @@ from ase import Atoms
 from support import graph_of, random_model
 
 from recinet_ase import ReciNetError, load_model
-from recinet_ase.graph.crystal import collate
+from recinet_ase.graph.batch import collate
 from recinet_ase.pretrained import available_models, default_model, model_card, model_folder
 from recinet_ase.properties import PROPERTIES
 

@@ -14,6 +14,8 @@ from support import random_model
 from test_graph import BAD
 
 from recinet_ase import Predictor, ReciNetError, StructureError, UnknownNameError
+from recinet_ase.graph.batch import CrystalBatch
+from recinet_ase.graph.waves import WaveBasis
 from recinet_ase.predictor import choose_device, choose_dtype
 
 
@@ -81,19 +83,19 @@ def test_one_model_of_two_can_refuse(crystals: dict[str, Atoms]) -> None:
 def test_a_batch_that_fails_loses_only_the_one_at_fault(
     model_folder: Path, crystals: dict[str, Atoms], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recinet_ase import predictor as module
+    from recinet_ase.nn.reciprocal import LatticeOperator
 
     atoms = [a for a in crystals.values() if len(a) < 6][:9]
     clean = Predictor(model_folder, device="cpu").predict_many(atoms)
-    collate = module.collate
+    build = LatticeOperator.build
 
-    def out_of_memory(graphs: list) -> object:  # type: ignore[type-arg]
-        if any(82 in g.z for g in graphs):
+    def out_of_memory(batch: CrystalBatch, basis: WaveBasis) -> LatticeOperator:
+        if 82 in batch.z:
             raise RuntimeError("can't allocate memory")
-        return collate(graphs)
+        return build(batch, basis)
 
     atoms.insert(4, crystals["PbTe"])
-    monkeypatch.setattr(module, "collate", out_of_memory)
+    monkeypatch.setattr(LatticeOperator, "build", out_of_memory)
     results = Predictor(model_folder, device="cpu").predict_many(atoms)
     failed = results.pop(4)
     assert "can't allocate memory" in failed.error and not failed.values

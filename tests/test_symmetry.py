@@ -10,7 +10,7 @@ from ase.build import bulk, make_supercell
 from support import graph_of, random_model
 
 from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.graph.crystal import collate
+from recinet_ase.graph.batch import collate
 from recinet_ase.graph.symmetry import find_orbits, reduced_graph
 from recinet_ase.model import PropertyModel
 

@@ -19,7 +19,7 @@ from support import EXAMPLES, random_model, validation_sample
 from recinet_ase import Predictor, ReciNetCalculator, ReciNetError, load_model
 from recinet_ase.cli.screen import screen
 from recinet_ase.graph.adapters import from_jarvis
-from recinet_ase.graph.crystal import collate
+from recinet_ase.graph.batch import collate
 from recinet_ase.pretrained import available_models, model_folder
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.uncertainty.calibration import ARRAYS_FILE, CALIBRATION_FILE
@@ -234,13 +234,13 @@ def test_calculator_and_screen_agree(crystals: dict[str, Atoms], tmp_path: Path)
     calc = ReciNetCalculator("jarvis-mbj", device="cpu")
     names = ["bandgap", "bandgap_lower", "bandgap_upper"]
     assert calc.implemented_properties == names
-    assert calc.units == dict.fromkeys(names, "eV")
+    assert calc.units == {**dict.fromkeys(names, "eV"), "in_domain": ""}
     for row, line, atoms in list(zip(rows, lines, crystals.values(), strict=True))[::5]:
         values = [calc.get_property(name, atoms) for name in names]
         assert all(isinstance(v, float) for v in values)
         np.testing.assert_allclose([float(row[k]) for k in ends], values, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose([line[k] for k in ends], values, rtol=1e-5, atol=1e-5)
-        assert line["in_domain"] is (not calc.warnings)
+        assert line["in_domain"] is calc.results["in_domain"] is (not calc.warnings)
         assert row["in_domain"] == str(line["in_domain"]).lower()
     assert calc.get_property("gap_upper", atoms) == values[2]
 

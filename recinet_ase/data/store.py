@@ -22,7 +22,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.graph.crystal import CrystalBatch, GraphSettings
+from recinet_ase.graph.batch import CrystalBatch
+from recinet_ase.graph.crystal import GraphSettings
 
 STORE_VERSION = 1
 
@@ -131,7 +132,7 @@ class PackedStore:
         atoms = a["atom_ptr"][index + 1] - a["atom_ptr"][index]
         first = torch.cumsum(atoms, 0) - atoms  # first atom of each crystal in the batch
         shift = first[edge_crystal]
-        extra: dict[str, torch.Tensor] = {}
+        extra: dict[str, Any] = {}
         if "pair_kernel" in a:
             pair_rows, pair_crystal = _rows(a["pair_ptr"], index)
             pair_shift = first[pair_crystal]

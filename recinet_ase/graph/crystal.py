@@ -1,17 +1,15 @@
-"""Crystals, their graphs, and batches of graphs.
+"""Crystals and their graphs.
 
-Three stages, each a plain container:
+Two plain containers:
 
 * `Crystal`: a validated periodic structure (what every adapter returns);
 * `CrystalGraph`: its neighbour graph as a PyTorch Geometric ``Data`` object, with
-  the field names of matgl's graphs where matgl has one;
-* `CrystalBatch`: many graphs in one set of tensors, what the network consumes.
+  the field names of matgl's graphs where matgl has one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -230,140 +228,4 @@ def build_graph(
         edge_count=torch.ones(n_edges, dtype=dtype),
         num_nodes=n_atoms,
         **{key: torch.from_numpy(value.astype(kind)) for key, value in floats.items()},
-    )
-
-
-@dataclass(frozen=True)
-class CrystalBatch:
-    """Graphs of many crystals in one set of tensors.
-
-    Attributes:
-        z: Atomic numbers, ``[N]``.
-        crystal: Crystal that each atom belongs to, ``[N]``, ascending.
-        centre: Receiving atom of each edge, ``[E]``, ascending.
-        neighbour: Neighbouring atom of each edge, ``[E]``.
-        distance: Edge lengths in angstrom, ``[E]``.
-        atom_weight: Multiplicity of each atom, ``[N]``.
-        edge_count: Multiplicity of each edge, ``[E]``.
-        n_crystals: Number of crystals, B.
-        frac_coords: Fractional coordinates ``[N, 3]`` (None where kernels are given).
-        lattice: Lattice vectors as rows ``[B, 3, 3]`` (None where kernels are given).
-        pair_centre, pair_neighbour: Atom pairs of the reciprocal kernel, ``[P]``, or None.
-        pair_kernel: Reciprocal kernel of each pair, ``[P, R]``, or None.
-    """
-
-    z: torch.Tensor
-    crystal: torch.Tensor
-    centre: torch.Tensor
-    neighbour: torch.Tensor
-    distance: torch.Tensor
-    atom_weight: torch.Tensor
-    edge_count: torch.Tensor
-    n_crystals: int
-    frac_coords: torch.Tensor | None = None
-    lattice: torch.Tensor | None = None
-    pair_centre: torch.Tensor | None = None
-    pair_neighbour: torch.Tensor | None = None
-    pair_kernel: torch.Tensor | None = None
-
-    def to(self, device: torch.device | str) -> CrystalBatch:
-        """The batch on another device."""
-        moved: dict[str, Any] = {
-            f.name: value.to(device)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), torch.Tensor)
-        }
-        return replace(self, **moved)
-
-    def padded(self, atoms: int, edges: int, pairs: int) -> CrystalBatch:
-        """The batch with rows of zero weight added up to multiples of the given sizes.
-
-        The rows belong to the last atom and crystal and count nothing, so that no
-        prediction changes. Only batches with reciprocal kernels can be padded.
-        """
-        if self.pair_kernel is None or self.pair_centre is None or self.pair_neighbour is None:
-            raise ValueError("only batches with reciprocal kernels can be padded")
-        last = len(self.z) - 1
-
-        def fill(x: torch.Tensor, multiple: int, value: float) -> torch.Tensor:
-            short = -len(x) % multiple
-            return torch.cat((x, x.new_full((short, *x.shape[1:]), value)))
-
-        return replace(
-            self,
-            z=fill(self.z, atoms, int(self.z[-1])),
-            crystal=fill(self.crystal, atoms, self.n_crystals - 1),
-            atom_weight=fill(self.atom_weight, atoms, 0),
-            centre=fill(self.centre, edges, last),
-            neighbour=fill(self.neighbour, edges, last),
-            distance=fill(self.distance, edges, 3.0),
-            edge_count=fill(self.edge_count, edges, 0),
-            pair_centre=fill(self.pair_centre, pairs, last),
-            pair_neighbour=fill(self.pair_neighbour, pairs, last),
-            pair_kernel=fill(self.pair_kernel, pairs, 0),
-        )
-
-    @classmethod
-    def from_data(cls, data: Data) -> CrystalBatch:
-        """From one `CrystalGraph`, or a PyTorch Geometric ``Batch`` of them."""
-        crystal = getattr(data, "batch", None)
-        if crystal is None:
-            crystal = torch.zeros_like(data.z)
-        pairs = getattr(data, "pair_index", None)
-        return cls(
-            z=data.z,
-            crystal=crystal,
-            centre=data.edge_index[0],
-            neighbour=data.edge_index[1],
-            distance=data.edge_distance,
-            atom_weight=data.atom_weight,
-            edge_count=data.edge_count,
-            n_crystals=len(data.lattice),
-            frac_coords=data.frac_coords if pairs is None else None,
-            lattice=data.lattice if pairs is None else None,
-            pair_centre=None if pairs is None else pairs[0],
-            pair_neighbour=None if pairs is None else pairs[1],
-            pair_kernel=None if pairs is None else data.pair_kernel,
-        )
-
-
-def collate(graphs: Sequence[CrystalGraph]) -> CrystalBatch:
-    """Join graphs into one batch (a plain concatenation with shifted indices).
-
-    Raises:
-        ValueError: If the list is empty, or mixes reduced and full graphs.
-    """
-    if not graphs:
-        raise ValueError("cannot collate an empty list of graphs")
-    # One dictionary per graph: attribute access on Data is slow.
-    maps = [graph.to_dict() for graph in graphs]
-    reduced = ["pair_kernel" in m for m in maps]
-    if any(reduced) != all(reduced):
-        raise ValueError("cannot mix symmetry-reduced and full graphs in one batch")
-    sizes = torch.tensor([len(m["z"]) for m in maps])
-    start = torch.cumsum(sizes, 0) - sizes
-
-    def shifted(key: str) -> torch.Tensor:
-        parts = [m[key] + s for m, s in zip(maps, start.tolist(), strict=True)]
-        return torch.cat(parts, dim=1)
-
-    def join(key: str) -> torch.Tensor:
-        return torch.cat([m[key] for m in maps])
-
-    edges = shifted("edge_index")
-    pairs = shifted("pair_index") if all(reduced) else None
-    return CrystalBatch(
-        z=join("z"),
-        crystal=torch.repeat_interleave(torch.arange(len(maps)), sizes),
-        centre=edges[0],
-        neighbour=edges[1],
-        distance=join("edge_distance"),
-        atom_weight=join("atom_weight"),
-        edge_count=join("edge_count"),
-        n_crystals=len(maps),
-        frac_coords=None if pairs is not None else join("frac_coords"),
-        lattice=None if pairs is not None else join("lattice"),
-        pair_centre=None if pairs is None else pairs[0],
-        pair_neighbour=None if pairs is None else pairs[1],
-        pair_kernel=None if pairs is None else join("pair_kernel"),
     )

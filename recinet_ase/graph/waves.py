@@ -12,7 +12,7 @@ Since ``G`` and ``-G`` contribute the same, sums run over half of reciprocal spa
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import nn
@@ -45,6 +45,21 @@ class Waves:
     crystal: torch.Tensor
     length: torch.Tensor
     count: torch.Tensor
+
+    def to(self, target: torch.device | str | torch.dtype) -> Waves:
+        """The waves on another device, or of another floating point type."""
+        if isinstance(target, torch.dtype):
+            return replace(self, index=self.index.to(target), length=self.length.to(target))
+        return Waves(*(getattr(self, f.name).to(target) for f in fields(self)))
+
+    def select(self, crystals: torch.Tensor) -> Waves:
+        """The waves of the crystals at the given positions (int64 ``[b]``), in that order."""
+        count = self.count[crystals]
+        first = (torch.cumsum(self.count, 0) - self.count)[crystals]
+        crystal = torch.repeat_interleave(torch.arange(len(crystals), device=count.device), count)
+        start = torch.cumsum(count, 0) - count
+        rows = torch.arange(len(crystal), device=count.device) + (first - start)[crystal]
+        return Waves(self.index[rows], crystal, self.length[rows], count)
 
 
 class WaveBasis(nn.Module):
@@ -179,9 +194,24 @@ def phases(frac_coords: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def wave_table(frac_coords: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Cosines, then sines, of all phases of a crystal, ``[N, 2 W]``."""
+    """Cosines, then sines, of all phases, ``[..., N, 2 W]``."""
     angle = phases(frac_coords, index)
     return torch.cat((torch.cos(angle), torch.sin(angle)), dim=-1)
+
+
+@dataclass(frozen=True)
+class Members:
+    """The atoms behind nodes that stand for several atoms each.
+
+    Attributes:
+        frac_coords: Fractional coordinates of all atoms ``[M, 3]``.
+        node: Node that each belongs to, int64 ``[M]``.
+        n_atoms: Atoms of each crystal, int64 ``[B]``.
+    """
+
+    frac_coords: torch.Tensor
+    node: torch.Tensor
+    n_atoms: torch.Tensor
 
 
 def filtered_sum(
@@ -189,7 +219,7 @@ def filtered_sum(
     index: torch.Tensor,
     filter_values: torch.Tensor,
     values: torch.Tensor,
-    table: torch.Tensor | None = None,
+    members: Members | None = None,
 ) -> torch.Tensor:
     """``2 sum_half phi(|G|) [cos_i A + sin_i B]`` for one crystal (eq. 8-9, made invariant).
 
@@ -201,79 +231,94 @@ def filtered_sum(
         index: Half-space wave indices ``[W, 3]``.
         filter_values: Filter of each wave and channel ``[W, C]`` (or ``[W, 1]``).
         values: Atom features ``[N, C]``.
-        table: What `wave_table` gives for these atoms and waves, if it is at hand.
+        members: All atoms, where each of the N stands for several.
 
     Returns:
         ``[N, C]``; exactly zero if there are no waves.
     """
-    if table is not None:
-        return 2 * (table @ (filter_values.repeat(2, 1) * (table.T @ values)))
     out = torch.zeros_like(values)
+    sources = frac_coords if members is None else members.frac_coords
+    spread = values if members is None else values[members.node]
     # Blocks of waves keep the table of atoms by waves small for cells of any size.
-    step = max(1, _BLOCK_LIMIT // len(frac_coords))
+    step = max(1, _BLOCK_LIMIT // len(sources))
     for start in range(0, len(index), step):
         block = slice(start, start + step)
-        angle = phases(frac_coords, index[block])
-        for trig in (torch.cos(angle), torch.sin(angle)):
-            out = out + trig @ (filter_values[block] * (trig.T @ values))
+        from_all = wave_table(sources, index[block])
+        to_nodes = from_all if members is None else wave_table(frac_coords, index[block])
+        out = out + to_nodes @ (filter_values[block].repeat(2, 1) * (from_all.T @ spread))
     return 2 * out
 
 
 def pair_kernels(
     frac_coords: torch.Tensor,
     waves: Waves,
-    n_atoms: torch.Tensor,
+    n_nodes: torch.Tensor,
     basis: torch.Tensor,
+    members: Members | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Real-space kernels ``K_r(i, j) = (2/N) sum_half psi_r(|G|) cos(G.(r_i - r_j))``.
 
     For a filter ``phi_c = sum_r w_rc psi_r`` the filtered sum is
     ``sum_j sum_r w_rc K_r(i, j) u_jc``: the waves are needed once a crystal, not
-    once a layer.
+    once a layer. Where nodes stand for several atoms, j runs over the nodes and the kernel
+    is summed over the atoms of each.
 
     Args:
-        frac_coords: Fractional coordinates of all crystals ``[N, 3]``.
-        waves: Their waves.
-        n_atoms: Atoms of each crystal, int64 ``[B]``.
+        frac_coords: Fractional coordinates of all nodes ``[N, 3]``.
+        waves: Waves of the crystals.
+        n_nodes: Nodes of each crystal, int64 ``[B]``.
         basis: Radial functions at each wave ``[W, R]``.
+        members: All atoms, where nodes stand for several.
 
     Returns:
-        ``(i, j, K)``: atom pairs ``[P]``, ``[P]`` (all pairs of each crystal, sorted by
+        ``(i, j, K)``: node pairs ``[P]``, ``[P]`` (all pairs of each crystal, sorted by
         ``i``) and kernels ``[P, R]``.
     """
     n_radial = basis.shape[1]
+    n_atoms = n_nodes if members is None else members.n_atoms
     # Crystals of like size share padded blocks.
     order = torch.argsort(waves.count * n_atoms, stable=True)
+    first_node = (torch.cumsum(n_nodes, 0) - n_nodes)[order]
     first_atom = (torch.cumsum(n_atoms, 0) - n_atoms)[order]
     first_wave = (torch.cumsum(waves.count, 0) - waves.count)[order]
-    n_atoms, n_waves = n_atoms[order], waves.count[order]
+    n_nodes, n_atoms, n_waves = n_nodes[order], n_atoms[order], waves.count[order]
     parts_i, parts_j, parts_k = [], [], []
-    atoms, counts = n_atoms.tolist(), n_waves.tolist()
+    nodes, atoms, counts = n_nodes.tolist(), n_atoms.tolist(), n_waves.tolist()
     start = 0
     while start < len(atoms):
-        stop, n, w = start, 0, 0
+        stop, n, m, w = start, 0, 0, 0
         while stop < len(atoms):
-            n, w = max(n, atoms[stop]), max(w, counts[stop])
-            if stop > start and (stop - start + 1) * n * max(w, n) * n_radial > _BLOCK_LIMIT:
+            n, m = max(n, nodes[stop]), max(m, atoms[stop])
+            w = max(w, counts[stop])
+            size = max(n * n_radial * max(w, n), m * w)
+            if stop > start and (stop - start + 1) * size > _BLOCK_LIMIT:
                 break
             stop += 1
         block = slice(start, stop)
-        n, w = max(atoms[block]), max(max(counts[block]), 1)
-        atom_mask, atom_at = _padded(first_atom[block], n_atoms[block], n)
+        n, m, w = max(nodes[block]), max(atoms[block]), max(max(counts[block]), 1)
+        mask, node_at = _padded(first_node[block], n_nodes[block], n)
         wave_mask, wave_at = _padded(first_wave[block], n_waves[block], w)
         if len(basis) == 0:
             kernel = frac_coords.new_zeros(stop - start, n, n, n_radial)
         else:
-            angle = phases(frac_coords[atom_at], waves.index[wave_at])  # [b, n, w]
-            trig = torch.cat((torch.cos(angle), torch.sin(angle)), dim=-1)
+            index = waves.index[wave_at]
+            trig = wave_table(frac_coords[node_at], index)  # [b, n, 2w]
+            total = trig
+            if members is not None:
+                atom_mask, atom_at = _padded(first_atom[block], n_atoms[block], m)
+                row = torch.arange(stop - start, device=index.device)[:, None] * n
+                slot = row + members.node[atom_at] - first_node[block][:, None]
+                every = wave_table(members.frac_coords[atom_at], index)[atom_mask]
+                total = every.new_zeros(trig.shape).flatten(0, 1)
+                total = total.index_add_(0, slot[atom_mask], every).view_as(trig)
             weight = (basis[wave_at] * wave_mask[..., None]).repeat(1, 2, 1)  # [b, 2w, R]
             left = trig[:, :, None, :] * weight.transpose(1, 2)[:, None]  # [b, n, R, 2w]
-            kernel = left.flatten(1, 2) @ trig.transpose(1, 2)  # [b, n R, n]
+            kernel = left.flatten(1, 2) @ total.transpose(1, 2)  # [b, n R, n]
             kernel = kernel.unflatten(1, (n, n_radial)).transpose(2, 3)
         kernel = kernel * (2.0 / n_atoms[block].to(kernel))[:, None, None, None]
-        pair_mask = atom_mask[:, :, None] & atom_mask[:, None, :]
-        parts_i.append(atom_at[:, :, None].expand_as(pair_mask)[pair_mask])
-        parts_j.append(atom_at[:, None, :].expand_as(pair_mask)[pair_mask])
+        pair_mask = mask[:, :, None] & mask[:, None, :]
+        parts_i.append(node_at[:, :, None].expand_as(pair_mask)[pair_mask])
+        parts_j.append(node_at[:, None, :].expand_as(pair_mask)[pair_mask])
         parts_k.append(kernel[pair_mask])
         start = stop
     i, j, kernel = torch.cat(parts_i), torch.cat(parts_j), torch.cat(parts_k)

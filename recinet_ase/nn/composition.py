@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from recinet_ase.elements import MAX_Z
-from recinet_ase.graph.crystal import CrystalBatch
+from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.nn.reciprocal import crystal_mean
 
 

@@ -15,7 +15,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from recinet_ase.graph.crystal import CrystalBatch
+from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.nn.norm import over_processes
 
 

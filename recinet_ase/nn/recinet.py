@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from recinet_ase.elements import N_FEATURES, element_features
 from recinet_ase.errors import ReciNetError, UnknownNameError
-from recinet_ase.graph.crystal import CrystalBatch
+from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.waves import WaveBasis
 from recinet_ase.nn.composition import CompositionBranch
 from recinet_ase.nn.fused import EdgeIndex

@@ -20,10 +20,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from recinet_ase.graph.crystal import CrystalBatch
+from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.waves import (
+    Members,
     WaveBasis,
-    Waves,
     filtered_sum,
     half_space_waves,
     pair_kernels,
@@ -54,18 +54,54 @@ class LargeCell:
     """A crystal whose waves are summed themselves.
 
     Attributes:
-        atoms: Its place in the batch.
-        frac_coords: Fractional coordinates ``[N, 3]``.
+        nodes: Its place in the batch.
+        n_atoms: Number of its atoms.
+        frac_coords: Fractional coordinates of the nodes ``[N, 3]``.
+        members: All its atoms, where nodes stand for several.
         index: Wave indices ``[W, 3]``.
         radial: Radial basis values ``[W, R]``.
-        table: Its `wave_table`, shared by all layers, unless it is too large to keep.
+        tables: For all layers, unless they are too large to keep: the `wave_table` of the
+            nodes, and its sum over the atoms of each node (the same where these are one).
     """
 
-    atoms: slice
+    nodes: slice
+    n_atoms: int
     frac_coords: torch.Tensor
+    members: Members | None
     index: torch.Tensor
     radial: torch.Tensor
-    table: torch.Tensor | None
+    tables: tuple[torch.Tensor, torch.Tensor] | None
+
+    @classmethod
+    def build(
+        cls,
+        nodes: slice,
+        frac_coords: torch.Tensor,
+        members: Members | None,
+        index: torch.Tensor,
+        radial: torch.Tensor,
+        room: int,
+    ) -> LargeCell:
+        """Prepare a crystal, with its tables if they have at most ``room`` entries."""
+        n, m = len(frac_coords), len(frac_coords if members is None else members.frac_coords)
+        tables = None
+        if 4 * m * len(index) <= room:
+            table = total = wave_table(frac_coords, index)
+            if members is not None:
+                every = wave_table(members.frac_coords, index)
+                total = torch.zeros_like(table).index_add_(0, members.node, every)
+            tables = (table, total)
+        return cls(nodes, m if members else n, frac_coords, members, index, radial, tables)
+
+    def apply(self, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """The filtered sum ``[N, C]`` of node features ``[N, C]``."""
+        filters = self.radial @ weights
+        if self.tables is not None:
+            table, total = self.tables
+            update = 2 * (table @ (filters.repeat(2, 1) * (total.T @ values)))
+        else:
+            update = filtered_sum(self.frac_coords, self.index, filters, values, self.members)
+        return update / self.n_atoms
 
 
 @dataclass(frozen=True)
@@ -94,37 +130,54 @@ class LatticeOperator:
 
     @classmethod
     def _build(cls, batch: CrystalBatch, basis: WaveBasis) -> LatticeOperator:
-        assert batch.frac_coords is not None and batch.lattice is not None
-        waves = half_space_waves(batch.lattice, basis.k_max)
-        n_atoms = torch.bincount(batch.crystal, minlength=batch.n_crystals)
-        radial = basis.of_waves(waves, torch.linalg.det(batch.lattice).abs() / n_atoms)
-        small = n_atoms <= _PAIR_ATOMS.get(batch.z.device.type, _PAIR_ATOMS_ELSEWHERE)
+        frac_coords, lattice = batch.frac_coords, batch.lattice
+        assert frac_coords is not None and lattice is not None
+        known = batch.waves if batch.k_max == basis.k_max else None
+        waves = half_space_waves(lattice, basis.k_max) if known is None else known
+        n_nodes = torch.bincount(batch.crystal, minlength=batch.n_crystals)
+        members = None
+        if batch.member is not None and batch.member_coords is not None:
+            n_atoms = torch.bincount(batch.crystal[batch.member], minlength=batch.n_crystals)
+            members = Members(batch.member_coords, batch.member, n_atoms)
+        n_atoms = n_nodes if members is None else members.n_atoms
+        radial = basis.of_waves(waves, torch.linalg.det(lattice).abs() / n_atoms)
+        small = n_nodes <= _PAIR_ATOMS.get(batch.z.device.type, _PAIR_ATOMS_ELSEWHERE)
         if bool(small.all()):
-            return cls(*pair_kernels(batch.frac_coords, waves, n_atoms, radial))
-        last_atom, last_wave = torch.cumsum(n_atoms, 0), torch.cumsum(waves.count, 0)
+            return cls(*pair_kernels(frac_coords, waves, n_nodes, radial, members))
+        last = [torch.cumsum(count, 0) for count in (n_nodes, n_atoms, waves.count)]
         large, room = [], _TABLE_LIMIT
         for b in torch.nonzero(~small).flatten().tolist():
-            atoms = slice(int(last_atom[b] - n_atoms[b]), int(last_atom[b]))
-            found = slice(int(last_wave[b] - waves.count[b]), int(last_wave[b]))
-            cell = (batch.frac_coords[atoms], waves.index[found])
-            entries = 2 * len(cell[0]) * len(cell[1])
-            table = wave_table(*cell) if entries <= room else None
-            room -= 0 if table is None else entries
-            large.append(LargeCell(atoms, *cell, radial[found], table))
-        atom_at = torch.nonzero(small[batch.crystal]).flatten()
-        wave_at = torch.nonzero(small[waves.crystal]).flatten()
-        some = Waves(
-            waves.index[wave_at], waves.crystal[wave_at], waves.length[wave_at], waves.count[small]
-        )
-        if bool(small.any()):
-            i, j, kernel = pair_kernels(
-                batch.frac_coords[atom_at], some, n_atoms[small], radial[wave_at]
+            nodes, atoms, found = (
+                slice(int(end[b] - count[b]), int(end[b]))
+                for end, count in zip(last, (n_nodes, n_atoms, waves.count), strict=True)
             )
-            i, j = atom_at[i], atom_at[j]
-        else:
-            i = j = atom_at
-            kernel = radial.new_zeros(0, radial.shape[1])
-        return cls(i, j, kernel, tuple(large))
+            own = None
+            if members is not None:
+                own = Members(
+                    members.frac_coords[atoms],
+                    members.node[atoms] - nodes.start,
+                    n_atoms[b : b + 1],
+                )
+            cell = LargeCell.build(
+                nodes, frac_coords[nodes], own, waves.index[found], radial[found], room
+            )
+            room -= 0 if cell.tables is None else 4 * int(n_atoms[b]) * len(cell.index)
+            large.append(cell)
+        if not bool(small.any()):
+            none = torch.nonzero(small[batch.crystal]).flatten()
+            return cls(none, none, radial.new_zeros(0, radial.shape[1]), tuple(large))
+        chosen = torch.nonzero(small).flatten()
+        some = batch.select(chosen)
+        of_small = None
+        if some.member is not None and some.member_coords is not None:
+            of_small = Members(some.member_coords, some.member, n_atoms[small])
+        assert some.frac_coords is not None
+        few = waves.select(chosen)
+        i, j, kernel = pair_kernels(
+            some.frac_coords, few, n_nodes[small], radial[small[waves.crystal]], of_small
+        )
+        node_at = torch.nonzero(small[batch.crystal]).flatten()
+        return cls(node_at[i], node_at[j], kernel, tuple(large))
 
     def __call__(self, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """``(2/N) sum_half phi_c(|G|) [cos_i A_c + sin_i B_c]`` with ``phi_c = sum_r w_rc psi_r``.
@@ -140,11 +193,7 @@ class LatticeOperator:
         out = torch.zeros_like(values).index_add(0, self.pair_centre, messages)
         with torch.autocast(values.device.type, enabled=False):
             for cell in self.large:
-                filters = cell.radial @ weights
-                update = filtered_sum(
-                    cell.frac_coords, cell.index, filters, values[cell.atoms], cell.table
-                )
-                out[cell.atoms] = update / len(cell.frac_coords)
+                out[cell.nodes] = cell.apply(values[cell.nodes], weights)
         return out
 
 

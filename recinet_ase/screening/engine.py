@@ -1,26 +1,94 @@
-"""The screen: entries in, one row for each out, in order."""
+"""The screen itself: a chunk of the input in, one row for each entry out.
+
+`ScreenSpec` is all that a worker has to be told; it is small and can be pickled, so that
+the same function serves this process, worker processes and a cluster.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.predictor import Predictor
 from recinet_ase.pretrained import default_model, load_model
 from recinet_ase.properties import PropertyInfo, answer_for
-from recinet_ase.screening.entries import Entry
+from recinet_ase.screening.entries import Chunk
+from recinet_ase.screening.sources import read_chunk
+
+if TYPE_CHECKING:
+    from recinet_ase.predictor import Predictor
+    from recinet_ase.preparation import Prediction, Preparation, PreparedWindow
 
 
-def choose_predictor(
+@dataclass(frozen=True)
+class ScreenSpec:
+    """What is to be predicted, and how.
+
+    Attributes:
+        models: Names or folders of the models.
+        properties: Canonical names of the wanted properties.
+        device: Torch device.
+        batch_size: Crystals a batch, or ``"auto"``.
+        intervals: Give 90 % intervals and say whether a crystal is in the models' domain.
+        id_key: Key of the values that holds the identity, or None.
+    """
+
+    models: tuple[str, ...]
+    properties: tuple[str, ...]
+    device: str = "cpu"
+    batch_size: int | str = "auto"
+    intervals: bool = False
+    id_key: str | None = None
+
+    def predictor(self) -> Predictor:
+        """The predictor, loaded."""
+        from recinet_ase.predictor import Predictor
+
+        return Predictor(
+            list(self.models),
+            device=self.device,
+            batch_size=self.batch_size,
+            properties=self.properties,
+            intervals=self.intervals,
+        )
+
+
+@dataclass(frozen=True)
+class ChunkRows:
+    """The rows of a chunk.
+
+    Attributes:
+        number: Number of the chunk.
+        rows: One an entry, in order.
+        without_key: Entries that lack the user's id key.
+    """
+
+    number: int
+    rows: list[dict[str, Any]]
+    without_key: int = 0
+
+
+@dataclass(frozen=True)
+class PreparedChunk:
+    """A chunk whose graphs are ready for the process that owns the device."""
+
+    number: int
+    ids: list[str]
+    window: PreparedWindow
+    without_key: int = 0
+
+
+def choose_spec(
     infos: list[PropertyInfo] | None,
-    models: list[str],
+    models: Sequence[str],
     device: str | None = None,
     batch_size: int | str = "auto",
     intervals: bool = False,
-) -> Predictor:
-    """The predictor that answers for the wanted properties.
+    id_key: str | None = None,
+) -> ScreenSpec:
+    """The models that answer for the wanted properties.
 
     Named models answer for what they predict; the registry's default model answers for
     every other wanted property.
@@ -31,29 +99,36 @@ def choose_predictor(
         device: Torch device or ``"auto"``.
         batch_size: Crystals a batch, or ``"auto"``.
         intervals: Give 90 % intervals and say whether a crystal is in the models' domain.
+        id_key: Key that holds the identity.
 
     Raises:
         UnknownNameError: For an unknown model.
-        ReciNetError: If nothing predicts a wanted property, two models do, or a named
-            model predicts none of them.
+        ReciNetError: If nothing predicts a wanted property, two models do, a named
+            model predicts none of them, or the device cannot be used.
     """
+    from recinet_ase.predictor import choose_device
+
     loaded = [load_model(name) for name in models]
-    if infos is None:
-        return Predictor(loaded, device=device, batch_size=batch_size, intervals=intervals)
     given = [name for model in loaded for name in model.config.properties]
-    # A named model of another functional answers for the property ("--model jarvis-opt").
-    wanted = list(dict.fromkeys(answer_for(info.name, given) or info.name for info in infos))
-    for model in loaded:
-        if not set(model.config.properties) & set(wanted):
-            raise ReciNetError(
-                f"model {model.config.name!r} predicts {', '.join(model.config.properties)}, "
-                f"none of the wanted {', '.join(wanted)}"
-            )
-    missing = [info for info in infos if info.name in wanted and info.name not in given]
-    defaults = dict.fromkeys(default_model(info) for info in missing)
-    loaded += [load_model(name) for name in defaults]
-    return Predictor(
-        loaded, device=device, batch_size=batch_size, properties=wanted, intervals=intervals
+    wanted, defaults = list(given), []
+    if infos is not None:
+        # A named model of another functional answers for the property ("--model jarvis-opt").
+        wanted = list(dict.fromkeys(answer_for(info.name, given) or info.name for info in infos))
+        for model in loaded:
+            if not set(model.config.properties) & set(wanted):
+                raise ReciNetError(
+                    f"model {model.config.name!r} predicts {', '.join(model.config.properties)}, "
+                    f"none of the wanted {', '.join(wanted)}"
+                )
+        missing = [info for info in infos if info.name in wanted and info.name not in given]
+        defaults = list(dict.fromkeys(default_model(info) for info in missing))
+    return ScreenSpec(
+        models=(*models, *defaults),
+        properties=tuple(dict.fromkeys(wanted)),
+        device=str(choose_device(device)),
+        batch_size=batch_size,
+        intervals=intervals,
+        id_key=id_key,
     )
 
 
@@ -64,6 +139,15 @@ def columns(predictor: Predictor) -> list[str]:
         numbers += [name, f"{name}_low", f"{name}_high"] if predictor.intervals else [name]
     domain = ["in_domain"] if predictor.intervals else []
     return ["id", "formula", "natoms", *numbers, *domain, "error"]
+
+
+def units(predictor: Predictor) -> dict[str, str]:
+    """Unit of each column of numbers (``""`` for pure numbers)."""
+    found = {"natoms": ""}
+    for info in predictor.infos:
+        for ending in ("", "_low", "_high") if predictor.intervals else ("",):
+            found[info.name + ending] = info.unit
+    return found
 
 
 def provenance(predictor: Predictor) -> list[str]:
@@ -81,26 +165,60 @@ def provenance(predictor: Predictor) -> list[str]:
     return lines
 
 
-def screen(entries: Iterable[Entry], predictor: Predictor) -> Iterator[dict[str, Any]]:
-    """Predict for every entry; one row each, in input order, errors included."""
-    names: deque[str] = deque()
+@lru_cache(maxsize=1)
+def loaded(spec: ScreenSpec) -> Predictor:
+    """The predictor of a spec, loaded once in each process."""
+    return spec.predictor()
 
-    def structures() -> Iterator[Any]:
-        for entry in entries:
-            names.append(entry.id)
-            yield entry.atoms
 
-    for result in predictor.predict_iter(structures()):
-        row: dict[str, Any] = {
-            "id": names.popleft(),
-            "formula": result.formula,
-            "natoms": result.n_atoms or None,
-        }
-        for name in predictor.properties:
-            row[name] = result.values.get(name)
-            if predictor.intervals:
-                low, high = result.intervals.get(name, (None, None))
-                row |= {f"{name}_low": low, f"{name}_high": high}
+def screen_chunk(spec: ScreenSpec, chunk: Chunk) -> ChunkRows:
+    """Read a chunk and predict for every entry; errors included, in order."""
+    predictor = loaded(spec)
+    return finish_chunk(predictor, prepare_chunk(predictor.preparation, spec.id_key, chunk))
+
+
+def prepare_chunk(preparation: Preparation, id_key: str | None, chunk: Chunk) -> PreparedChunk:
+    """Read a chunk and build its graphs: all but the network."""
+    entries = read_chunk(chunk, id_key)
+    return PreparedChunk(
+        chunk.number,
+        [entry.id for entry in entries],
+        preparation([entry.atoms for entry in entries]),
+        sum(not entry.has_key for entry in entries),
+    )
+
+
+def finish_chunk(predictor: Predictor, prepared: PreparedChunk) -> ChunkRows:
+    """Run the network for a chunk that is prepared."""
+    results = predictor.run(prepared.window)
+    rows = [
+        _row(predictor, name, result) for name, result in zip(prepared.ids, results, strict=True)
+    ]
+    return ChunkRows(prepared.number, rows, prepared.without_key)
+
+
+def failed_chunk(chunk: Chunk, columns: Iterable[str], error: str) -> ChunkRows:
+    """The rows of entries that nothing could be made of, by their place in the input."""
+    empty = dict.fromkeys(columns)
+    rows = [
+        {**empty, "id": f"{piece.source.name}#{i}", "formula": "", "error": error}
+        for piece in chunk.pieces
+        for i in range(piece.start, piece.start + len(piece.items))
+    ]
+    return ChunkRows(chunk.number, rows)
+
+
+def _row(predictor: Predictor, name: str, result: Prediction) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": name,
+        "formula": result.formula,
+        "natoms": result.n_atoms or None,
+    }
+    for prop in predictor.properties:
+        row[prop] = result.values.get(prop)
         if predictor.intervals:
-            row["in_domain"] = result.in_domain
-        yield {**row, "error": result.error}
+            low, high = result.intervals.get(prop, (None, None))
+            row |= {f"{prop}_low": low, f"{prop}_high": high}
+    if predictor.intervals:
+        row["in_domain"] = result.in_domain
+    return {**row, "error": result.error}

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 
 from recinet_ase.elements import MAX_Z, covalent_radii
-from recinet_ase.graph.crystal import CrystalBatch
+from recinet_ase.graph.batch import CrystalBatch
 
 GEOMETRY = (
     "log_volume",

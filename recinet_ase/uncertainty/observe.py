@@ -10,9 +10,10 @@ import torch
 
 from recinet_ase.errors import StructureError
 from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.graph.crystal import build_graph, collate
+from recinet_ase.graph.batch import collate
+from recinet_ase.graph.crystal import build_graph
 from recinet_ase.model import PropertyModel
-from recinet_ase.predictor import check_density
+from recinet_ase.preparation import check_density
 from recinet_ase.uncertainty.descriptors import Descriptors, describe_batch
 
 _WINDOW, _BATCH = 512, 32

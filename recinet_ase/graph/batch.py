@@ -1,0 +1,213 @@
+"""Batches: the graphs of many crystals in one set of tensors, what the network consumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from recinet_ase.graph.waves import Waves
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+    from recinet_ase.graph.crystal import CrystalGraph
+
+
+@dataclass(frozen=True)
+class CrystalBatch:
+    """Graphs of many crystals in one set of tensors.
+
+    Attributes:
+        z: Atomic numbers of the nodes (atoms, or classes of equal atoms), ``[N]``.
+        crystal: Crystal that each node belongs to, ``[N]``, ascending.
+        centre: Receiving atom of each edge, ``[E]``, ascending.
+        neighbour: Neighbouring atom of each edge, ``[E]``.
+        distance: Edge lengths in angstrom, ``[E]``.
+        atom_weight: Multiplicity of each atom, ``[N]``.
+        edge_count: Multiplicity of each edge, ``[E]``.
+        n_crystals: Number of crystals, B.
+        frac_coords: Fractional coordinates ``[N, 3]`` (None where kernels are given); of a
+            class, those of one of its atoms.
+        lattice: Lattice vectors as rows ``[B, 3, 3]`` (None where kernels are given).
+        pair_centre, pair_neighbour: Atom pairs of the reciprocal kernel, ``[P]``, or None.
+        pair_kernel: Reciprocal kernel of each pair, ``[P, R]``, or None.
+        member: Node that each atom of the crystals belongs to, ``[M]``, ascending by crystal,
+            or None where every node is an atom.
+        member_coords: Fractional coordinates of all atoms, ``[M, 3]``, or None.
+        waves: Half-space waves up to ``k_max``, if they are already known.
+        k_max: Cutoff of these waves in 1/angstrom.
+    """
+
+    z: torch.Tensor
+    crystal: torch.Tensor
+    centre: torch.Tensor
+    neighbour: torch.Tensor
+    distance: torch.Tensor
+    atom_weight: torch.Tensor
+    edge_count: torch.Tensor
+    n_crystals: int
+    frac_coords: torch.Tensor | None = None
+    lattice: torch.Tensor | None = None
+    pair_centre: torch.Tensor | None = None
+    pair_neighbour: torch.Tensor | None = None
+    pair_kernel: torch.Tensor | None = None
+    member: torch.Tensor | None = None
+    member_coords: torch.Tensor | None = None
+    waves: Waves | None = None
+    k_max: float | None = None
+
+    def to(self, device: torch.device | str) -> CrystalBatch:
+        """The batch on another device."""
+        moved: dict[str, Any] = {
+            f.name: value.to(device)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), torch.Tensor | Waves)
+        }
+        return replace(self, **moved)
+
+    def edges_of_crystals(self) -> torch.Tensor:
+        """Number of edges of each crystal, ``[B]``."""
+        return torch.bincount(self.crystal[self.centre], minlength=self.n_crystals)
+
+    def select(self, crystals: torch.Tensor) -> CrystalBatch:
+        """The crystals at the given positions (int64 ``[b]``), in that order.
+
+        Only batches without reciprocal kernels can be divided.
+        """
+        if self.pair_kernel is not None or self.lattice is None or self.frac_coords is None:
+            raise ValueError("batches with reciprocal kernels cannot be divided")
+        nodes, crystal = _rows_of(self.crystal, self.n_crystals, crystals)
+        edges, _ = _rows_of(self.crystal[self.centre], self.n_crystals, crystals)
+        order = torch.arange(len(nodes), device=nodes.device)
+        place = torch.empty_like(self.z).index_copy_(0, nodes, order)
+        members: dict[str, Any] = {}
+        if self.member is not None and self.member_coords is not None:
+            atoms, _ = _rows_of(self.crystal[self.member], self.n_crystals, crystals)
+            members["member"] = place[self.member[atoms]]
+            members["member_coords"] = self.member_coords[atoms]
+        return replace(
+            self,
+            z=self.z[nodes],
+            crystal=crystal,
+            centre=place[self.centre[edges]],
+            neighbour=place[self.neighbour[edges]],
+            distance=self.distance[edges],
+            atom_weight=self.atom_weight[nodes],
+            edge_count=self.edge_count[edges],
+            n_crystals=len(crystals),
+            frac_coords=self.frac_coords[nodes],
+            lattice=self.lattice[crystals],
+            waves=None if self.waves is None else self.waves.select(crystals),
+            **members,
+        )
+
+    def padded(self, atoms: int, edges: int, pairs: int) -> CrystalBatch:
+        """The batch with rows of zero weight added up to multiples of the given sizes.
+
+        The rows belong to the last atom and crystal and count nothing, so that no
+        prediction changes. Only batches with reciprocal kernels can be padded.
+        """
+        if self.pair_kernel is None or self.pair_centre is None or self.pair_neighbour is None:
+            raise ValueError("only batches with reciprocal kernels can be padded")
+        last = len(self.z) - 1
+
+        def fill(x: torch.Tensor, multiple: int, value: float) -> torch.Tensor:
+            short = -len(x) % multiple
+            return torch.cat((x, x.new_full((short, *x.shape[1:]), value)))
+
+        return replace(
+            self,
+            z=fill(self.z, atoms, int(self.z[-1])),
+            crystal=fill(self.crystal, atoms, self.n_crystals - 1),
+            atom_weight=fill(self.atom_weight, atoms, 0),
+            centre=fill(self.centre, edges, last),
+            neighbour=fill(self.neighbour, edges, last),
+            distance=fill(self.distance, edges, 3.0),
+            edge_count=fill(self.edge_count, edges, 0),
+            pair_centre=fill(self.pair_centre, pairs, last),
+            pair_neighbour=fill(self.pair_neighbour, pairs, last),
+            pair_kernel=fill(self.pair_kernel, pairs, 0),
+        )
+
+    @classmethod
+    def from_data(cls, data: Data) -> CrystalBatch:
+        """From one `CrystalGraph`, or a PyTorch Geometric ``Batch`` of them."""
+        crystal = getattr(data, "batch", None)
+        if crystal is None:
+            crystal = torch.zeros_like(data.z)
+        pairs = getattr(data, "pair_index", None)
+        return cls(
+            z=data.z,
+            crystal=crystal,
+            centre=data.edge_index[0],
+            neighbour=data.edge_index[1],
+            distance=data.edge_distance,
+            atom_weight=data.atom_weight,
+            edge_count=data.edge_count,
+            n_crystals=len(data.lattice),
+            frac_coords=data.frac_coords if pairs is None else None,
+            lattice=data.lattice if pairs is None else None,
+            pair_centre=None if pairs is None else pairs[0],
+            pair_neighbour=None if pairs is None else pairs[1],
+            pair_kernel=None if pairs is None else data.pair_kernel,
+        )
+
+
+def _rows_of(
+    owner: torch.Tensor, n: int, chosen: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows that belong to the chosen owners, in their order, and the new owner of each row.
+
+    ``owner`` is ascending, with values below ``n``.
+    """
+    count = torch.bincount(owner, minlength=n)
+    first = (torch.cumsum(count, 0) - count)[chosen]
+    count = count[chosen]
+    new = torch.repeat_interleave(torch.arange(len(chosen), device=owner.device), count)
+    start = torch.cumsum(count, 0) - count
+    return torch.arange(len(new), device=owner.device) + (first - start)[new], new
+
+
+def collate(graphs: Sequence[CrystalGraph]) -> CrystalBatch:
+    """Join graphs into one batch (a plain concatenation with shifted indices).
+
+    Raises:
+        ValueError: If the list is empty, or mixes reduced and full graphs.
+    """
+    if not graphs:
+        raise ValueError("cannot collate an empty list of graphs")
+    # One dictionary per graph: attribute access on Data is slow.
+    maps = [graph.to_dict() for graph in graphs]
+    reduced = ["pair_kernel" in m for m in maps]
+    if any(reduced) != all(reduced):
+        raise ValueError("cannot mix symmetry-reduced and full graphs in one batch")
+    sizes = torch.tensor([len(m["z"]) for m in maps])
+    start = torch.cumsum(sizes, 0) - sizes
+
+    def shifted(key: str) -> torch.Tensor:
+        parts = [m[key] + s for m, s in zip(maps, start.tolist(), strict=True)]
+        return torch.cat(parts, dim=1)
+
+    def join(key: str) -> torch.Tensor:
+        return torch.cat([m[key] for m in maps])
+
+    edges = shifted("edge_index")
+    pairs = shifted("pair_index") if all(reduced) else None
+    return CrystalBatch(
+        z=join("z"),
+        crystal=torch.repeat_interleave(torch.arange(len(maps)), sizes),
+        centre=edges[0],
+        neighbour=edges[1],
+        distance=join("edge_distance"),
+        atom_weight=join("atom_weight"),
+        edge_count=join("edge_count"),
+        n_crystals=len(maps),
+        frac_coords=None if pairs is not None else join("frac_coords"),
+        lattice=None if pairs is not None else join("lattice"),
+        pair_centre=None if pairs is None else pairs[0],
+        pair_neighbour=None if pairs is None else pairs[1],
+        pair_kernel=None if pairs is None else join("pair_kernel"),
+    )

@@ -1,0 +1,273 @@
+"""Symmetry-reduced graphs without a space group: colour refinement of many crystals at once.
+
+The network sees species, distances and ``|G|`` only. Two atoms get the same features in
+every layer if they belong to one class of an *equitable* partition: atoms of a class
+have the same species, the same multiset of (distance, class of the neighbour), and the
+same sums of the reciprocal kernel over every class. The coarsest such partition is
+found by splitting classes until nothing changes, which for a whole screening window in
+one set of arrays costs a hundredth of what finding space groups does, and gives the
+same reduction.
+
+Neither step compares multisets as such. Each atom gets a few real numbers that are
+generic functions of its multiset (a sum over neighbours of a random weight of the
+neighbour's class times a smooth function of the distance), and classes are split where
+sorted numbers have a gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from recinet_ase.graph.batch import CrystalBatch
+from recinet_ase.graph.crystal import Crystal
+from recinet_ase.graph.neighbours import NeighbourList
+from recinet_ase.graph.waves import Waves, half_space_waves
+
+TOLERANCE = 1e-5
+"""Atoms whose invariants differ by less are one class, and edges between the same classes
+whose lengths differ by less (angstrom) are one edge: far above the rounding of symmetric
+coordinates, far below what a prediction could show."""
+
+_BLOCK = 2_000_000  # atom-wave products held at once
+_PROJECTIONS = 2
+_WAVES = 100  # waves of a crystal on which atoms are compared
+_CLASS_WEIGHTS = 4096  # classes of one crystal with weights of their own
+
+
+@dataclass(frozen=True)
+class FlatGraphs:
+    """Full neighbour graphs of many crystals in one set of arrays (N atoms, E edges, B crystals).
+
+    Attributes:
+        numbers: Atomic numbers ``[N]``.
+        crystal: Crystal of each atom ``[N]``, ascending.
+        n_atoms: Atoms of each crystal ``[B]``.
+        centre, neighbour: Receiving and neighbouring atom of each edge ``[E]``, sorted by
+            centre.
+        distance: Edge lengths in angstrom, float64 ``[E]``.
+        frac_coords: Fractional coordinates ``[N, 3]``.
+        lattice: Lattice vectors as rows, angstrom ``[B, 3, 3]``.
+    """
+
+    numbers: np.ndarray
+    crystal: np.ndarray
+    n_atoms: np.ndarray
+    centre: np.ndarray
+    neighbour: np.ndarray
+    distance: np.ndarray
+    frac_coords: np.ndarray
+    lattice: np.ndarray
+
+    @classmethod
+    def join(cls, crystals: Sequence[Crystal], found: Sequence[NeighbourList]) -> FlatGraphs:
+        """Crystals and their neighbour lists."""
+        n_atoms = np.array([len(c) for c in crystals])
+        n_edges = np.array([len(f.centre) for f in found])
+        shift = np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges)
+        return cls(
+            numbers=np.concatenate([c.numbers for c in crystals]),
+            crystal=np.repeat(np.arange(len(crystals)), n_atoms),
+            n_atoms=n_atoms,
+            centre=np.concatenate([f.centre for f in found]) + shift,
+            neighbour=np.concatenate([f.neighbour for f in found]) + shift,
+            distance=np.concatenate([f.distance for f in found]),
+            frac_coords=np.concatenate([c.frac_coords for c in crystals]),
+            lattice=np.stack([c.lattice for c in crystals]),
+        )
+
+
+def equitable_classes(
+    flat: FlatGraphs, waves: Waves | None, tolerance: float = TOLERANCE
+) -> np.ndarray:
+    """Class of each atom, numbered over all crystals in the order of crystals, int64 ``[N]``.
+
+    Args:
+        flat: The graphs.
+        waves: Their half-space waves, on which the partition has to be equitable too; None
+            for networks without a lattice sum.
+        tolerance: See `TOLERANCE`.
+    """
+    weights = np.random.default_rng(0).uniform(0.5, 1.5, (_CLASS_WEIGHTS, _PROJECTIONS))
+    d = flat.distance
+    shapes = (1 / d + 0.1 * d, np.sqrt(d) + 3 / (1 + d))
+    first_edge = np.flatnonzero(np.diff(flat.centre, prepend=-1))
+    first_atom = np.cumsum(flat.n_atoms) - flat.n_atoms
+    classes = np.unique(flat.crystal * 256 + flat.numbers, return_inverse=True)[1]
+
+    def class_weights() -> np.ndarray:
+        # By the class's number inside its crystal, so that no other crystal has a say.
+        lowest = np.minimum.reduceat(classes, first_atom)
+        return weights[(classes - lowest[flat.crystal]) % _CLASS_WEIGHTS]
+
+    while True:
+        count = -1
+        while classes.max() > count:
+            count = classes.max()
+            weight = class_weights()
+            for column, shape in enumerate(shapes):
+                value = np.add.reduceat(weight[flat.neighbour, column] * shape, first_edge)
+                classes = _split(classes, value, tolerance)
+        if waves is None or count + 1 == len(classes):
+            return classes
+        value = _wave_invariant(flat, classes, waves, class_weights()[:, 0])
+        classes = _split(classes, value, tolerance)
+        if classes.max() == count:
+            return classes
+
+
+def _split(classes: np.ndarray, value: np.ndarray, tolerance: float) -> np.ndarray:
+    """Classes cut wherever the sorted values of their atoms have a gap."""
+    order = np.lexsort((value, classes))
+    cut = (np.diff(classes[order]) != 0) | (np.diff(value[order]) > tolerance)
+    split = np.empty_like(classes)
+    split[order] = np.concatenate(([0], np.cumsum(cut)))
+    return split
+
+
+def _wave_invariant(
+    flat: FlatGraphs, classes: np.ndarray, waves: Waves, weight: np.ndarray
+) -> np.ndarray:
+    """``(2/N) sum_half g(|G|) [cos_i A + sin_i B]`` for class weights, ``[N]``.
+
+    Crystals without equal atoms are left out (zero). Of the others, the longest waves and
+    whole shells of ``|G|`` only: a hundred of them cannot agree by chance where one differs.
+    """
+    out = np.zeros(len(classes))
+    first_atom = np.cumsum(flat.n_atoms) - flat.n_atoms
+    last = first_atom + flat.n_atoms - 1
+    open_ = np.flatnonzero(classes[last] - classes[first_atom] + 1 < flat.n_atoms)
+    wave, count = _longest_waves(waves, open_)
+    if not len(wave):
+        return out
+    index, length = waves.index.numpy()[wave], waves.length.numpy()[wave]
+    filters = 1 / (1 + length**2) + 0.1 * np.cos(length)
+    n_atoms = flat.n_atoms[open_]
+    blocks = np.cumsum(n_atoms * count) // _BLOCK
+    for block in np.split(np.arange(len(open_)), np.flatnonzero(np.diff(blocks)) + 1):
+        own = slice(int(count[: block[0]].sum()), int(count[: block[-1] + 1].sum()))
+        n, w = n_atoms[block], count[block]
+        start = np.cumsum(w) - w
+        atoms = _ranges(first_atom[open_[block]], n)
+        atom = np.repeat(np.arange(len(atoms)), np.repeat(w, n))
+        pair = _ranges(np.repeat(start, n), np.repeat(w, n))
+        rows, columns = flat.frac_coords[atoms], index[own]
+        turns = sum(rows[atom, i] * columns[pair, i] for i in range(3))
+        angle = 2 * np.pi * (turns - np.round(turns))
+        from_atom, total = weight[atoms][atom], 0.0
+        for trig in (np.cos(angle), np.sin(angle)):
+            factor = filters[own] * np.bincount(pair, from_atom * trig, minlength=len(columns))
+            total = total + trig * factor[pair]
+        sums = np.bincount(atom, total, minlength=len(atoms))
+        out[atoms] = sums * np.repeat(2 / n, n)
+    return out
+
+
+def _longest_waves(waves: Waves, crystals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The longest waves of each crystal, by whole shells, and their numbers."""
+    length, ends = waves.length.numpy(), np.cumsum(waves.count.numpy())
+    chosen = []
+    for c in crystals.tolist():
+        start, stop = ends[c] - int(waves.count[c]), ends[c]
+        own = length[start:stop]
+        if stop - start > _WAVES:
+            limit = np.partition(own, _WAVES)[_WAVES] * (1 + 1e-6)
+            chosen.append(start + np.flatnonzero(own <= limit))
+        else:
+            chosen.append(np.arange(start, stop))
+    count = np.array([len(c) for c in chosen], dtype=np.int64)
+    return np.concatenate([*chosen, np.zeros(0, dtype=np.int64)]).astype(np.int64), count
+
+
+def _ranges(first: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """``first[0], first[0] + 1, ... , first[1], ...``: count[i] consecutive numbers each."""
+    start = np.cumsum(count) - count
+    return np.arange(int(count.sum())) + np.repeat(first - start, count)
+
+
+def reduce_graphs(
+    flat: FlatGraphs, k_max: float | None, dtype: torch.dtype = torch.float32
+) -> CrystalBatch:
+    """The reduced graphs of many crystals as one batch.
+
+    Args:
+        flat: Their full graphs.
+        k_max: Cutoff of the lattice sums in 1/angstrom, or None without any.
+        dtype: Type of coordinates and distances.
+
+    Raises:
+        StructureError: If a cell has too many waves.
+    """
+    lattice = torch.from_numpy(flat.lattice)
+    waves = None if k_max is None else half_space_waves(lattice, k_max)
+    classes = equitable_classes(flat, waves)
+    return reduced_batch(flat, classes, waves, k_max, dtype)
+
+
+def full_batch(
+    flat: FlatGraphs, k_max: float | None, dtype: torch.dtype = torch.float32
+) -> CrystalBatch:
+    """The full graphs of many crystals as one batch (arguments as of `reduce_graphs`)."""
+
+    def real(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(dtype)
+
+    lattice = torch.from_numpy(flat.lattice)
+    return CrystalBatch(
+        z=torch.from_numpy(flat.numbers),
+        crystal=torch.from_numpy(flat.crystal),
+        centre=torch.from_numpy(flat.centre),
+        neighbour=torch.from_numpy(flat.neighbour),
+        distance=real(flat.distance),
+        atom_weight=torch.ones(len(flat.numbers), dtype=dtype),
+        edge_count=torch.ones(len(flat.centre), dtype=dtype),
+        n_crystals=len(flat.n_atoms),
+        frac_coords=real(flat.frac_coords),
+        lattice=real(flat.lattice),
+        waves=None if k_max is None else half_space_waves(lattice, k_max).to(dtype),
+        k_max=k_max,
+    )
+
+
+def reduced_batch(
+    flat: FlatGraphs,
+    classes: np.ndarray,
+    waves: Waves | None,
+    k_max: float | None,
+    dtype: torch.dtype,
+) -> CrystalBatch:
+    """One node a class, equal edges counted."""
+    _, first, weight = np.unique(classes, return_index=True, return_counts=True)
+    representative = np.zeros(len(classes), dtype=bool)
+    representative[first] = True
+    keep = representative[flat.centre]
+    centre, neighbour = classes[flat.centre[keep]], classes[flat.neighbour[keep]]
+    distance = flat.distance[keep]
+    order = np.lexsort((distance, neighbour, centre))
+    centre, neighbour, distance = centre[order], neighbour[order], distance[order]
+    cut = (np.diff(centre) != 0) | (np.diff(neighbour) != 0) | (np.diff(distance) > TOLERANCE)
+    at = np.concatenate(([0], np.flatnonzero(cut) + 1))
+    count = np.diff(np.append(at, len(centre)))
+
+    def real(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(dtype)
+
+    return CrystalBatch(
+        z=torch.from_numpy(flat.numbers[first]),
+        crystal=torch.from_numpy(flat.crystal[first]),
+        centre=torch.from_numpy(centre[at]),
+        neighbour=torch.from_numpy(neighbour[at]),
+        distance=real(np.add.reduceat(distance, at) / count),
+        atom_weight=real(weight),
+        edge_count=real(count),
+        n_crystals=len(flat.n_atoms),
+        frac_coords=real(flat.frac_coords[first]),
+        lattice=real(flat.lattice),
+        member=torch.from_numpy(classes),
+        member_coords=real(flat.frac_coords),
+        waves=None if waves is None else waves.to(dtype),
+        k_max=k_max,
+    )

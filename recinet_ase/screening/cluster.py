@@ -1,0 +1,112 @@
+"""Screening on a Dask cluster: the same chunks, on workers of other machines.
+
+Every worker holds its model once. Results come back to the one process that writes, in input
+order, so that resuming and the bytes of the result are those of a single machine. Workers
+read the input themselves, which therefore has to be on a file system that they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import recinet_ase
+from recinet_ase.errors import ReciNetError
+from recinet_ase.screening.entries import Chunk
+from recinet_ase.screening.pipeline import Lost, available_cores
+
+
+class DaskWorkers:
+    """Workers of a Dask scheduler.
+
+    Args:
+        scheduler: ``"local"`` for a cluster on this machine, or an address such as
+            ``tcp://node01:8786``.
+        workers: Workers of a local cluster; one a core if None.
+        patience: Seconds to wait for a scheduler and its first worker.
+
+    Raises:
+        ReciNetError: If Dask is missing, the scheduler cannot be reached, it has no worker,
+            or its workers run another version of recinet-ase.
+    """
+
+    def __init__(self, scheduler: str, workers: int | None = None, patience: float = 30.0) -> None:
+        try:
+            from distributed import Client, LocalCluster
+        except ImportError:
+            raise ReciNetError("--scheduler needs Dask: pip install 'recinet-ase[dask]'") from None
+        self._cluster: Any = None
+        if scheduler == "local":
+            self._cluster = LocalCluster(
+                n_workers=workers or available_cores(),
+                threads_per_worker=1,
+                dashboard_address=None,
+                silence_logs=50,  # a worker that dies is reported by its chunk
+            )
+        try:
+            self._client = Client(self._cluster or scheduler, timeout=patience)
+            self._client.wait_for_workers(1, timeout=patience)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ReciNetError(f"no Dask workers at {scheduler} ({error})") from None
+        self._check_versions()
+
+    def _check_versions(self) -> None:
+        try:
+            found = set(self._client.run(_version).values())
+        except ModuleNotFoundError:
+            found = {"none"}
+        if found != {recinet_ase.__version__}:
+            raise ReciNetError(
+                f"the Dask workers run recinet-ase {', '.join(sorted(found))}, this process "
+                f"{recinet_ase.__version__}; install the same version on both"
+            )
+
+    @property
+    def workers(self) -> int:
+        """Workers at the moment."""
+        return max(1, len(self._client.nthreads()))
+
+    def submit(self, function: Callable[[Chunk], Any], chunk: Chunk) -> Any:
+        """Start."""
+        return self._client.submit(_single_threaded, function, chunk, pure=False)
+
+    def result(self, future: Any) -> Any:
+        """Wait.
+
+        Raises:
+            Lost: If several workers in a row died on it.
+            ReciNetError: If the scheduler is gone.
+        """
+        from concurrent.futures import CancelledError
+
+        from distributed import KilledWorker
+        from distributed.comm.core import CommClosedError
+
+        try:
+            return future.result()
+        except KilledWorker:
+            raise Lost("several Dask workers in a row died on this structure") from None
+        except (CancelledError, CommClosedError) as error:
+            raise ReciNetError(
+                f"the connection to the Dask scheduler was lost ({type(error).__name__}); "
+                "go on with --resume"
+            ) from None
+
+    def close(self) -> None:
+        """Leave the scheduler; end a local cluster."""
+        self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+
+
+def _version() -> str:
+    return recinet_ase.__version__
+
+
+def _single_threaded(function: Callable[[Chunk], Any], chunk: Chunk) -> Any:
+    """As a worker process of one machine: with one thread, so that the bytes are the same."""
+    import torch
+
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+    return function(chunk)

@@ -1,0 +1,76 @@
+"""Columns by the names that users type, and what can be read from a formula."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from math import gcd
+
+from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.properties import PROPERTIES, answer_for, get_property_info
+
+
+class _UnknownColumnError(UnknownNameError):
+    def __init__(self, name: str, known: Sequence[str], place: str) -> None:
+        aliases = {
+            alias: info.name
+            for info in PROPERTIES.values()
+            for alias in info.aliases
+            if info.name in known
+        }
+        super().__init__("column", name, known, aliases)
+        self.args = (f"{place}: {self.args[0]}" if place else self.args[0],)
+
+
+def resolve_column(name: str, columns: Sequence[str], place: str = "") -> str:
+    """The column that a name or alias of a property means.
+
+    Args:
+        name: As typed, e.g. ``"gap"``, ``"e_hull_high"``.
+        columns: The columns there are.
+        place: Where the name was found, for messages.
+
+    Raises:
+        UnknownNameError: If nothing has that name; the nearest are suggested.
+        ReciNetError: If it is a known property that is not among the columns.
+    """
+    if name in columns:
+        return name
+    for end in ("", "_low", "_high"):
+        if not name.endswith(end):
+            continue
+        try:
+            info = get_property_info(name.removesuffix(end))
+        except UnknownNameError:
+            continue
+        found = answer_for(info.name, columns)
+        if found is not None and f"{found}{end}" in columns:
+            return f"{found}{end}"
+        here = f"{place}: " if place else ""
+        if found is not None:
+            raise ReciNetError(f"{here}there are no intervals of {found}; ask for --intervals")
+        raise ReciNetError(
+            f"{here}{info.name} is not predicted here; add it to --props "
+            f"(columns: {', '.join(columns)})"
+        )
+    raise _UnknownColumnError(name, columns, place)
+
+
+@lru_cache(maxsize=1 << 16)
+def formula_elements(formula: str) -> frozenset[str]:
+    """The chemical symbols in a formula."""
+    return frozenset(re.findall(r"[A-Z][a-z]?", formula))
+
+
+def reduced_formula(formula: str) -> str:
+    """Elements in alphabetical order with their counts divided by the greatest common divisor.
+
+    ``""`` for an empty formula.
+    """
+    counts: Counter[str] = Counter()
+    for symbol, number in re.findall(r"([A-Z][a-z]?)(\d*)", formula):
+        counts[symbol] += int(number or 1)
+    divisor = gcd(*counts.values()) or 1
+    return "".join(f"{symbol}{counts[symbol] // divisor}" for symbol in sorted(counts))

@@ -1,0 +1,330 @@
+"""The journal of a screen: finished chunks, on disk, in input order.
+
+A folder ``OUT.part`` holds ``run.json`` (what is screened, and how) and ``rows.jsonl`` (one
+line a chunk). Lines are only ever appended, so that whatever ends the program, all chunks but
+the last unfinished ones are there, and a line that was cut is recognised and dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from recinet_ase.errors import ReciNetError
+from recinet_ase.screening.engine import ChunkRows
+from recinet_ase.screening.entries import Chunk, Entry, Piece, Source
+from recinet_ase.screening.sources import chunks, read_chunk
+from recinet_ase.screening.table import TEXT_COLUMNS
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from filelock import FileLock
+
+VERSION = 1
+RUN_FILE, ROWS_FILE, LOCK_FILE = "run.json", "rows.jsonl", "lock"
+
+_SYNC_SECONDS = 5.0  # of work lost at most if the machine itself goes down
+_ROW_BLOCK = 50_000  # rows held to bring them into another order
+_ENTRY_BLOCK = 5_000  # structures held for the same
+T = TypeVar("T")
+
+
+def journal_folder(output: Path) -> Path:
+    """Where the journal of an output file lies."""
+    return output.with_name(output.name + ".part")
+
+
+class Journal:
+    """Finished chunks of one screen.
+
+    Args:
+        folder: Its folder.
+        header: What is screened and how; a journal can only be continued with the same one.
+        resume: Continue where an earlier run stopped, if one did.
+
+    Raises:
+        ReciNetError: If an unfinished screen is there and ``resume`` is not set, if it was
+            another one, or if another process is at work on it.
+    """
+
+    def __init__(self, folder: Path, header: Mapping[str, Any], resume: bool = False) -> None:
+        self.folder = folder
+        self.header = {"version": VERSION, **header}
+        exists = (folder / RUN_FILE).exists()
+        if exists and not resume:
+            raise ReciNetError(
+                f"{folder} holds an unfinished screen; go on with --resume, or delete the folder"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ReciNetError(f"cannot make {folder}: {error.strerror}") from None
+        self._lock = _locked(folder)
+        try:
+            if exists:
+                self._check()
+            else:
+                _write(folder / RUN_FILE, json.dumps(self.header, indent=1) + "\n")
+            self.offsets, self.counts, self.without_key, self.errors = self._scan()
+            self._handle = (folder / ROWS_FILE).open("ab")
+            self._handle.truncate(self.offsets[-1])
+        except OSError as error:
+            self._lock.release()
+            raise ReciNetError(f"cannot write {folder}: {error.strerror}") from None
+        except ReciNetError:
+            self._lock.release()
+            raise
+        self._synced = time.monotonic()
+
+    @property
+    def done(self) -> int:
+        """Number of finished chunks."""
+        return len(self.counts)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return sum(self.counts)
+
+    def append(self, chunk: ChunkRows) -> None:
+        """Add the next chunk.
+
+        Raises:
+            ReciNetError: If it cannot be written; the journal then ends before it.
+        """
+        if chunk.number != self.done:
+            raise ValueError(f"chunk {chunk.number} after {self.done} chunks")
+        names = self.header["columns"]
+        rows = [[row[name] for name in names] for row in chunk.rows]
+        errors = sum(bool(row["error"]) for row in chunk.rows)
+        line = json.dumps([chunk.number, chunk.without_key, errors, rows], separators=(",", ":"))
+        data = line.encode() + b"\n"
+        try:
+            self._handle.write(data)
+            self._handle.flush()
+            if time.monotonic() - self._synced > _SYNC_SECONDS:
+                os.fsync(self._handle.fileno())
+                self._synced = time.monotonic()
+        except OSError as error:
+            raise ReciNetError(
+                f"cannot write {self.folder}: {error.strerror}; make room and go on with --resume"
+            ) from None
+        self.offsets.append(self.offsets[-1] + len(data))
+        self.counts.append(len(rows))
+        self.without_key += chunk.without_key
+        self.errors += errors
+
+    def table(
+        self, units: Mapping[str, str], sources: Sequence[Source], chunk_size: int
+    ) -> JournalTable:
+        """All rows so far."""
+        self._handle.flush()
+        return JournalTable(self, units, sources, chunk_size)
+
+    def close(self) -> None:
+        """Leave the journal as it is, to be continued."""
+        try:
+            self._handle.close()
+        except OSError:  # a full disk, which `append` has told of
+            pass
+        finally:
+            self._lock.release()
+
+    def delete(self) -> None:
+        """Remove the journal once its result is written."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _check(self) -> None:
+        try:
+            before = json.loads((self.folder / RUN_FILE).read_text(encoding="utf-8"))
+        except ValueError:
+            raise ReciNetError(f"{self.folder / RUN_FILE} is damaged; delete the folder") from None
+        now = json.loads(json.dumps(self.header))
+        changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        if changed:
+            raise ReciNetError(
+                f"{self.folder} was begun with other settings or inputs ({', '.join(changed)}); "
+                "repeat the first command, or delete the folder to begin anew"
+            )
+
+    def _scan(self) -> tuple[list[int], list[int], int, int]:
+        """Where each whole line ends, its rows, and what they add up to."""
+        offsets: list[int] = [0]
+        counts: list[int] = []
+        without_key = errors = 0
+        path = self.folder / ROWS_FILE
+        if not path.exists():
+            return offsets, counts, without_key, errors
+        with path.open("rb") as handle:
+            for line in handle:
+                parsed = _parsed(line)
+                if parsed is None or parsed[0] != len(counts):
+                    break
+                offsets.append(offsets[-1] + len(line))
+                counts.append(len(parsed[3]))
+                without_key += parsed[1]
+                errors += parsed[2]
+        return offsets, counts, without_key, errors
+
+
+def _parsed(line: bytes) -> list[Any] | None:
+    """A line, or None if it was cut."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        parsed = json.loads(line)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, list) and len(parsed) == 4 else None
+
+
+def _locked(folder: Path) -> FileLock:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ReciNetError(f"another process is at work on {folder}") from None
+    except OSError as error:
+        raise ReciNetError(f"cannot write {folder}: {error.strerror}") from None
+    return lock
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_suffix(".new")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+class JournalTable:
+    """The rows of a journal as a `recinet_ase.screening.table.RowTable`.
+
+    Columns are read when they are asked for; structures are read again from the input.
+
+    Args:
+        journal: The journal.
+        units: Unit of each column of numbers.
+        sources: The input.
+        chunk_size: Entries a chunk.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        units: Mapping[str, str],
+        sources: Sequence[Source],
+        chunk_size: int,
+    ) -> None:
+        self.columns: list[str] = list(journal.header["columns"])
+        self.units = dict(units)
+        self._path = journal.folder / ROWS_FILE
+        self._offsets = np.array(journal.offsets)
+        self._first = np.concatenate(([0], np.cumsum(journal.counts))).astype(np.int64)
+        self._sources, self._chunk_size = list(sources), chunk_size
+        self._id_key: str | None = journal.header.get("id_key")
+        self._cache: dict[str, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def column(self, name: str) -> np.ndarray:
+        """Float64 with NaN for missing, or an object array of str, bool and None ``[n]``."""
+        if name not in self._cache:
+            place = self.columns.index(name)
+            text = name in TEXT_COLUMNS or name == "in_domain"
+            values = np.full(len(self), None if text else np.nan, dtype=object if text else float)
+            for first, rows in self._lines():
+                part = [row[place] for row in rows]
+                if not text:
+                    part = [np.nan if v is None else v for v in part]
+                values[first : first + len(part)] = part
+            self._cache[name] = values
+        return self._cache[name]
+
+    def rows(self, indices: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
+        """The given rows in the given order, all of them by default; None for missing."""
+        if indices is None:
+            for _, rows in self._lines():
+                for row in rows:
+                    yield dict(zip(self.columns, row, strict=True))
+        else:
+            yield from _in_order(indices, _ROW_BLOCK, self._rows_ascending)
+
+    def entries(self, indices: np.ndarray) -> Iterator[Entry]:
+        """The entries of these rows, read again from the input.
+
+        Raises:
+            ReciNetError: If the input has become shorter since.
+        """
+        yield from _in_order(indices, _ENTRY_BLOCK, self._entries_ascending)
+
+    def structures(self, indices: np.ndarray) -> Iterator[Atoms | Exception]:
+        """The structures of these rows, or the errors met while reading them again."""
+        for entry in self.entries(indices):
+            yield entry.atoms
+
+    def _lines(self) -> Iterator[tuple[int, list[list[Any]]]]:
+        with self._path.open("rb") as handle:
+            for number, line in enumerate(islice(handle, len(self._first) - 1)):
+                yield int(self._first[number]), json.loads(line)[3]
+
+    def _rows_ascending(self, indices: np.ndarray) -> Iterator[dict[str, Any]]:
+        chunk = np.searchsorted(self._first, indices, side="right") - 1
+        with self._path.open("rb") as handle:
+            for number in np.unique(chunk):
+                handle.seek(int(self._offsets[number]))
+                rows = json.loads(handle.readline())[3]
+                for index in indices[chunk == number]:
+                    yield dict(zip(self.columns, rows[index - self._first[number]], strict=True))
+
+    def _entries_ascending(self, indices: np.ndarray) -> Iterator[Entry]:
+        at = 0
+        start = 0
+        for chunk in chunks(self._sources, self._chunk_size):
+            if at == len(indices):
+                return
+            stop = start + len(chunk)
+            end = int(np.searchsorted(indices, stop))
+            if end > at:
+                yield from read_chunk(_picked(chunk, indices[at:end] - start), self._id_key)
+            at, start = end, stop
+        if at < len(indices):
+            raise ReciNetError("the input has fewer structures than when it was screened")
+
+
+def _picked(chunk: Chunk, places: np.ndarray) -> Chunk:
+    """Some entries of a chunk, ascending, as a chunk."""
+    pieces, start = [], 0
+    wanted = places.tolist()
+    for piece in chunk.pieces:
+        pieces += [
+            Piece(piece.source, piece.start + place - start, (piece.items[place - start],))
+            for place in wanted
+            if start <= place < start + len(piece.items)
+        ]
+        start += len(piece.items)
+    return Chunk(chunk.number, tuple(pieces))
+
+
+def _in_order(
+    indices: np.ndarray, block: int, fetch: Callable[[np.ndarray], Iterator[T]]
+) -> Iterator[T]:
+    """What an ascending reader finds, in any order, with a block of them held at a time."""
+    if (np.diff(indices) > 0).all():
+        yield from fetch(indices)
+        return
+    for start in range(0, len(indices), block):
+        part = indices[start : start + block]
+        ascending, place = np.unique(part, return_inverse=True)
+        found = list(fetch(ascending))
+        for i in place:
+            yield found[i]

@@ -1,0 +1,292 @@
+"""Many chunks at a time: worker processes, in input order, with constant memory.
+
+On CPUs every worker does the whole of a chunk with one thread. Where there is a GPU, the
+workers read and build graphs, and this process runs the network. A worker that dies or
+hangs costs the one entry at fault: its chunk is done again in halves.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from recinet_ase.errors import ReciNetError
+from recinet_ase.screening.engine import (
+    ChunkRows,
+    ScreenSpec,
+    columns,
+    failed_chunk,
+    finish_chunk,
+    loaded,
+    prepare_chunk,
+    screen_chunk,
+)
+from recinet_ase.screening.entries import Chunk, Piece
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from recinet_ase.preparation import Preparation
+
+TIME_LIMIT = 300.0
+"""Seconds that a chunk may take before it is done again in halves; a single structure that
+takes longer is given up."""
+
+_AHEAD = 3  # chunks in flight for each worker
+_WATCH = 2.0  # seconds between a worker's looks at whether the screen still lives
+
+
+class Lost(Exception):
+    """A chunk whose worker died or hung.
+
+    Args:
+        reason: What happened, for the error row of a single entry.
+    """
+
+
+class Backend(Protocol):
+    """Something that runs functions of a chunk elsewhere."""
+
+    @property
+    def workers(self) -> int:
+        """How many there are."""
+
+    def submit(self, function: Callable[[Chunk], Any], chunk: Chunk) -> Any:
+        """Start; the function and the chunk can be pickled."""
+
+    def result(self, future: Any) -> Any:
+        """Wait for what `submit` gave.
+
+        Raises:
+            Lost: If the worker died or hung.
+        """
+
+    def close(self) -> None:
+        """Stop all workers."""
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run(
+    chunks: Iterable[Chunk], spec: ScreenSpec, backend: Backend | None = None
+) -> Iterator[ChunkRows]:
+    """The rows of all chunks, in order.
+
+    Args:
+        chunks: From `recinet_ase.screening.sources.chunks`.
+        spec: What to predict.
+        backend: Where the work is done; None is this process.
+    """
+    if backend is None:
+        for chunk in chunks:
+            yield screen_chunk(spec, chunk)
+        return
+    function: Callable[[Chunk], Any] = partial(screen_chunk, spec)
+    finish: Callable[[Any], ChunkRows] = _as_it_is
+    if spec.device != "cpu" and isinstance(backend, Workers):
+        predictor = loaded(spec)
+        function = partial(_packed, predictor.preparation, spec.id_key)
+        finish = partial(_unpacked, predictor)
+    yield from in_order(chunks, backend, function, finish, columns(loaded(spec)))
+
+
+def in_order(
+    chunks: Iterable[Chunk],
+    backend: Backend,
+    function: Callable[[Chunk], Any],
+    finish: Callable[[Any], ChunkRows],
+    names: Sequence[str],
+) -> Iterator[ChunkRows]:
+    """Chunks through workers and back, in order, a few of them at a time.
+
+    Args:
+        chunks: The input.
+        backend: The workers.
+        function: What a worker does with a chunk.
+        finish: What this process makes of a worker's result.
+        names: Columns, for the rows of entries that are lost.
+    """
+    running: deque[tuple[Chunk, Any]] = deque()
+    stream = iter(chunks)
+    while True:
+        while len(running) < _AHEAD * backend.workers:
+            following = next(stream, None)
+            if following is None:
+                break
+            running.append((following, backend.submit(function, following)))
+        if not running:
+            return
+        chunk, future = running.popleft()
+        try:
+            yield finish(backend.result(future))
+        except Lost:
+            yield _in_halves(chunk, backend, function, finish, names)
+
+
+def _in_halves(
+    chunk: Chunk,
+    backend: Backend,
+    function: Callable[[Chunk], Any],
+    finish: Callable[[Any], ChunkRows],
+    names: Sequence[str],
+) -> ChunkRows:
+    """A chunk that was lost, done again in smaller and smaller parts."""
+    rows: list[dict[str, Any]] = []
+    without_key = 0
+    parts = [chunk]
+    while parts:
+        part = parts.pop(0)
+        try:
+            done = finish(backend.result(backend.submit(function, part)))
+        except Lost as error:
+            if len(part) > 1:
+                parts[:0] = split(part)
+                continue
+            done = failed_chunk(part, names, str(error))
+        rows += done.rows
+        without_key += done.without_key
+    return ChunkRows(chunk.number, rows, without_key)
+
+
+def split(chunk: Chunk) -> tuple[Chunk, Chunk]:
+    """The two halves of a chunk."""
+    half = len(chunk) // 2
+    first: list[Piece] = []
+    second: list[Piece] = []
+    for piece in chunk.pieces:
+        n = min(max(half, 0), len(piece.items))
+        if n:
+            first.append(replace(piece, items=piece.items[:n]))
+        if n < len(piece.items):
+            second.append(replace(piece, start=piece.start + n, items=piece.items[n:]))
+        half -= len(piece.items)
+    return Chunk(chunk.number, tuple(first)), Chunk(chunk.number, tuple(second))
+
+
+def _as_it_is(rows: ChunkRows) -> ChunkRows:
+    return rows
+
+
+def _packed(preparation: Preparation, id_key: str | None, chunk: Chunk) -> bytes:
+    # As bytes: torch would otherwise pass every tensor through a file of shared memory.
+    return pickle.dumps(prepare_chunk(preparation, id_key, chunk), protocol=5)
+
+
+def _unpacked(predictor: Any, data: bytes) -> ChunkRows:
+    return finish_chunk(predictor, pickle.loads(data))
+
+
+class Workers:
+    """Worker processes of this machine, one thread each.
+
+    Args:
+        workers: How many.
+        time_limit: See `TIME_LIMIT`.
+    """
+
+    def __init__(self, workers: int, time_limit: float = TIME_LIMIT) -> None:
+        from pebble import ProcessPool
+
+        self.workers = workers
+        self._limit = time_limit
+        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
+        context = multiprocessing.get_context(method or "spawn")
+        if method:
+            # Imported once for all workers, in a process without threads of its own.
+            context.set_forkserver_preload(["recinet_ase.predictor", "ase.db", "ase.io"])
+        self._pool = ProcessPool(
+            max_workers=workers, initializer=_start_worker, initargs=(os.getpid(),), context=context
+        )
+
+    def submit(self, function: Callable[[Chunk], Any], chunk: Chunk) -> Future[Any]:
+        """Start."""
+        return self._pool.schedule(function, args=(chunk,), timeout=self._limit)
+
+    def result(self, future: Future[Any]) -> Any:
+        """Wait."""
+        from pebble import ProcessExpired
+
+        try:
+            return future.result()
+        except ProcessExpired as error:
+            raise Lost(
+                f"the worker process died on this structure (exit code {error.exitcode})"
+            ) from None
+        except TimeoutError:
+            raise Lost(f"this structure took more than {self._limit:.0f} s") from None
+
+    def close(self) -> None:
+        """Stop all workers at once."""
+        self._pool.stop()
+        self._pool.join()
+
+
+def _start_worker(parent: int) -> None:
+    """One thread, interrupts left to the screen, and an end with it."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+
+    def watch() -> None:
+        while _alive(parent):
+            time.sleep(_WATCH)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _alive(process: int) -> bool:
+    import psutil
+
+    return psutil.pid_exists(process)
+
+
+def choose_backend(
+    workers: int | None,
+    scheduler: str | None,
+    entries: int | None,
+    spec: ScreenSpec,
+    time_limit: float = TIME_LIMIT,
+) -> Backend | None:
+    """Where to screen.
+
+    Args:
+        workers: Worker processes, 0 for none; None is one for each core, none where the
+            input is so small that starting them would take longer than the work.
+        scheduler: ``"local"`` or the address of a Dask scheduler, or None.
+        entries: Number of entries, if known.
+        spec: What to predict.
+        time_limit: See `TIME_LIMIT`.
+
+    Raises:
+        ReciNetError: If Dask is missing or its scheduler cannot be reached.
+    """
+    if scheduler is not None:
+        from recinet_ase.screening.cluster import DaskWorkers
+
+        if spec.device != "cpu":
+            raise ReciNetError("--scheduler works with --device cpu; leave --device out")
+        return DaskWorkers(scheduler, workers)
+    if workers is None:
+        small = entries is not None and entries <= 1024
+        cores = available_cores()
+        workers = 0 if small else cores if spec.device == "cpu" else max(1, cores - 1)
+        if workers == 1 and spec.device == "cpu":
+            workers = 0
+    return Workers(workers, time_limit) if workers else None

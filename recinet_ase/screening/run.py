@@ -1,0 +1,350 @@
+"""A whole screen: from the input, over the journal, to the files that the user asked for."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from recinet_ase.errors import ReciNetError
+from recinet_ase.properties import PropertyInfo
+from recinet_ase.screening import engine
+from recinet_ase.screening.entries import Source
+from recinet_ase.screening.journal import Journal, JournalTable, journal_folder
+from recinet_ase.screening.pipeline import TIME_LIMIT, Backend, choose_backend, run
+from recinet_ase.screening.selection import Selection
+from recinet_ase.screening.sidecar import models, write_sidecar
+from recinet_ase.screening.sources import chunks, count_entries, find_sources, fingerprint
+from recinet_ase.screening.writers import check_output, needs_structures, open_writer
+
+if TYPE_CHECKING:
+    from recinet_ase.predictor import Predictor
+
+CHUNK = 512
+"""Entries of a chunk: the unit of work, of the journal and of what a kill can cost."""
+
+_STDIN_COPY = "stdin"
+
+
+@dataclass(frozen=True)
+class ScreenOptions:
+    """What the user asked for.
+
+    Attributes:
+        files: Inputs, as `recinet_ase.screening.sources.find_sources` takes them.
+        infos: Wanted properties; all that the models predict if None.
+        models: Names or folders of models.
+        output: Result file, or None for csv on standard output.
+        report: Html report, or None.
+        selection: Which rows, in what order.
+        intervals: Give 90 % intervals and say whether a crystal is in the models' domain.
+        id_key: Key that holds the identity.
+        ase_selection: ASE selection string for databases.
+        structure_column: Column that holds the structures of a table.
+        stdin_format: Format of standard input.
+        device: Torch device or ``"auto"``.
+        batch_size: Crystals a batch or ``"auto"``.
+        workers: Worker processes; None chooses.
+        scheduler: ``"local"`` or the address of a Dask scheduler.
+        time_limit: Seconds a structure may take.
+        resume: Go on where an earlier run stopped.
+    """
+
+    files: tuple[str, ...]
+    infos: list[PropertyInfo] | None = None
+    models: tuple[str, ...] = ()
+    output: str | None = None
+    report: str | None = None
+    selection: Selection = field(default_factory=Selection)
+    intervals: bool = False
+    id_key: str | None = None
+    ase_selection: str | None = None
+    structure_column: str | None = None
+    stdin_format: str | None = None
+    device: str | None = None
+    batch_size: int | str = "auto"
+    workers: int | None = None
+    scheduler: str | None = None
+    time_limit: float = TIME_LIMIT
+    resume: bool = False
+
+
+class Display(Protocol):
+    """What a screen tells while it runs."""
+
+    def note(self, line: str) -> None:
+        """Something to know."""
+
+    def progress(self, total: int | None, done: int) -> AbstractContextManager[Callback]:
+        """A bar that starts at ``done``; yields a function that takes further rows done."""
+
+
+class Callback(Protocol):
+    """Takes numbers of rows done."""
+
+    def __call__(self, rows: int, /) -> None:
+        """So many more."""
+
+
+@dataclass
+class Outcome:
+    """What came out.
+
+    Attributes:
+        rows: Structures screened.
+        errors: Rows with an error.
+        without_key: Entries that lack the user's id key.
+        written: Rows of the output.
+        left_out: Selected rows that the output's format could not hold.
+        table: All rows, while the screen's files are there.
+        indices: The rows selected, or None if no selection was asked for.
+    """
+
+    rows: int = 0
+    errors: int = 0
+    without_key: int = 0
+    written: int = 0
+    left_out: int = 0
+    table: JournalTable | None = None
+    indices: np.ndarray | None = None
+
+
+def is_complete(options: ScreenOptions) -> bool:
+    """Whether a screen that is to be resumed has nothing left to do."""
+    target = options.output or options.report
+    if not options.resume or target is None:
+        return False
+    return Path(target).exists() and not journal_folder(Path(target)).exists()
+
+
+@contextmanager
+def run_screen(
+    options: ScreenOptions, display: Display, command: Sequence[str]
+) -> Iterator[Outcome]:
+    """Screen and write the files; what came out is given while its table can still be read.
+
+    Everything that can be known to fail fails before the first structure is read.
+
+    Raises:
+        ReciNetError: For wrong options, an input or output that cannot be used, or anything
+            that stops the screen; what was done is kept and can be resumed.
+    """
+    if options.output is not None:
+        check_output(options.output)
+    if options.report is not None:
+        _check_report(Path(options.report))
+    with tempfile.TemporaryDirectory(prefix="recinet-screen-") as scratch:
+        target = options.output or options.report
+        folder = Path(scratch) / "rows" if target is None else journal_folder(Path(target))
+        started = datetime.now(timezone.utc)
+        sources = _sources(options, Path(scratch))
+        spec = engine.choose_spec(
+            options.infos,
+            options.models,
+            options.device,
+            options.batch_size,
+            options.intervals or options.selection.confident,
+            options.id_key,
+        )
+        predictor = engine.loaded(spec)
+        names, units = engine.columns(predictor), engine.units(predictor)
+        options.selection.check(names, units)
+        for line in engine.provenance(predictor):
+            display.note(line)
+        total = count_entries(sources)
+        with _backend(options, total, spec) as backend:
+            if target is None and not options.selection:
+                yield _streamed(sources, spec, backend, names, display, total)
+                return
+            header = _header(sources, predictor, spec, names, units)
+            journal = Journal(folder, header, options.resume)
+            try:
+                _fill(journal, sources, spec, backend, display, total)
+                yield _finish(journal, options, sources, predictor, units, started, command)
+            except BaseException:
+                journal.close()
+                raise
+            journal.delete()
+
+
+@contextmanager
+def _backend(
+    options: ScreenOptions, total: int | None, spec: engine.ScreenSpec
+) -> Iterator[Backend | None]:
+    backend = choose_backend(options.workers, options.scheduler, total, spec, options.time_limit)
+    try:
+        yield backend
+    finally:
+        if backend is not None:
+            backend.close()
+
+
+def _sources(options: ScreenOptions, scratch: Path) -> list[Source]:
+    if "-" in options.files and options.resume:
+        raise ReciNetError("a screen of standard input cannot be resumed; save the input first")
+    return find_sources(
+        options.files,
+        options.ase_selection,
+        options.structure_column,
+        options.stdin_format,
+        scratch / _STDIN_COPY,
+    )
+
+
+def _header(
+    sources: Sequence[Source],
+    predictor: Predictor,
+    spec: engine.ScreenSpec,
+    names: Sequence[str],
+    units: Mapping[str, str],
+) -> dict[str, Any]:
+    """What must be the same for a screen to be continued."""
+    return {
+        "inputs": fingerprint(sources),
+        "models": [(m["name"], m["fingerprint"]) for m in models(predictor)],
+        "device": spec.device.partition(":")[0],
+        "batch_size": spec.batch_size,
+        "id_key": spec.id_key,
+        "columns": list(names),
+        "units": dict(units),
+        "chunk": CHUNK,
+    }
+
+
+def _streamed(
+    sources: Sequence[Source],
+    spec: engine.ScreenSpec,
+    backend: Backend | None,
+    names: Sequence[str],
+    display: Display,
+    total: int | None,
+) -> Outcome:
+    """Rows to standard output as they come."""
+    outcome = Outcome()
+    with open_writer(None, names) as writer, display.progress(total, 0) as advance:
+        for chunk in run(chunks(sources, CHUNK), spec, backend):
+            for row in chunk.rows:
+                writer.write(row)
+            outcome.errors += sum(bool(row["error"]) for row in chunk.rows)
+            outcome.rows += len(chunk.rows)
+            outcome.without_key += chunk.without_key
+            advance(len(chunk.rows))
+    outcome.written = outcome.rows
+    return outcome
+
+
+def _fill(
+    journal: Journal,
+    sources: Sequence[Source],
+    spec: engine.ScreenSpec,
+    backend: Backend | None,
+    display: Display,
+    total: int | None,
+) -> None:
+    """Screen what the journal lacks."""
+    done = journal.done
+    if done:
+        display.note(f"going on after {len(journal):,} structures that are done")
+    left = (chunk for chunk in chunks(sources, CHUNK) if chunk.number >= done)
+    with display.progress(total, len(journal)) as advance:
+        for rows in run(left, spec, backend):
+            journal.append(rows)
+            advance(len(rows.rows))
+    if journal.header["inputs"] != fingerprint(sources):
+        display.note(
+            "warning: the input was changed while it was screened; each row is what was found "
+            "when its turn came"
+        )
+
+
+def _finish(
+    journal: Journal,
+    options: ScreenOptions,
+    sources: Sequence[Source],
+    predictor: Predictor,
+    units: Mapping[str, str],
+    started: datetime,
+    command: Sequence[str],
+) -> Outcome:
+    """Select, write, report."""
+    table = journal.table(units, sources, CHUNK)
+    selection = options.selection
+    indices = selection.indices(table) if selection else None
+    outcome = Outcome(
+        len(journal), journal.errors, journal.without_key, table=table, indices=indices
+    )
+    if options.output is not None or options.report is None:
+        outcome.written, outcome.left_out = _write(table, indices, options.output, units)
+    ended = datetime.now(timezone.utc)
+    if options.report is not None:
+        from recinet_ase.screening.report import write_report
+
+        write_report(
+            options.report,
+            table,
+            indices,
+            selection=selection if selection else None,
+            sources=[source.name for source in sources],
+            command=shlex.join(command),
+            provenance=engine.provenance(predictor),
+            seconds=(ended - started).total_seconds(),
+            created=f"{ended.astimezone():%Y-%m-%d %H:%M}",
+        )
+    if options.output is not None:
+        counts = {
+            "structures": outcome.rows,
+            "errors": outcome.errors,
+            "written": outcome.written,
+            "left_out": outcome.left_out,
+        }
+        write_sidecar(
+            options.output,
+            predictor,
+            sources,
+            table.columns,
+            units,
+            counts,
+            started,
+            ended,
+            command,
+            {"selection": selection.explain(table.columns, units)} if selection else None,
+        )
+    return outcome
+
+
+def _check_report(path: Path) -> None:
+    if path.suffix not in (".html", ".htm"):
+        raise ReciNetError(f"cannot write {path}: a report's suffix must be .html")
+    if not path.resolve().parent.is_dir():
+        raise ReciNetError(f"cannot write {path}: there is no folder {path.resolve().parent}")
+
+
+def _write(
+    table: JournalTable, indices: np.ndarray | None, output: str | None, units: Mapping[str, str]
+) -> tuple[int, int]:
+    """Rows written, and rows that the format could not hold."""
+    written = 0
+    with open_writer(output, table.columns, units) as writer:
+        if needs_structures(output):
+            chosen = np.arange(len(table)) if indices is None else indices
+            for row, entry in zip(table.rows(chosen), table.entries(chosen), strict=True):
+                if entry.id != row["id"]:
+                    raise ReciNetError(
+                        f"the input was changed: row {row['id']} is {entry.id} now; its "
+                        "structures cannot be written. Write a table (.csv, .parquet) with --resume"
+                    )
+                writer.write(row, entry)
+                written += 1
+        else:
+            for row in table.rows(indices):
+                writer.write(row)
+                written += 1
+        left_out = writer.left_out
+    return written - left_out, left_out

@@ -1,0 +1,143 @@
+"""The last words of a screen on the terminal."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from recinet_ase.screening.figures import error_kinds, property_figures
+from recinet_ase.screening.selection import Selection
+from recinet_ase.screening.table import RowTable, has_interval, property_columns
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_PLAIN_WIDTH = 120  # columns where the output is a file
+
+
+def print_summary(
+    table: RowTable,
+    indices: np.ndarray | None = None,
+    *,
+    selection: Selection | None = None,
+    shown: int = 10,
+    file: TextIO | None = None,
+) -> None:
+    """Counts, errors by kind, the range of each property, and the first rows of the shortlist.
+
+    Coloured tables on a terminal, plain columns elsewhere.
+
+    Args:
+        table: All rows.
+        indices: The rows kept, in order; all of them if None.
+        selection: How they were chosen.
+        shown: Rows of the shortlist to print; 0 for none.
+        file: Where to, standard error by default.
+    """
+    from rich.console import Console
+
+    stream = file or sys.stderr
+    terminal = stream.isatty()
+    console = Console(
+        file=stream,
+        width=None if terminal else _PLAIN_WIDTH,
+        no_color=not terminal,
+        highlight=False,
+        markup=False,  # ids and errors are the user's, not markup
+        emoji=False,
+    )
+    kinds = error_kinds(table)
+    failed = sum(kind.count for kind in kinds)
+    counts = [f"{len(table):,} structures", f"{failed:,} with errors"]
+    if indices is not None:
+        counts.append(f"{len(indices):,} selected")
+    console.print(", ".join(counts), style="bold")
+    for line in selection.explain(table.columns, table.units) if selection else ():
+        console.print(f"  {line}", soft_wrap=True)
+    for kind in kinds[:8]:
+        console.print(
+            f"  {kind.count:>7,} x  {_short(kind.reason)} (first: {_short(kind.first_id, 40)})"
+        )
+    if len(kinds) > 8:
+        console.print(f"  {sum(k.count for k in kinds[8:]):>7,} x  other reasons")
+    if len(table):
+        console.print(_properties(table, terminal))
+    chosen = np.arange(len(table)) if indices is None else indices
+    if shown and selection and len(chosen):
+        _print_rows(console, table, chosen[:shown], len(chosen), terminal)
+
+
+def _table(terminal: bool, title: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(
+        box=box.SIMPLE_HEAD if terminal else None,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        pad_edge=False,
+    )
+
+
+def _properties(table: RowTable, terminal: bool) -> Table:
+    grid = _table(terminal, "")
+    grid.add_column("property", no_wrap=True)
+    grid.add_column("unit", no_wrap=True)
+    for head in ("values", "minimum", "median", "maximum", "in domain"):
+        grid.add_column(head, justify="right", no_wrap=True)
+    for f in property_figures(table):
+        share = "" if f.in_domain is None else f"{100 * f.in_domain:.0f} %"
+        numbers = [_number(x) for x in (f.minimum, f.median, f.maximum)]
+        grid.add_row(f.name, f.unit or "1", f"{f.count:,}", *numbers, share)
+    return grid
+
+
+def _print_rows(
+    console: Console, table: RowTable, rows: np.ndarray, total: int, terminal: bool
+) -> None:
+    from rich.text import Text
+
+    title = "selected" if total <= len(rows) else f"first {len(rows)} of {total:,} selected"
+    grid = _table(terminal, title)
+    names = property_columns(table.columns, table.units)
+    grid.add_column("id", max_width=40, overflow="ellipsis", no_wrap=True)
+    grid.add_column("formula", max_width=24, overflow="ellipsis", no_wrap=True)
+    for name in names:
+        unit = table.units.get(name, "")
+        grid.add_column(f"{name} ({unit})" if unit else name, justify="right", no_wrap=True)
+    domain = "in_domain" in table.columns
+    if domain:
+        grid.add_column("in domain", no_wrap=True)
+    for row in table.rows(rows):
+        cells = [Text(_short(str(row.get(name) or ""))) for name in ("id", "formula")]
+        cells += [Text(_value(row, name, table.columns)) for name in names]
+        if domain:
+            flag = row.get("in_domain")
+            cells.append(Text("" if flag is None else "yes" if flag else "no"))
+        grid.add_row(*cells)
+    console.print(grid)
+
+
+def _value(row: dict[str, Any], name: str, columns: Sequence[str]) -> str:
+    value = row.get(name)
+    if value is None:
+        return ""
+    if not has_interval(name, columns) or row.get(f"{name}_low") is None:
+        return _number(value)
+    return f"{_number(value)} [{_number(row[f'{name}_low'])}, {_number(row[f'{name}_high'])}]"
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4g}"
+
+
+def _short(text: str, length: int = 160) -> str:
+    text = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+    return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -1,0 +1,145 @@
+"""Colour refinement: the same answer from fewer nodes and edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, make_supercell
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import random_crystals, random_model
+
+from recinet_ase import Predictor
+from recinet_ase.graph.adapters import to_crystal
+from recinet_ase.graph.crystal import neighbours_of
+from recinet_ase.graph.refinement import (
+    FlatGraphs,
+    equitable_classes,
+    full_batch,
+    reduce_graphs,
+)
+from recinet_ase.graph.symmetry import find_orbits
+from recinet_ase.graph.waves import half_space_waves
+from recinet_ase.preparation import Preparation
+
+K_MAX = 4.0
+
+
+def flat_of(*atoms: Atoms) -> FlatGraphs:
+    crystals = [to_crystal(a) for a in atoms]
+    return FlatGraphs.join(crystals, [neighbours_of(c) for c in crystals])
+
+
+def classes_of(*atoms: Atoms) -> np.ndarray:
+    flat = flat_of(*atoms)
+    return equitable_classes(flat, half_space_waves(torch.from_numpy(flat.lattice), K_MAX))
+
+
+def layered(sequence: str) -> Atoms:
+    """Close-packed layers stacked as told, e.g. ``"ABC"`` for fcc."""
+    shifts = {"A": (0, 0), "B": (1 / 3, 2 / 3), "C": (2 / 3, 1 / 3)}
+    n = len(sequence)
+    a, height = 2.5, 2.5 * np.sqrt(2 / 3)
+    cell = [[a, 0, 0], [-a / 2, a * np.sqrt(3) / 2, 0], [0, 0, n * height]]
+    places = [(*shifts[s], i / n) for i, s in enumerate(sequence)]
+    return Atoms(f"Co{n}", scaled_positions=places, cell=cell, pbc=True)
+
+
+def test_the_space_groups_orbits_are_found(crystals: dict[str, Atoms]) -> None:
+    for name, atoms in crystals.items():
+        crystal = to_crystal(atoms)
+        orbits, classes = find_orbits(crystal, 1e-5), classes_of(atoms)
+        # Never finer than symmetry; coarser only where the network sees no difference.
+        joint = {(o, c) for o, c in zip(orbits.tolist(), classes.tolist(), strict=True)}
+        assert len(joint) == len(set(orbits.tolist())), name
+
+
+def test_supercells_and_stackings_have_the_classes_of_their_cell() -> None:
+    silicon = bulk("Si")
+    assert set(classes_of(make_supercell(silicon, np.diag([3, 2, 2])))) == {0}
+    # dhcp has two kinds of layers; atoms of both have the same twelve nearest neighbours.
+    assert classes_of(layered("ABAC")).tolist() in ([0, 1, 0, 1], [1, 0, 1, 0])
+    assert set(classes_of(layered("ABC"))) == {0}
+
+
+def test_what_only_the_waves_tell_apart_is_told_apart() -> None:
+    # A chain of equal shells: each atom sees 16 like neighbours, far order differs.
+    stacking = layered("ABABABABABACABABAC")
+    flat = flat_of(stacking)
+    waves = half_space_waves(torch.from_numpy(flat.lattice), K_MAX)
+    with_waves, without = equitable_classes(flat, waves), equitable_classes(flat, None)
+    assert with_waves.max() >= without.max()
+    model = random_model()
+    full = Predictor(model, device="cpu", reduce=False).predict(stacking)
+    reduced = Predictor(model, device="cpu").predict(stacking)
+    assert reduced["bandgap"] == pytest.approx(full["bandgap"], rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_reduced_is_full(crystals: dict[str, Atoms], dtype: str) -> None:
+    atoms = [*crystals.values(), make_supercell(crystals["Si2"], np.diag([3, 3, 2]))]
+    model = random_model()
+    full, reduced = (
+        [p.values["bandgap"] for p in Predictor(
+            model, device="cpu", dtype=dtype, reduce=flag
+        ).predict_many(atoms)]
+        for flag in (False, True)
+    )  # fmt: skip
+    np.testing.assert_allclose(reduced, full, rtol=1e-5, atol=1e-5)
+    flat = flat_of(*atoms)
+    whole, few = full_batch(flat, K_MAX), reduce_graphs(flat, K_MAX)
+    assert len(few.distance) < 0.5 * len(whole.distance)
+    # Every atom and every edge is counted.
+    assert few.atom_weight.sum() == len(whole.z)
+    edges = few.edge_count * few.atom_weight[few.centre]
+    assert edges.sum() == pytest.approx(len(whole.distance))
+
+
+@given(atoms=random_crystals(), axis=st.integers(0, 2))
+@settings(max_examples=15, deadline=None)
+def test_random_supercells(atoms: Atoms, axis: int) -> None:
+    repeats = np.ones(3, dtype=int)
+    repeats[axis] = 2
+    double = atoms.repeat(repeats)
+    model = random_model()
+    full = Predictor(model, device="cpu", reduce=False).predict(atoms)["bandgap"]
+    for structure in (atoms, double):
+        reduced = Predictor(model, device="cpu").predict(structure)["bandgap"]
+        assert reduced == pytest.approx(full, rel=2e-5, abs=2e-5)
+
+
+def test_one_crystal_has_no_say_in_another(crystals: dict[str, Atoms]) -> None:
+    atoms = list(crystals.values())
+    together = classes_of(*atoms)
+    start = 0
+    for a in atoms:
+        own = together[start : start + len(a)]
+        assert (own - own.min() == classes_of(a)).all()
+        start += len(a)
+
+
+def test_batches_can_be_divided(crystals: dict[str, Atoms]) -> None:
+    atoms = list(crystals.values())
+    for reduce in (True, False):
+        whole = Preparation(k_max=K_MAX, reduce=reduce)(atoms).batches
+        small = Preparation(k_max=K_MAX, reduce=reduce, crystals=3)(atoms).batches
+        assert len(whole) == 1 and len(small) == -(-len(atoms) // 3)
+        assert [p for b in small for p in b.places] == whole[0].places
+        model = random_model()
+        (graph,) = whole[0].graphs.values()
+        parts = torch.cat([model(next(iter(b.graphs.values()))) for b in small])
+        torch.testing.assert_close(parts, model(graph), rtol=1e-5, atol=1e-5)
+        alone = whole[0].part(slice(4, 5))
+        assert alone.places == whole[0].places[4:5]
+
+
+def test_kernels_cannot_be_divided(crystals: dict[str, Atoms]) -> None:
+    from recinet_ase.graph.batch import collate
+    from recinet_ase.graph.symmetry import reduced_graph
+    from recinet_ase.graph.waves import WaveBasis
+
+    graph = reduced_graph(to_crystal(crystals["Cu2"]), WaveBasis(8, K_MAX).double())
+    with pytest.raises(ValueError, match="cannot be divided"):
+        collate([graph]).select(torch.tensor([0]))

@@ -1,0 +1,347 @@
+"""A screen that is killed, starved, crowded or cut off loses no row and changes none."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+from ase import Atoms
+from ase.db import connect
+
+from recinet_ase.screening.engine import ChunkRows
+from recinet_ase.screening.entries import Chunk, Piece, Source
+from recinet_ase.screening.journal import Journal
+from recinet_ase.screening.pipeline import Workers, in_order, split
+from recinet_ase.screening.sources import chunks, find_sources
+
+ROWS = 1700  # four chunks
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory, crystals: dict[str, Atoms]) -> Path:
+    path = tmp_path_factory.mktemp("screen") / "many.db"
+    small = sorted(crystals.values(), key=len)[:25]
+    with connect(path) as db:
+        for i in range(ROWS):
+            atoms = small[i % 25].copy()
+            if i % 97 == 5:
+                atoms.positions[:] = 0.0 if len(atoms) > 1 else float("nan")
+            db.write(atoms, number=i)
+    return path
+
+
+def command(database: Path, model: Path, out: Path, *more: str) -> list[str]:
+    screen = [sys.executable, "-m", "recinet_ase.cli.screen", str(database), "--model", str(model)]
+    return [*screen, "-o", str(out), "--device", "cpu", "-q", *more]
+
+
+def complete(*arguments: str | list[str]) -> subprocess.CompletedProcess[str]:
+    flat = [a for part in arguments for a in ([part] if isinstance(part, str) else part)]
+    return subprocess.run(flat, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.fixture(scope="module")
+def clean(database: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    out = tmp_path_factory.mktemp("clean") / "out.csv"
+    done = complete(command(database, model_folder, out, "--workers", "0"))
+    assert done.returncode == 0, done.stderr
+    assert not out.with_name("out.csv.part").exists()
+    assert f"{ROWS} structures, 18 with errors" in done.stderr
+    return out.read_bytes()
+
+
+def wait_for_lines(out: Path, lines: int, process: subprocess.Popen[str]) -> None:
+    """Until the journal has so many chunks."""
+    rows = out.with_name(f"{out.name}.part") / "rows.jsonl"
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        if rows.exists() and rows.read_bytes().count(b"\n") >= lines:
+            return
+        time.sleep(0.005)
+    assert process.poll() is None, process.communicate()
+    raise AssertionError("no progress")
+
+
+def children_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Worker processes: children of the fork server."""
+    return [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if child.status() != psutil.STATUS_ZOMBIE
+    ]
+
+
+def gone(processes: list[psutil.Process], seconds: float = 20) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return not alive
+
+
+def test_workers_give_the_same_bytes(
+    database: Path, model_folder: Path, clean: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    done = complete(command(database, model_folder, out, "--workers", "2"))
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == clean
+
+
+def test_killed_again_and_again(
+    database: Path, model_folder: Path, clean: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    for lines, workers in ((1, "0"), (2, "2"), (3, "0")):
+        call = command(database, model_folder, out, "--resume", "--workers", workers)
+        process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
+        wait_for_lines(out, lines, process)
+        workers_of = children_of(process)
+        process.kill()
+        process.communicate()
+        assert gone(workers_of), "workers must not outlive the screen"
+        assert not out.exists()
+    done = complete(command(database, model_folder, out, "--resume", "--workers", "0"))
+    assert done.returncode == 0, done.stderr
+    assert "going on after" in done.stderr
+    assert out.read_bytes() == clean
+    again = complete(command(database, model_folder, out, "--resume", "--workers", "0"))
+    assert again.returncode == 0 and "is complete; nothing to resume" in again.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_ended_politely(
+    database: Path, model_folder: Path, clean: bytes, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "out.csv"
+    process = subprocess.Popen(
+        command(database, model_folder, out, "--workers", "2"), stderr=subprocess.PIPE, text=True
+    )
+    wait_for_lines(out, 1, process)
+    workers_of = children_of(process)
+    process.send_signal(number)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130, message
+    assert "interrupted after" in message and "--resume" in message
+    assert "Traceback" not in message
+    assert gone(workers_of)
+    again = complete(command(database, model_folder, out))
+    assert again.returncode == 2 and "unfinished screen; go on with --resume" in again.stderr
+    done = complete(command(database, model_folder, out, "--resume", "--workers", "0"))
+    assert done.returncode == 0 and out.read_bytes() == clean
+
+
+def test_a_worker_that_is_killed(
+    database: Path, model_folder: Path, clean: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    process = subprocess.Popen(
+        command(database, model_folder, out, "--workers", "2"), stderr=subprocess.PIPE, text=True
+    )
+    wait_for_lines(out, 1, process)
+    for child in children_of(process):
+        if "forkserver" in " ".join(child.cmdline()) and not child.children():
+            child.kill()
+            break
+    _, message = process.communicate(timeout=120)
+    assert process.returncode == 0, message
+    # Its chunk was done again in halves: other batches, the same numbers to the last digit or
+    # two of seven.
+    ours, theirs = out.read_text().splitlines(), clean.decode().splitlines()
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        *left, value, error = a.split(",", 4)
+        *right, expected, same = b.split(",", 4)
+        assert (left, error) == (right, same)
+        assert value == expected or float(value) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_a_full_disk(database: Path, model_folder: Path, clean: bytes, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    call = command(database, model_folder, out, "--workers", "0")
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    done = subprocess.run(
+        call, preexec_fn=small_files, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr and "go on with --resume" in done.stderr
+    assert not out.exists()
+    done = complete(call, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == clean
+
+
+def header() -> dict[str, object]:
+    return {"columns": ["id", "error"], "inputs": "a"}
+
+
+def rows(number: int, n: int = 3) -> ChunkRows:
+    return ChunkRows(number, [{"id": f"{number}-{i}", "error": ""} for i in range(n)])
+
+
+def test_a_line_that_was_cut(tmp_path: Path) -> None:
+    folder = tmp_path / "out.csv.part"
+    journal = Journal(folder, header())
+    journal.append(rows(0))
+    journal.append(rows(1))
+    journal.close()
+    path = folder / "rows.jsonl"
+    whole = path.read_bytes()
+    for cut in (
+        whole[:-1],
+        whole[: len(whole) // 2 + 3],
+        whole + b'[2,0,0,[["x"',
+        whole + b"\0" * 9,
+    ):
+        path.write_bytes(cut)
+        journal = Journal(folder, header(), resume=True)
+        kept = 2 if cut.startswith(whole) else 1
+        assert journal.done == kept and len(journal) == 3 * kept
+        if kept == 1:
+            journal.append(rows(1))
+        journal.close()
+        assert path.read_bytes() == whole
+
+
+def test_journals_of_something_else_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "out.csv.part"
+    Journal(folder, header()).close()
+    with pytest.raises(Exception, match=r"other settings or inputs \(columns\)"):
+        Journal(folder, {**header(), "columns": ["id"]}, resume=True)
+    (folder / "run.json").write_text("{")
+    with pytest.raises(Exception, match="damaged"):
+        Journal(folder, header(), resume=True)
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "out.csv.part"
+    journal = Journal(folder, header())
+    with pytest.raises(Exception, match="another process is at work"):
+        Journal(folder, header(), resume=True)
+    journal.close()
+    Journal(folder, header(), resume=True).close()
+
+
+def test_changed_input_is_not_resumed(database: Path, model_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(database.read_bytes())
+    out = tmp_path / "out.csv"
+    process = subprocess.Popen(
+        command(copy, model_folder, out, "--workers", "0"), stderr=subprocess.PIPE, text=True
+    )
+    wait_for_lines(out, 1, process)
+    process.kill()
+    process.communicate()
+    os.utime(copy, (1, 1))
+    done = complete(command(copy, model_folder, out, "--resume"))
+    assert done.returncode == 2
+    assert "begun with other settings or inputs (inputs)" in done.stderr
+
+
+# Workers, with functions that misbehave for one structure
+
+
+def numbered(n: int) -> list[Chunk]:
+    source = Source("numbers", "none", "none")
+    items = list(range(n))
+    return [
+        Chunk(k, (Piece(source, start, tuple(items[start : start + 10])),))
+        for k, start in enumerate(range(0, n, 10))
+    ]
+
+
+def doubled(chunk: Chunk) -> ChunkRows:
+    found = [item for piece in chunk.pieces for item in piece.items]
+    return ChunkRows(chunk.number, [{"id": str(2 * i), "error": ""} for i in found])
+
+
+def crashing(bad: int, chunk: Chunk) -> ChunkRows:
+    if any(bad in piece.items for piece in chunk.pieces):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return doubled(chunk)
+
+
+def hanging(bad: int, chunk: Chunk) -> ChunkRows:
+    if any(bad in piece.items for piece in chunk.pieces):
+        time.sleep(1000)
+    return doubled(chunk)
+
+
+@pytest.mark.parametrize(
+    ("function", "limit", "reason"),
+    [(crashing, 300.0, "worker process died on this structure"), (hanging, 1.0, "more than 1 s")],
+)
+def test_only_the_structure_at_fault_is_lost(function: object, limit: float, reason: str) -> None:
+    backend = Workers(2, limit)
+    try:
+        done = list(
+            in_order(numbered(60), backend, partial(function, 37), lambda r: r, ["id", "error"])
+        )
+    finally:
+        backend.close()
+    assert [c.number for c in done] == list(range(6))
+    found = [row for c in done for row in c.rows]
+    assert [row["id"] for row in found if not row["error"]] == [
+        str(2 * i) for i in range(60) if i != 37
+    ]
+    (bad,) = [row for row in found if row["error"]]
+    assert bad["id"] == "numbers#37" and reason in bad["error"]
+    assert found.index(bad) == 37
+
+
+def test_halves() -> None:
+    source = Source("numbers", "none", "none")
+    chunk = Chunk(
+        4, (Piece(source, 7, (7, 8, 9)), Piece(source, 0, (0,)), Piece(source, 3, (3, 4)))
+    )
+    first, second = split(chunk)
+    assert [(p.start, p.items) for p in first.pieces] == [(7, (7, 8, 9))]
+    assert [(p.start, p.items) for p in second.pieces] == [(0, (0,)), (3, (3, 4))]
+    first, second = split(second)
+    assert [(p.start, p.items) for p in first.pieces] == [(0, (0,))]
+
+
+def test_dask_workers(database: Path, model_folder: Path, clean: bytes, tmp_path: Path) -> None:
+    """Two local workers, one of which is killed: the same bytes."""
+    pytest.importorskip("distributed")
+    out = tmp_path / "out.csv"
+    process = subprocess.Popen(
+        command(database, model_folder, out, "--scheduler", "local", "--workers", "2"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_lines(out, 1, process)
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children()
+        if "spawn" in " ".join(child.cmdline())
+    ]
+    assert workers
+    workers[-1].kill()
+    _, message = process.communicate(timeout=150)
+    assert process.returncode == 0, message
+    assert out.read_bytes() == clean
+
+
+def test_dask_that_is_not_there(database: Path, model_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    from recinet_ase.errors import ReciNetError
+    from recinet_ase.screening.cluster import DaskWorkers
+
+    with pytest.raises(ReciNetError, match="no Dask workers at"):
+        DaskWorkers("tcp://127.0.0.1:9", patience=1)
+
+
+def test_chunks_do_not_depend_on_how_they_are_read(database: Path) -> None:
+    found = list(chunks(find_sources([str(database)]), 512))
+    assert [len(c) for c in found] == [512, 512, 512, ROWS - 3 * 512]
+    assert json.dumps([c.number for c in found]) == "[0, 1, 2, 3]"
