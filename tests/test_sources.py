@@ -324,7 +324,7 @@ def test_standard_input(few: list[Atoms], tmp_path: Path, monkeypatch: pytest.Mo
         assert entries[0].id == "stdin#0"
         # Read once; the copy serves whoever comes later.
         assert find_sources(["-"], stdin_format=name, spool=tmp_path / "stdin") == sources
-    with pytest.raises(ReciNetError, match="--stdin-format"):
+    with pytest.raises(ReciNetError, match="--format"):
         find_sources(["-"])
     with pytest.raises(UnknownNameError, match="extxyz"):
         find_sources(["-"], stdin_format="extxzy", spool=tmp_path / "stdin")

@@ -150,7 +150,7 @@ def _standard_input(options: _Options) -> Source:
     name = (options.stdin_format or "").lower().lstrip(".")
     if not name:
         raise ReciNetError(
-            "standard input has no suffix: say its format, e.g. --stdin-format extxyz "
+            "standard input has no suffix: say its format, e.g. --format extxyz "
             f"(one of {', '.join(_STDIN)}, with .gz if it is compressed)"
         )
     suffix, compression = split_suffix(f"stdin.{name}")
