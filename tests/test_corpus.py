@@ -9,7 +9,7 @@ from corpus import CorpusFile, write_corpus
 
 from recinet_ase import Predictor
 from recinet_ase.screening import engine
-from recinet_ase.screening.sources import find_sources, read_entries
+from recinet_ase.screening.sources import chunks, find_sources
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,11 @@ def test_bad_ones_are_rows_and_good_ones_are_unchanged(
     file = next(file for file in corpus if file.path.name == name)
 
     def screen(path: Path) -> list[dict[str, object]]:
-        return list(engine.screen(read_entries(find_sources([str(path)])), predictor))
+        parts = (
+            engine.prepare_chunk(predictor.preparation, None, chunk)
+            for chunk in chunks(find_sources([str(path)]))
+        )
+        return [row for part in parts for row in engine.finish_chunk(predictor, part).rows]
 
     rows, clean = screen(file.path), iter(screen(file.clean))
     assert len(rows) == len(file.cases)

@@ -27,7 +27,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.screening import engine, writers
 from recinet_ase.screening.entries import Entry
 from recinet_ase.screening.sidecar import sidecar_path, write_sidecar
-from recinet_ase.screening.sources import find_sources, read_entries
+from recinet_ase.screening.sources import chunks, find_sources, read_entries
 from recinet_ase.screening.writers import check_output, needs_structures, open_writer
 
 COLUMNS = [
@@ -139,6 +139,27 @@ def test_ase_databases(suffix: str, rows: Rows, tmp_path: Path) -> None:
     assert [e.id for e in entries] == ["JVASP-2", "JVASP-3", "JVASP-4"]
 
 
+@pytest.mark.parametrize(
+    ("text", "kept", "as_id"),
+    [
+        ("12", 12, 12),
+        ("1.50", 1.5, "'1.50'"),
+        ("0.5", 0.5, 0.5),
+        ("1e5", 1e5, "'1e5'"),
+        ("007", "'007'", "'007'"),
+        ("nan", "'nan'", "'nan'"),
+        ("True", "'True'", "'True'"),
+        ("mp-1", "mp-1", "mp-1"),
+    ],
+)
+def test_texts_that_read_like_numbers(text: str, kept: Any, as_id: Any, tmp_path: Path) -> None:
+    row = {**dict.fromkeys(COLUMNS), "id": text}
+    for suffix in (".db", ".json"):
+        path = tmp_path / f"out{suffix}"
+        write(path, [(row, Entry(text, Atoms("Si", cell=[2, 2, 2], pbc=True), values={"x": text}))])
+        assert connect(path)[1].key_value_pairs == {"source_id": as_id, "x": kept}
+
+
 def test_extxyz(rows: Rows, tmp_path: Path) -> None:
     path = tmp_path / "out.extxyz"
     assert write(path, rows) == 1
@@ -173,23 +194,30 @@ def test_structures_with_baggage(suffix: str, crystals: dict[str, Atoms], tmp_pa
     assert read[0].get_potential_energy() == -7.0
 
 
-def test_numbers_survive_the_round_trip(crystals: dict[str, Atoms], tmp_path: Path) -> None:
+def test_numbers_survive_the_round_trip(tmp_path: Path) -> None:
     """Predictions for what was written equal those for what was read."""
     predictor = Predictor(random_model(), device="cpu", intervals=False)
-    columns, units = engine.columns(predictor), {"bandgap": "eV"}
-    before = list(engine.screen(read_entries(find_sources([str(EXAMPLES)])), predictor))
+    columns, units = engine.columns(predictor), engine.units(predictor)
+
+    def screen(path: Path, id_key: str | None = None) -> list[dict[str, Any]]:
+        parts = (
+            engine.prepare_chunk(predictor.preparation, id_key, chunk)
+            for chunk in chunks(find_sources([str(path)]))
+        )
+        return [row for part in parts for row in engine.finish_chunk(predictor, part).rows]
+
+    before = screen(EXAMPLES)
+    wanted = [row["bandgap"] for row in before]
     for suffix in (".db", ".json", ".extxyz"):
         path = tmp_path / f"out{suffix}"
         with open_writer(path, columns, units) as writer:
             for row, entry in zip(before, read_entries(find_sources([str(EXAMPLES)])), strict=True):
                 writer.write(row, entry)
         key = "id" if suffix == ".extxyz" else "source_id"
-        entries = list(read_entries(find_sources([str(path)]), key))
-        stored = [e.values["bandgap"] for e in entries]
-        after = list(engine.screen(entries, predictor))
-        assert [r["id"] for r in after] == [r["id"] for r in before]
-        wanted = [r["bandgap"] for r in before]
-        assert [r["bandgap"] for r in after] == pytest.approx(wanted, rel=1e-5)
+        after = screen(path, key)
+        assert [row["id"] for row in after] == [row["id"] for row in before]
+        assert [row["bandgap"] for row in after] == pytest.approx(wanted, rel=1e-5)
+        stored = [entry.values["bandgap"] for entry in read_entries(find_sources([str(path)]))]
         assert stored == pytest.approx(wanted, rel=1e-7)
 
 
@@ -269,6 +297,13 @@ def test_check_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "folder.csv").mkdir(exist_ok=True)
         with pytest.raises(ReciNetError, match=message):
             check_output(tmp_path / name)
+    table = tmp_path / "mine.json"
+    table.write_bytes(EXAMPLES.read_bytes())
+    (tmp_path / "link.json").symlink_to(table)
+    sources = find_sources([str(table)])
+    check_output(tmp_path / "other.json", sources)
+    with pytest.raises(ReciNetError, match="it is an input"):
+        check_output(tmp_path / "link.json", sources)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ReciNetError, match="pip install"):
         check_output(tmp_path / "out.parquet")

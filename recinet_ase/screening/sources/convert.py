@@ -28,8 +28,9 @@ STRUCTURE_KEYS = (
 )
 """Names of keys and columns that hold structures, the first found wins."""
 
-ID_KEYS = ("id", "material_id", "mp_id", "jid", "entry_id", "mat_id", "cif_id", "name")
-"""Names of keys and columns that hold identities, the first found wins."""
+ID_KEYS = ("id", "material_id", "mp_id", "jid", "entry_id", "mat_id", "cif_id", "name", "")
+"""Names of keys and columns that hold identities, the first found wins (pandas leaves the
+column of its index without a name)."""
 
 _CHARGED = re.compile(r"([A-Za-z]+)(\d*\.?\d*[+-])?")
 
@@ -126,7 +127,7 @@ def to_atoms(value: Any) -> Atoms:
     if value is None or value != value or value in ("", "null", "None", "nan"):
         raise StructureError("has no structure (null or an empty cell)")
     if not isinstance(value, str):
-        raise StructureError(f"has a {type(value).__name__} where a structure should be")
+        raise StructureError(f"holds a value of type {type(value).__name__} instead of a structure")
     return _from_text(value)
 
 

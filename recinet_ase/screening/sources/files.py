@@ -25,10 +25,9 @@ REFUSED = {
     "python": "runs what it reads",
     "py": "runs what it reads",
     "bundletrajectory": "is a folder that can hold pickles",
-    "gpw": "may be handed to gpaw, whose old files are tar archives of its own",
+    "gpw": "may be handed to gpaw, whose old files are archives of its own",
     "castep-cell": "starts the castep program to be understood",
-    "octopus-in": "names other files to be read and starts octopus to be understood",
-    "gamess-us-in": "is an input of a program that ASE may start",
+    "octopus-in": "can name other files, which ASE would read too",
 }
 """ASE formats that are not read, and why."""
 

@@ -99,7 +99,9 @@ def _or_fault(path: Path, options: _Options) -> Source:
     except databases.DatabaseUnavailableError:
         raise
     except ReciNetError as error:
-        return Source(str(path), "", "", path=str(path), fault=error)
+        # A plain error: others (of unknown names) cannot be pickled for the workers.
+        fault = ReciNetError(str(error))
+        return Source(str(path), "", "", path=str(path.absolute()), fault=fault)
 
 
 def _folder(folder: Path, options: _Options, required: bool = True) -> Iterator[Source]:
@@ -148,7 +150,7 @@ def _standard_input(options: _Options) -> Source:
     name = (options.stdin_format or "").lower().lstrip(".")
     if not name:
         raise ReciNetError(
-            "standard input has no suffix: say its format, e.g. --stdin-format extxyz "
+            "standard input has no suffix: say its format, e.g. --format extxyz "
             f"(one of {', '.join(_STDIN)}, with .gz if it is compressed)"
         )
     suffix, compression = split_suffix(f"stdin.{name}")
@@ -192,7 +194,7 @@ def _by_suffix(path: Path, options: _Options) -> Source:
     suffix, compression = split_suffix(path.name)
     if compression and suffix in _WHOLE:
         raise ReciNetError(f"{path}: unpack it first, {suffix} files are not read in order")
-    source = Source(name, "", suffix[1:], name)
+    source = Source(name, "", suffix[1:], str(path.absolute()))  # workers may stand elsewhere
     if suffix == ".db":
         return databases.recognise(replace(source, family="databases", selection=options.selection))
     if suffix == ".json":

@@ -30,7 +30,7 @@ _PUBLICATION = ("_publ_", "_journal_", "_audit_", "_citation_")
 """Keys of blocks that describe a publication: no crystal is missing there."""
 
 _INTEGER = re.compile(r"\s*[+-]?\d+\s*$").match
-_ATOM = re.compile(r"\s*\w+(\s+[+-]?(\d|\.\d|nan|inf)\S*){3}", re.IGNORECASE).match
+_NUMBER = re.compile(r"[+-]?(\d|\.\d|nan|inf)", re.IGNORECASE).match
 
 
 def items(source: Source) -> Iterator[Any]:
@@ -180,12 +180,18 @@ class _Lines:
             self.take()
 
 
+def _is_atom(line: str) -> bool:
+    """Whether a line looks like an atom: three numbers and something else, in any order."""
+    words = line.split()
+    return len(words) >= 4 and sum(bool(_NUMBER(word)) for word in words) >= 3
+
+
 def _skip_frame(lines: _Lines) -> None:
     """Go on to what may be the next frame: after the atoms, or to a line that is a number."""
     if lines.next is not None and not _INTEGER(lines.next):
         lines.take()
     atoms = False
-    while lines.next is not None and _ATOM(lines.next):
+    while lines.next is not None and _is_atom(lines.next):
         lines.take()
         atoms = True
     if not atoms:
@@ -215,7 +221,7 @@ def _xyz_frames(handle: Iterable[str]) -> Iterator[str | Exception]:
         while len(body) <= int(word) and lines.next is not None and not _INTEGER(lines.next):
             body.append(lines.take())
         found = len(body) - 1
-        while lines.next is not None and _ATOM(lines.next):
+        while lines.next is not None and _is_atom(lines.next):
             lines.take()
             found += 1
         if found == int(word):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from recinet_ase.errors import ReciNetError
 
 if TYPE_CHECKING:
-    from recinet_ase.screening.entries import Entry
+    from recinet_ase.screening.entries import Entry, Source
 
 _FORMATS = {
     ".csv": ("tables", "CsvWriter"),
@@ -56,12 +56,16 @@ def needs_structures(output: str | Path | None) -> bool:
     return output is not None and Path(output).suffix in (".db", ".json", ".extxyz")
 
 
-def check_output(output: str | Path) -> None:
+def check_output(output: str | Path, sources: Iterable[Source] = ()) -> None:
     """Look for everything that would stop the writer, before any work is done.
+
+    Args:
+        output: Where the result will go.
+        sources: The inputs, none of which may be overwritten.
 
     Raises:
         ReciNetError: For a suffix that has no writer, a missing package, a folder that does
-            not exist or cannot be written to.
+            not exist or cannot be written to, or the name of an input.
     """
     path = Path(output)
     if path.suffix not in _FORMATS:
@@ -75,6 +79,9 @@ def check_output(output: str | Path) -> None:
         raise ReciNetError(f"cannot write {path}: there is no folder {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ReciNetError(f"cannot write {path}: no permission to write in {folder}")
+    for source in sources:
+        if "://" not in source.path and Path(source.path).resolve() == path.resolve():
+            raise ReciNetError(f"cannot write {path}: it is an input, and would be overwritten")
     if path.suffix == ".parquet":
         try:
             import_module("pyarrow.parquet")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ class _DatabaseWriter:
         pairs |= {self._keys[k]: v for k, v in predictions(row, self._columns).items()}
         for key, value in plain(entry.values).items():
             pairs.setdefault(allowed_key(key), value)
-        pairs = {key: allowed_value(value) for key, value in pairs.items()}
+        pairs = {k: allowed_value(v, exact=k == ID_KEY) for k, v in pairs.items()}
         for candidate in (atoms, bare(atoms)):
             try:
                 record = _record(candidate, pairs, self._number + 1)
@@ -160,13 +161,21 @@ def allowed_key(key: str) -> str:
     return f"input_{word}"
 
 
-def allowed_value(value: Any) -> Any:
-    """A value that ASE takes: a text that reads like a number becomes one, or is quoted."""
+def allowed_value(value: Any, exact: bool = False) -> Any:
+    """A value that ASE takes: a text that reads like a number becomes one, or is quoted.
+
+    Args:
+        value: A number, flag or text.
+        exact: The text must be the same again (an identity): ``"1.50"`` is quoted then.
+    """
     from ase.db.core import convert_str_to_int_float_bool_or_str as converted
 
-    if isinstance(value, str):
-        number = converted(value)
-        if number is not value and not isinstance(number, str):
-            exact = isinstance(number, int) and str(number) == value
-            return int(value) if exact else repr(value)
-    return value
+    if not isinstance(value, str):
+        return value
+    number = converted(value)
+    if isinstance(number, str):
+        return value
+    finite = not isinstance(number, bool) and math.isfinite(number)
+    same = finite and str(number) == value
+    measured = finite and isinstance(number, float) and not exact
+    return number if same or measured else repr(value)
