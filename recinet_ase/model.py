@@ -206,8 +206,8 @@ class PropertyModel(nn.Module):
                 raise ReciNetError(f"cannot save {folder}: {key} is not finite")
         payload = save_tensors(state)
         config = {**self.config.__dict__, "sha256": hashlib.sha256(payload).hexdigest()}
-        _write_atomic(folder / WEIGHTS_FILE, payload)
-        _write_atomic(folder / CONFIG_FILE, ModelConfig(**config).to_json().encode())
+        write_atomic(folder / WEIGHTS_FILE, payload)
+        write_atomic(folder / CONFIG_FILE, ModelConfig(**config).to_json().encode())
         self.fingerprint = _fingerprint(self.config, state)
         calibrations.keep_only(folder, self.fingerprint, self.calibration)
 
@@ -267,7 +267,7 @@ def _drop_gate_biases(state: dict[str, torch.Tensor], norm: str) -> None:
         state[key.replace(".gate.bias", ".gate_norm.running_mean")] -= state.pop(key)
 
 
-def _write_atomic(path: Path, payload: bytes) -> None:
+def write_atomic(path: Path, payload: bytes) -> None:
     """Write a file so that it is either the old or the whole new one."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(payload)

@@ -1,0 +1,227 @@
+"""A trained force model: network, energy references, units, provenance; folder on disk.
+
+A folder like any other model's: ``config.json`` and ``model.safetensors`` (here in single
+precision: forces are differences). Loading checks a sha256 and never unpickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from recinet_ase.elements import MAX_Z, symbols
+from recinet_ase.errors import ReciNetError, StructureError
+from recinet_ase.forces.batch import ForceBatch, ForceGraph
+from recinet_ase.forces.network import ForceNetwork, ForceNetworkConfig
+from recinet_ase.graph.crystal import Crystal
+from recinet_ase.model import CONFIG_FILE, WEIGHTS_FILE, write_atomic
+
+FORMAT_VERSION = 1
+KIND = "forces"
+
+STRAIN_ROOM = 1.02
+"""Waves are listed this far beyond the network's cutoff, where they count nothing, so that a
+graph stays good under the small strains that stresses are derivatives by."""
+
+
+@dataclass(frozen=True)
+class ForceModelConfig:
+    """Everything about a force model except its weights.
+
+    Attributes:
+        name: The model's name.
+        network: Architecture.
+        elements: Atomic numbers in the training data, ascending.
+        pairs: Pairs of elements that occur together in a training cell, ascending.
+        references: Energy of an atom of each element by symbol, eV.
+        scale: Energies of the network are multiplied by this, eV.
+        functional: Level of theory.
+        caution: What a user must know before trusting the numbers, in one sentence.
+        training: Provenance: data, split, settings, errors.
+        kind: What tells this layout from a property model's.
+        format_version: Version of this layout.
+        sha256: Hash of the weights file.
+    """
+
+    name: str
+    network: ForceNetworkConfig
+    elements: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...]
+    references: dict[str, float]
+    scale: float
+    functional: str = ""
+    caution: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    kind: str = KIND
+    format_version: int = FORMAT_VERSION
+    sha256: str = ""
+
+    def to_json(self) -> str:
+        """The text of ``config.json``."""
+        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> ForceModelConfig:
+        """Parse ``config.json``.
+
+        Args:
+            text: The file's text.
+            source: Where it came from, for messages.
+
+        Raises:
+            ReciNetError: If it is broken, of another kind, or written by a newer version.
+        """
+        try:
+            data = json.loads(text)
+            if data.get("kind") != KIND:
+                raise ReciNetError(f"{source} is no force model; it gives properties, not forces")
+            if data["format_version"] > FORMAT_VERSION:
+                raise ReciNetError(
+                    f"{source} has format version {data['format_version']}; this recinet-ase "
+                    f"reads up to {FORMAT_VERSION}. Upgrade recinet-ase"
+                )
+            known = {f.name for f in fields(cls)}
+            values = {key: value for key, value in data.items() if key in known}
+            values["network"] = ForceNetworkConfig.from_dict(data["network"])
+            values["elements"] = tuple(data["elements"])
+            values["pairs"] = tuple((int(a), int(b)) for a, b in data["pairs"])
+            return cls(**values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ReciNetError(f"{source} is damaged ({error})") from None
+
+
+@dataclass(frozen=True)
+class ForceResult:
+    """Energies and their derivatives for a batch (N atoms, B cells).
+
+    Attributes:
+        energy: Energy of each cell in eV ``[B]``.
+        energies: Energy of each atom in eV ``[N]``.
+        forces: In eV/angstrom ``[N, 3]``.
+        stress: ``dE/d(strain) / V`` in eV/angstrom^3 ``[B, 3, 3]``: positive under tension, as
+            ASE has it.
+    """
+
+    energy: torch.Tensor
+    energies: torch.Tensor
+    forces: torch.Tensor
+    stress: torch.Tensor
+
+
+class ForceModel(nn.Module):
+    """A force network with its references and scale.
+
+    Args:
+        config: The model's configuration.
+    """
+
+    reference: torch.Tensor
+
+    def __init__(self, config: ForceModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = ForceNetwork(config.network)
+        reference = torch.zeros(MAX_Z + 1)
+        for z, symbol in enumerate(symbols()):
+            reference[z] = config.references.get(symbol, 0.0)
+        self.register_buffer("reference", reference, persistent=False)
+
+    def graph(self, crystal: Crystal) -> ForceGraph:
+        """The graph of a crystal, after a look at its elements.
+
+        Raises:
+            StructureError: For elements, or pairs of elements, that the model never saw, and
+                for overlapping or isolated atoms.
+        """
+        self.check_elements(crystal)
+        network = self.config.network
+        return ForceGraph.build(crystal, network.cutoff, network.k_max * STRAIN_ROOM)
+
+    def check_elements(self, crystal: Crystal) -> None:
+        """Refuse what the model never saw.
+
+        Raises:
+            StructureError: For unknown elements or pairs of elements.
+        """
+        config, names = self.config, symbols()
+        present = sorted(set(crystal.numbers.tolist()))
+        unseen = [names[z] for z in present if z not in config.elements]
+        if unseen:
+            known = ", ".join(names[z] for z in config.elements)
+            raise StructureError(
+                f"{config.name} was not trained on {', '.join(unseen)}; it knows {known}"
+            )
+        for i, a in enumerate(present):
+            for b in present[i + 1 :]:
+                if (a, b) not in config.pairs:
+                    raise StructureError(
+                        f"{config.name} never saw {names[a]} and {names[b]} together; its energies "
+                        "of their mixtures would be guesses"
+                    )
+
+    def forward(self, batch: ForceBatch, training: bool = False) -> ForceResult:
+        """Energies, forces and stresses.
+
+        Args:
+            batch: The graphs.
+            training: Keep what is needed to differentiate by the weights.
+        """
+        with torch.enable_grad():
+            positions = batch.positions.detach().requires_grad_()
+            strain = batch.lattice.new_zeros(batch.lattice.shape).requires_grad_()
+            # The network's numbers are small; references are added in double precision.
+            part = self.config.scale * self.network(batch, positions, strain)
+            by_position, by_strain = torch.autograd.grad(
+                part.sum(), (positions, strain), create_graph=training
+            )
+        energies = part.double() + self.reference.double()[batch.z]
+        energy = energies.new_zeros(len(batch.n_atoms)).index_add(0, batch.cell, energies)
+        if not training:
+            energies, energy = energies.detach(), energy.detach()
+        stress = 0.5 * (by_strain + by_strain.mT) / batch.volume[:, None, None]
+        return ForceResult(energy, energies, -by_position, stress)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors``, each atomically."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {k: v.detach().float().cpu().contiguous() for k, v in self.network.state_dict().items()}
+        for key, value in state.items():
+            if not torch.isfinite(value).all():
+                raise ReciNetError(f"cannot save {folder}: {key} is not finite")
+        payload = save_tensors(state)
+        config = {**self.config.__dict__, "sha256": hashlib.sha256(payload).hexdigest()}
+        write_atomic(folder / WEIGHTS_FILE, payload)
+        write_atomic(folder / CONFIG_FILE, ForceModelConfig(**config).to_json().encode())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ForceModel:
+        """Read a folder.
+
+        Raises:
+            ReciNetError: If it is missing, damaged, or no force model.
+        """
+        folder = Path(folder)
+        try:
+            text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+            payload = (folder / WEIGHTS_FILE).read_bytes()
+        except OSError as error:
+            raise ReciNetError(f"{folder} is no model folder ({error.strerror})") from None
+        config = ForceModelConfig.from_json(text, str(folder / CONFIG_FILE))
+        if hashlib.sha256(payload).hexdigest() != config.sha256:
+            raise ReciNetError(f"{folder / WEIGHTS_FILE} is damaged (its sha256 does not match)")
+        try:
+            model = cls(config)
+            model.network.load_state_dict(load_tensors(payload))
+        except (SafetensorError, RuntimeError) as error:
+            raise ReciNetError(f"{folder / WEIGHTS_FILE} does not fit its config ({error})") from None
+        return model.eval()
