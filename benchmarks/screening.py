@@ -124,7 +124,7 @@ def shares(path: Path, arguments: list[str], count: int) -> str:
     torch.set_num_threads(1)
     predictor = Predictor(arguments, device="cpu", intervals=False)
     spent = [0.0, 0.0, 0.0]
-    for repeat in range(2):  # the first round warms up
+    for _ in range(2):  # the first round warms up
         spent = [0.0, 0.0, 0.0]
         for chunk in chunks(find_sources([str(path)])):
             if 512 * chunk.number >= min(count, 2048):

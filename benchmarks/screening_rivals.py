@@ -27,7 +27,7 @@ def chgnet(path: str) -> dict[str, Any]:
 
 
 def megnet(path: str) -> dict[str, Any]:
-    """matgl's MEGNet (random weights), ``predict_structure`` one by one."""
+    """Matgl's MEGNet (random weights), ``predict_structure`` one by one."""
     from matgl.models import MEGNet
     from pymatgen.io.ase import AseAtomsAdaptor
 

@@ -46,7 +46,7 @@ class Labels:
 
 
 def stress_of(vasp: np.ndarray) -> np.ndarray:
-    """mlearn's six numbers as a stress tensor in eV/angstrom^3.
+    """Mlearn's six numbers as a stress tensor in eV/angstrom^3.
 
     The files state neither unit, sign nor order. The data do (``benchmarks/mlearn_stress.py``):
     kilobar, positive under compression as VASP prints them, in the order xx, yy, zz, xy, zx, yz.

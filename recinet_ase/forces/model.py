@@ -194,7 +194,9 @@ class ForceModel(nn.Module):
         """Write ``config.json`` and ``model.safetensors``, each atomically."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        state = {k: v.detach().float().cpu().contiguous() for k, v in self.network.state_dict().items()}
+        state = {
+            k: v.detach().float().cpu().contiguous() for k, v in self.network.state_dict().items()
+        }
         for key, value in state.items():
             if not torch.isfinite(value).all():
                 raise ReciNetError(f"cannot save {folder}: {key} is not finite")
@@ -223,5 +225,7 @@ class ForceModel(nn.Module):
             model = cls(config)
             model.network.load_state_dict(load_tensors(payload))
         except (SafetensorError, RuntimeError) as error:
-            raise ReciNetError(f"{folder / WEIGHTS_FILE} does not fit its config ({error})") from None
+            raise ReciNetError(
+                f"{folder / WEIGHTS_FILE} does not fit its config ({error})"
+            ) from None
         return model.eval()

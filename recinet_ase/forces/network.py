@@ -210,9 +210,7 @@ class ForceNetwork(nn.Module):
                 differentiated.
             strain: Strain of each cell ``[B, 3, 3]``, zero; the same.
         """
-        deform = torch.eye(3, dtype=strain.dtype, device=strain.device) + 0.5 * (
-            strain + strain.mT
-        )
+        deform = torch.eye(3, dtype=strain.dtype, device=strain.device) + 0.5 * (strain + strain.mT)
         vectors = positions.index_select(0, batch.neighbour) + batch.shift
         vectors = vectors - positions.index_select(0, batch.centre)
         by_edge = deform.index_select(0, batch.cell.index_select(0, batch.centre))

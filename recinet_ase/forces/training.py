@@ -1,0 +1,462 @@
+"""Training of force models: energies, forces and stresses together."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase.units import GPa
+from torch.nn import functional
+
+from recinet_ase.data.mlearn import MLearn
+from recinet_ase.data.splits import PUBLISHED_SEED, SplitRule
+from recinet_ase.elements import symbols
+from recinet_ase.errors import ReciNetError
+from recinet_ase.forces.data import LabelledCell, join, labelled
+from recinet_ase.forces.model import STRAIN_ROOM, ForceModel, ForceModelConfig, ForceResult
+from recinet_ase.forces.network import ForceNetworkConfig
+from recinet_ase.model import write_atomic
+
+CONFIG_VERSION = 1
+CONFIG_FILE, STATE_FILE, METRICS_FILE = "training.json", "checkpoint.pt", "metrics.csv"
+_VALIDATION_BATCH = 8
+
+
+@dataclass(frozen=True)
+class ForceTrainingConfig:
+    """Settings of one run.
+
+    Attributes:
+        dataset: ``"mlearn"`` or one element of it, ``"mlearn_Si"``.
+        network: Changes to the architecture, by field name.
+        split_seed: Seed of the random split (eight to one to one).
+        epochs: Passes over the training cells.
+        batch_size: Cells a step.
+        learning_rate: Peak of the OneCycle schedule.
+        weight_decay: AdamW's decoupled weight decay.
+        clip: Largest gradient norm.
+        ema_decay: Decay of the moving average of the weights.
+        energy_weight: Weight of the error of the energy, per eV/atom.
+        force_weight: Weight of the mean error of a force component, per eV/angstrom.
+        stress_weight: Weight of the mean error of a stress component, per GPa.
+        validate_every: Epochs between validations.
+        checkpoint_minutes: Minutes between checkpoints.
+        seed: Seed of initial weights and order of batches.
+        limit: Use only this many training cells, or None.
+        version: Version of this layout.
+    """
+
+    dataset: str = "mlearn"
+    network: tuple[tuple[str, Any], ...] = ()
+    split_seed: int = PUBLISHED_SEED
+    epochs: int = 100
+    batch_size: int = 4
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-5
+    clip: float = 10.0
+    ema_decay: float = 0.999
+    energy_weight: float = 5.0
+    force_weight: float = 1.0
+    stress_weight: float = 0.02
+    validate_every: int = 5
+    checkpoint_minutes: float = 5.0
+    seed: int = 0
+    limit: int | None = None
+    version: int = CONFIG_VERSION
+
+    def save(self, path: Path) -> None:
+        """Write as json, atomically."""
+        write_atomic(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: Path) -> ForceTrainingConfig:
+        """Read what `save` wrote.
+
+        Raises:
+            ReciNetError: If the file is missing or damaged.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            known = {f.name for f in fields(cls)}
+            values = {key: value for key, value in data.items() if key in known}
+            values["network"] = tuple((key, value) for key, value in values["network"])
+            return cls(**values)
+        except OSError as error:
+            raise ReciNetError(f"{path.parent} is no training run ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ReciNetError(f"{path} is not a training configuration ({error})") from None
+
+
+@dataclass(frozen=True)
+class ForceErrors:
+    """Mean absolute errors of a model.
+
+    Attributes:
+        energy: meV/atom.
+        forces: meV/angstrom, over components.
+        stress: GPa, over components.
+        by_element: The same three by element symbol (of single-element cells).
+    """
+
+    energy: float
+    forces: float
+    stress: float
+    by_element: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ForceProgress:
+    """Where a run stands: epoch, steps done and in all, last errors."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    errors: ForceErrors | None
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Labelled cells by use."""
+
+    train: list[LabelledCell]
+    val: list[LabelledCell]
+    test: list[LabelledCell]
+
+
+def load_cells(
+    config: ForceTrainingConfig, network: ForceNetworkConfig, data_dir: str | Path | None = None
+) -> Cells:
+    """The data of a run, with graphs.
+
+    Raises:
+        ReciNetError: If the data are missing or no force data.
+    """
+    if not config.dataset.startswith("mlearn"):
+        raise ReciNetError(f"{config.dataset} holds no forces; force models train on mlearn")
+    dataset = MLearn(config.dataset, data_dir)
+    info = dataset.info(dataset.properties[0])
+    split = dataset.split(info, SplitRule.parse("random", config.split_seed))
+    k_max = network.k_max * STRAIN_ROOM
+    cells = {c.id: labelled(c, network.cutoff, k_max) for c in dataset.configurations()}
+    train = [cells[key] for key in split.train if key in cells]
+    if config.limit is not None:
+        rng = np.random.default_rng(config.seed)
+        train = [train[i] for i in sorted(rng.permutation(len(train))[: config.limit])]
+    return Cells(
+        train,
+        [cells[key] for key in split.val if key in cells],
+        [cells[key] for key in split.test if key in cells],
+    )
+
+
+def atom_references(cells: Sequence[LabelledCell]) -> dict[str, float]:
+    """Energy of an atom of each element by least squares over the cells, eV by symbol."""
+    present = sorted({int(z) for cell in cells for z in cell.graph.numbers})
+    counts = np.array([[np.sum(cell.graph.numbers == z) for z in present] for cell in cells])
+    energies = np.array([cell.energy for cell in cells])
+    size = counts.sum(1)
+    found = np.linalg.lstsq(counts / size[:, None], energies / size, rcond=None)[0]
+    return {symbols()[z]: float(e) for z, e in zip(present, found, strict=True)}
+
+
+def new_model(
+    name: str, config: ForceTrainingConfig, network: ForceNetworkConfig, cells: Cells
+) -> ForceModel:
+    """An untrained model for the data."""
+    torch.manual_seed(config.seed)
+    present = [sorted({int(z) for z in cell.graph.numbers}) for cell in cells.train]
+    neighbours = np.mean(
+        [cell.graph.edge_index.shape[1] / len(cell.graph.numbers) for cell in cells.train]
+    )
+    network = ForceNetworkConfig.from_dict({**network.to_dict(), "neighbours": float(neighbours)})
+    forces = np.concatenate([cell.forces for cell in cells.train])
+    return ForceModel(
+        ForceModelConfig(
+            name=name,
+            network=network,
+            elements=tuple(sorted({z for some in present for z in some})),
+            pairs=tuple(
+                sorted(
+                    {(a, b) for some in present for i, a in enumerate(some) for b in some[i + 1 :]}
+                )
+            ),
+            references=atom_references(cells.train),
+            scale=float(np.sqrt((forces**2).mean())),
+            functional="PBE",
+        )
+    )
+
+
+def errors_of(model: ForceModel, cells: Sequence[LabelledCell]) -> ForceErrors:
+    """Errors of a model on labelled cells."""
+    rows = []
+    for start in range(0, len(cells), _VALIDATION_BATCH):
+        part = cells[start : start + _VALIDATION_BATCH]
+        batch, labels = join(part)
+        result = model(batch)
+        by_atom = (result.forces - labels.forces).abs().sum(1).split(batch.n_atoms)
+        stress = (result.stress - labels.stress).abs().mean((1, 2))
+        for i, cell in enumerate(part):
+            n = len(cell.graph.numbers)
+            rows.append(
+                (
+                    symbols()[int(cell.graph.numbers[0])],
+                    abs(float(result.energy[i]) - cell.energy) / n,
+                    float(by_atom[i].sum()),
+                    3 * n,
+                    float(stress[i]),
+                )
+            )
+
+    def mean(some: list[tuple[str, float, float, int, float]]) -> tuple[float, float, float]:
+        return (
+            1e3 * float(np.mean([r[1] for r in some])),
+            1e3 * sum(r[2] for r in some) / sum(r[3] for r in some),
+            float(np.mean([r[4] for r in some])) / GPa,
+        )
+
+    return ForceErrors(
+        *mean(rows),
+        {s: mean([r for r in rows if r[0] == s]) for s in sorted({r[0] for r in rows})},
+    )
+
+
+class ForceTrainer:
+    """A run that can be stopped and continued.
+
+    Args:
+        model: The model to train.
+        config: The settings.
+        cells: The data.
+        folder: Run folder; checkpoints and the best model go there.
+    """
+
+    def __init__(
+        self, model: ForceModel, config: ForceTrainingConfig, cells: Cells, folder: Path
+    ) -> None:
+        self.model, self.config, self.cells, self.folder = model, config, cells, folder
+        self.steps_per_epoch = math.ceil(len(cells.train) / config.batch_size)
+        self.steps = config.epochs * self.steps_per_epoch
+        self.optimizer = torch.optim.AdamW(
+            model.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, config.learning_rate, total_steps=max(self.steps, 2), pct_start=0.1
+        )
+        self.average = {k: v.detach().clone() for k, v in model.network.state_dict().items()}
+        self.step = 0
+        self.best = math.inf
+        self.history: list[dict[str, float]] = []
+        self.seconds = 0.0
+
+    def run(self, on_step: Callable[[ForceProgress], None] = lambda p: None) -> ForceErrors:
+        """Train to the end, from wherever the run stands; the best average is kept."""
+        last: ForceErrors | None = None
+        saved = clock = time.monotonic()
+        losses: list[float] = []
+        while self.step < self.steps:
+            epoch, place = divmod(self.step, self.steps_per_epoch)
+            if place == 0:
+                losses = []
+            losses.append(self._step(self._batch(epoch, place)))
+            self.step += 1
+            now = time.monotonic()
+            self.seconds += now - clock
+            clock = now
+            done = self.step == self.steps
+            if self.step % self.steps_per_epoch == 0:
+                passed = self.step // self.steps_per_epoch
+                if done or passed % self.config.validate_every == 0:
+                    last = self._validate(passed, float(np.mean(losses)))
+                    clock = time.monotonic()
+            if done or time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
+                self.checkpoint()
+                saved = time.monotonic()
+            on_step(
+                ForceProgress(
+                    epoch + 1,
+                    self.config.epochs,
+                    self.step,
+                    self.steps,
+                    float(np.mean(losses)),
+                    last,
+                )
+            )
+        return errors_of(self.best_model(), self.cells.val)
+
+    def best_model(self) -> ForceModel:
+        """The model with the best weights so far."""
+        return ForceModel.load(self.folder)
+
+    def checkpoint(self) -> None:
+        """Everything that a continued run needs, atomically."""
+        state = {
+            "network": self.model.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "step": self.step,
+            "best": self.best,
+            "history": self.history,
+            "seconds": self.seconds,
+        }
+        part = self.folder / f"{STATE_FILE}.part"
+        torch.save(state, part)
+        part.replace(self.folder / STATE_FILE)
+
+    def restore(self) -> None:
+        """Continue from the last checkpoint, if there is one.
+
+        Raises:
+            ReciNetError: If it is damaged.
+        """
+        path = self.folder / STATE_FILE
+        if not path.exists():
+            return
+        try:
+            state = torch.load(path, weights_only=True)
+        except Exception as error:
+            raise ReciNetError(f"{path} is damaged ({error}); delete it to begin anew") from None
+        self.model.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.average, self.step, self.best = state["average"], state["step"], state["best"]
+        self.history, self.seconds = state["history"], state["seconds"]
+
+    def _batch(self, epoch: int, place: int) -> list[LabelledCell]:
+        rng = np.random.default_rng((self.config.seed, epoch))
+        order = rng.permutation(len(self.cells.train))
+        size = self.config.batch_size
+        return [self.cells.train[i] for i in order[place * size : (place + 1) * size]]
+
+    def _step(self, cells: list[LabelledCell]) -> float:
+        batch, labels = join(cells)
+        result = self.model(batch, training=True)
+        loss = self._loss(result, labels, torch.tensor(batch.n_atoms))
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.network.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        # Warmed up, so that the average forgets the first steps soon.
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for key, value in self.model.network.state_dict().items():
+                self.average[key].lerp_(value, 1 - decay)
+        return loss.item()
+
+    def _loss(self, result: ForceResult, labels: Any, n_atoms: torch.Tensor) -> torch.Tensor:
+        c = self.config
+        energy = ((result.energy - labels.energy) / n_atoms).abs().mean()
+        forces = functional.l1_loss(result.forces, labels.forces)
+        stress = functional.l1_loss(result.stress, labels.stress) / GPa
+        return c.energy_weight * energy + c.force_weight * forces + c.stress_weight * stress
+
+    def _validate(self, epoch: int, loss: float) -> ForceErrors:
+        now = {k: v.clone() for k, v in self.model.network.state_dict().items()}
+        self.model.network.load_state_dict(self.average)
+        errors = errors_of(self.model, self.cells.val)
+        c = self.config
+        score = (
+            c.energy_weight * errors.energy / 1e3
+            + c.force_weight * errors.forces / 1e3
+            + c.stress_weight * errors.stress
+        )
+        if score < self.best:
+            self.best = score
+            self.model.save(self.folder)
+        self.model.network.load_state_dict(now)
+        self.history.append(
+            {
+                "epoch": epoch,
+                "loss": loss,
+                "energy_mae_mev_atom": errors.energy,
+                "force_mae_mev_angstrom": errors.forces,
+                "stress_mae_gpa": errors.stress,
+                "seconds": round(self.seconds, 1),
+            }
+        )
+        with (self.folder / METRICS_FILE).open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.DictWriter(handle, self.history[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.history)
+        return errors
+
+
+def train_forces(
+    config: ForceTrainingConfig,
+    folder: str | Path,
+    data_dir: str | Path | None = None,
+    resume: bool = False,
+    on_step: Callable[[ForceProgress], None] = lambda p: None,
+) -> tuple[ForceModel, ForceErrors]:
+    """Train a force model, or continue a run.
+
+    Args:
+        config: Settings.
+        folder: Run folder; the model can be loaded from it.
+        data_dir: Data folder, else ``RECINET_DATA_DIR``.
+        resume: Continue the folder's own run with its own settings.
+        on_step: Called after every step.
+
+    Returns:
+        The best model and its errors on the validation cells.
+
+    Raises:
+        ReciNetError: If the data are missing, or the folder holds another run.
+    """
+    folder = Path(folder)
+    if resume:
+        config = ForceTrainingConfig.load(folder / CONFIG_FILE)
+    elif (folder / CONFIG_FILE).exists():
+        raise ReciNetError(f"{folder} holds a run already; use --resume, or another folder")
+    network = ForceNetworkConfig.from_dict(
+        {**ForceNetworkConfig().to_dict(), **dict(config.network)}
+    )
+    cells = load_cells(config, network, data_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save(folder / CONFIG_FILE)
+    model = new_model(folder.resolve().name, config, network, cells)
+    trainer = ForceTrainer(model, config, cells, folder)
+    if resume:
+        trainer.restore()
+    errors = trainer.run(on_step)
+    best = trainer.best_model()
+    return finished(best, config, cells, errors, trainer, folder), errors
+
+
+def finished(
+    model: ForceModel,
+    config: ForceTrainingConfig,
+    cells: Cells,
+    errors: ForceErrors,
+    trainer: ForceTrainer,
+    folder: Path,
+) -> ForceModel:
+    """The model with its provenance, saved."""
+    about = {
+        "dataset": config.dataset,
+        "settings": asdict(config),
+        "train": len(cells.train),
+        "validation": len(cells.val),
+        "test": len(cells.test),
+        "train_ids": sorted(cell.id for cell in cells.train),
+        "validation_errors": asdict(errors),
+        "parameters": sum(p.numel() for p in model.network.parameters()),
+        "hours": round(trainer.seconds / 3600, 3),
+        "complete": True,
+    }
+    done = ForceModel(ForceModelConfig(**{**model.config.__dict__, "training": about}))
+    done.network.load_state_dict(model.network.state_dict())
+    done.save(folder)
+    return done.eval()
