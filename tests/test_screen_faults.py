@@ -20,8 +20,9 @@ from ase.db import connect
 from recinet_ase.screening.engine import ChunkRows
 from recinet_ase.screening.entries import Chunk, Piece, Source
 from recinet_ase.screening.journal import Journal
-from recinet_ase.screening.pipeline import Workers, in_order, split
+from recinet_ase.screening.pipeline import in_order, split
 from recinet_ase.screening.sources import chunks, find_sources
+from recinet_ase.screening.workers import Workers
 
 ROWS = 1700  # four chunks
 

@@ -13,7 +13,8 @@ from typing import Any
 import recinet_ase
 from recinet_ase.errors import ReciNetError
 from recinet_ase.screening.entries import Chunk
-from recinet_ase.screening.pipeline import Lost, available_cores
+from recinet_ase.screening.pipeline import available_cores
+from recinet_ase.screening.workers import Lost
 
 
 class DaskWorkers:

@@ -7,12 +7,8 @@ hangs costs the one entry at fault: its chunk is done again in halves.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
-import signal
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -31,10 +27,9 @@ from recinet_ase.screening.engine import (
     screen_chunk,
 )
 from recinet_ase.screening.entries import Chunk, Piece
+from recinet_ase.screening.workers import Lost, Workers
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from recinet_ase.preparation import Preparation
 
 TIME_LIMIT = 300.0
@@ -42,15 +37,6 @@ TIME_LIMIT = 300.0
 takes longer is given up."""
 
 _AHEAD = 3  # chunks in flight for each worker
-_WATCH = 2.0  # seconds between a worker's looks at whether the screen still lives
-
-
-class Lost(Exception):
-    """A chunk whose worker died or hung.
-
-    Args:
-        reason: What happened, for the error row of a single entry.
-    """
 
 
 class Backend(Protocol):
@@ -188,73 +174,6 @@ def _packed(preparation: Preparation, id_key: str | None, chunk: Chunk) -> bytes
 
 def _unpacked(predictor: Any, data: bytes) -> ChunkRows:
     return finish_chunk(predictor, pickle.loads(data))
-
-
-class Workers:
-    """Worker processes of this machine, one thread each.
-
-    Args:
-        workers: How many.
-        time_limit: See `TIME_LIMIT`.
-    """
-
-    def __init__(self, workers: int, time_limit: float = TIME_LIMIT) -> None:
-        from pebble import ProcessPool
-
-        self.workers = workers
-        self._limit = time_limit
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
-        context = multiprocessing.get_context(method or "spawn")
-        if method:
-            # Imported once for all workers, in a process without threads of its own.
-            context.set_forkserver_preload(["recinet_ase.predictor", "ase.db", "ase.io"])
-        self._pool = ProcessPool(
-            max_workers=workers, initializer=_start_worker, initargs=(os.getpid(),), context=context
-        )
-
-    def submit(self, function: Callable[[Chunk], Any], chunk: Chunk) -> Future[Any]:
-        """Start."""
-        return self._pool.schedule(function, args=(chunk,), timeout=self._limit)
-
-    def result(self, future: Future[Any]) -> Any:
-        """Wait."""
-        from pebble import ProcessExpired
-
-        try:
-            return future.result()
-        except ProcessExpired as error:
-            raise Lost(
-                f"the worker process died on this structure (exit code {error.exitcode})"
-            ) from None
-        except TimeoutError:
-            raise Lost(f"this structure took more than {self._limit:.0f} s") from None
-
-    def close(self) -> None:
-        """Stop all workers at once."""
-        self._pool.stop()
-        self._pool.join()
-
-
-def _start_worker(parent: int) -> None:
-    """One thread, interrupts left to the screen, and an end with it."""
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
-
-    def watch() -> None:
-        while _alive(parent):
-            time.sleep(_WATCH)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _alive(process: int) -> bool:
-    import psutil
-
-    return psutil.pid_exists(process)
 
 
 def choose_backend(
