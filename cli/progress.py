@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from recinet_ase.forces.training import ForceProgress
     from recinet_ase.training.trainer import Progress as Step
 
 
@@ -64,3 +65,40 @@ def training_display() -> Iterator[tuple[Callable[[Step], None], Callable[[int],
             )
 
         yield on_step, on_store
+
+
+@contextmanager
+def force_display() -> Iterator[Callable[[ForceProgress], None]]:
+    """As `training_display`, for force models."""
+
+    def text(step: ForceProgress) -> str:
+        errors = step.errors
+        shown = (
+            "-" if errors is None else f"{errors.energy:.1f} meV/atom, {errors.forces:.0f} meV/A"
+        )
+        return f"epoch {step.epoch}  loss {step.loss:.4g}  validation {shown}"
+
+    if not sys.stderr.isatty():
+        last = 0
+
+        def log(step: ForceProgress) -> None:
+            nonlocal last
+            if step.epoch != last:
+                last = step.epoch
+                click.echo(f"step {step.step}/{step.steps}, {text(step)}", err=True)
+
+        yield log
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bars:
+        task = bars.add_task("training", total=None)
+        yield lambda step: bars.update(
+            task, completed=step.step, total=step.steps, description=text(step)
+        )

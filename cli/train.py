@@ -171,6 +171,11 @@ def train(
         )
     if not (devices == "auto" or (devices.isdigit() and int(devices) > 0)):
         raise ReciNetError(f"--devices must be a number or 'auto', not {devices!r}")
+    if _is_force_run(output, resume, recipe, given):
+        if max_minutes or devices not in ("auto", "1"):
+            raise ReciNetError("force models train in one go, on one device")
+        _train_forces(given, output, data_dir, resume)
+        return
     config = _configuration(recipe, given)
 
     from recinet_ase.training.run import Resources
@@ -197,6 +202,44 @@ def train(
             f"{folder}: {info.name} validation MAE {found['mae']:.5g} {info.unit} "
             f"(mean absolute deviation {found['mad']:.5g})"
         )
+
+
+def _is_force_run(
+    output: str | None, resume: bool, recipe: str | None, given: dict[str, Any]
+) -> bool:
+    """Whether energies, forces and stresses are to be learnt: what mlearn is there for."""
+    if resume and output is not None:
+        path = Path(output) / "training.json"
+        return path.is_file() and '"force_weight"' in path.read_text(encoding="utf-8")
+    dataset = str(given.get("dataset", ""))
+    named = dataset == "mlearn" or dataset.startswith("mlearn_")
+    return named and recipe is None and "props" not in given
+
+
+def _train_forces(
+    given: dict[str, Any], output: str | None, data_dir: str | None, resume: bool
+) -> None:
+    from dataclasses import fields
+
+    from recinet_ase.cli.progress import force_display
+    from recinet_ase.errors import ReciNetError
+    from recinet_ase.forces.training import ForceTrainingConfig, train_forces
+
+    known = {f.name for f in fields(ForceTrainingConfig)}
+    foreign = _option_names({key: value for key, value in given.items() if key not in known})
+    if foreign:
+        raise ReciNetError(
+            f"{', '.join(foreign)} has no meaning for a force model; a property of the same data "
+            "is learnt with --props total_energy"
+        )
+    config = ForceTrainingConfig(**given)
+    folder = Path(output or f"runs/{config.dataset}-forces")
+    with force_display() as on_step:
+        _, errors = train_forces(config, folder, data_dir, resume, on_step)
+    click.echo(
+        f"{folder}: validation MAE {errors.energy:.2f} meV/atom, {errors.forces:.1f} meV/A, "
+        f"{errors.stress:.3f} GPa"
+    )
 
 
 def _configuration(recipe: str | None, given: dict[str, Any]) -> Any:

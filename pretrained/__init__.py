@@ -15,15 +15,32 @@ from recinet_ase.errors import ReciNetError, UnknownNameError
 if TYPE_CHECKING:
     import torch
 
+    from recinet_ase.forces.model import ForceModel
     from recinet_ase.model import PropertyModel
     from recinet_ase.properties import PropertyInfo
 
 _FOLDER = Path(__file__).parent
 
 
+_FORCES = "forces"  # the kind of a force model's configuration
+
+
 def available_models() -> list[str]:
-    """Names of the shipped models, sorted."""
+    """Names of the shipped models of properties, sorted."""
+    return [name for name in _shipped() if not _gives_forces(name)]
+
+
+def available_force_models() -> list[str]:
+    """Names of the shipped models of energies and forces, sorted."""
+    return [name for name in _shipped() if _gives_forces(name)]
+
+
+def _shipped() -> list[str]:
     return sorted(path.parent.name for path in _FOLDER.glob("*/config.json"))
+
+
+def _gives_forces(name: str) -> bool:
+    return model_card(name).get("kind") == _FORCES
 
 
 def model_folder(name_or_path: str | Path) -> Path:
@@ -33,7 +50,7 @@ def model_folder(name_or_path: str | Path) -> Path:
         UnknownNameError: If there is no such name; the nearest shipped ones are suggested.
         ReciNetError: If there is no such folder, or no model in it.
     """
-    if str(name_or_path) in available_models():
+    if str(name_or_path) in _shipped():
         return _FOLDER / str(name_or_path)
     path = Path(name_or_path).expanduser()
     if (path / "config.json").is_file():
@@ -42,7 +59,7 @@ def model_folder(name_or_path: str | Path) -> Path:
         raise ReciNetError(f"{path} is no model folder: it has no config.json")
     if path.name != str(name_or_path):  # a path, which no shipped name is
         raise ReciNetError(f"no such model folder: {path}")
-    raise UnknownNameError("model", str(name_or_path), available_models())
+    raise UnknownNameError("model", str(name_or_path), _shipped())
 
 
 def model_card(name_or_path: str | Path) -> dict[str, Any]:
@@ -67,6 +84,7 @@ def model_properties(name_or_path: str | Path) -> list[PropertyInfo]:
     from recinet_ase.properties import property_of
 
     card = model_card(name_or_path)
+    _refuse_forces(card, name_or_path)
     try:
         pairs = zip(card["properties"], card["units"], strict=True)
         return [property_of(str(name), str(unit)) for name, unit in pairs]
@@ -119,5 +137,28 @@ def load_model(
 
     from recinet_ase.model import PropertyModel
 
+    _refuse_forces(model_card(name_or_path), name_or_path)
     model = PropertyModel.load(model_folder(name_or_path))
     return model.to(device=device, dtype=dtype or torch.float32)
+
+
+def load_force_model(name_or_path: str | Path) -> ForceModel:
+    """Load a model of energies, forces and stresses.
+
+    Args:
+        name_or_path: ``"mlearn-pes"``, or a run folder of ``recinet-train --dataset mlearn``.
+
+    Raises:
+        UnknownNameError: If there is no such model.
+        ReciNetError: If it predicts properties, not forces, or a file is damaged.
+    """
+    from recinet_ase.forces.model import ForceModel
+
+    return ForceModel.load(model_folder(name_or_path))
+
+
+def _refuse_forces(card: dict[str, Any], name: str | Path) -> None:
+    if card.get("kind") == _FORCES:
+        raise ReciNetError(
+            f"{name} gives energies and forces, not properties; use it with ReciNetForceCalculator"
+        )

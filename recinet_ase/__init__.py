@@ -13,9 +13,15 @@ if TYPE_CHECKING:
     from recinet_ase.annotations import annotate, key_value_pairs
     from recinet_ase.calculator import ReciNetCalculator
     from recinet_ase.errors import ReciNetError, StructureError, UnknownNameError
+    from recinet_ase.forces.calculator import ReciNetForceCalculator
     from recinet_ase.prediction import predict, predict_structure
     from recinet_ase.predictor import Predictor
-    from recinet_ase.pretrained import available_models, load_model
+    from recinet_ase.pretrained import (
+        available_force_models,
+        available_models,
+        load_force_model,
+        load_model,
+    )
     from recinet_ase.properties import PROPERTIES, get_property_info
 
 __version__ = "0.1.0"
@@ -26,8 +32,11 @@ _EXPORTS = {
     "predict": "recinet_ase.prediction",
     "predict_structure": "recinet_ase.prediction",
     "ReciNetCalculator": "recinet_ase.calculator",
+    "ReciNetForceCalculator": "recinet_ase.forces.calculator",
     "Predictor": "recinet_ase.predictor",
+    "available_force_models": "recinet_ase.pretrained",
     "available_models": "recinet_ase.pretrained",
+    "load_force_model": "recinet_ase.pretrained",
     "load_model": "recinet_ase.pretrained",
     "PROPERTIES": "recinet_ase.properties",
     "get_property_info": "recinet_ase.properties",
@@ -41,13 +50,16 @@ __all__ = [
     "Predictor",
     "ReciNetCalculator",
     "ReciNetError",
+    "ReciNetForceCalculator",
     "StructureError",
     "UnknownNameError",
     "__version__",
     "annotate",
+    "available_force_models",
     "available_models",
     "get_property_info",
     "key_value_pairs",
+    "load_force_model",
     "load_model",
     "predict",
     "predict_structure",

@@ -146,6 +146,8 @@ def run_screen(
         folder = Path(scratch) / "rows" if target is None else journal_folder(Path(target))
         started = datetime.now(timezone.utc)
         sources = _sources(options, Path(scratch))
+        if options.output is not None:
+            check_output(options.output, sources)
         spec = engine.choose_spec(
             options.infos,
             options.models,

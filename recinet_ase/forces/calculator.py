@@ -1,0 +1,124 @@
+"""The force model as an ASE calculator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from recinet_ase.errors import StructureError
+from recinet_ase.forces.batch import ForceBatch
+from recinet_ase.forces.model import ForceModel
+from recinet_ase.graph.adapters import to_crystal
+from recinet_ase.predictor import choose_device, choose_dtype
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+_EDGES = 20_000  # of a batch on a CPU: about 600 atoms
+_EDGES_ELSEWHERE = 400_000
+
+
+class ReciNetForceCalculator(Calculator):
+    """Energies, forces and stresses, for relaxation, dynamics, elasticity and phonons.
+
+    >>> atoms.calc = ReciNetForceCalculator("mlearn-pes")
+    >>> atoms.get_forces()
+
+    Units and signs are ASE's: eV, eV/angstrom, stress in eV/angstrom^3 (Voigt order xx, yy, zz,
+    yz, xz, xy), positive under tension. The zero of the energy is that of the training data
+    (mlearn: VASP's PBE energies), so that only differences mean something.
+
+    The energy is smooth: atoms enter and leave the cutoff with two vanishing derivatives.
+    Elements that the model never saw, and mixtures of elements it only saw pure, are refused.
+
+    Args:
+        model: Name of a shipped force model, a model folder, or a loaded `ForceModel`.
+        device: Torch device; a GPU where there is one by default.
+        dtype: ``"float32"`` (default) or ``"float64"``.
+        atoms: Attach the calculator to these atoms.
+    """
+
+    implemented_properties: ClassVar[list[str]] = [
+        "energy", "free_energy", "energies", "forces", "stress",
+    ]  # fmt: skip
+
+    def __init__(
+        self,
+        model: str | Path | ForceModel = "mlearn-pes",
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        atoms: Atoms | None = None,
+        **kwargs: Any,
+    ) -> None:
+        from recinet_ase.pretrained import load_force_model
+
+        super().__init__(atoms=atoms, **kwargs)
+        self.device, self.dtype = choose_device(device), choose_dtype(dtype)
+        found = model if isinstance(model, ForceModel) else load_force_model(model)
+        self.model = found.to(device=self.device, dtype=self.dtype).eval()
+        self.model.requires_grad_(False)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Fill ``results``; called by ASE.
+
+        Raises:
+            StructureError: For what is no crystal that the model can answer for.
+        """
+        super().calculate(atoms, list(properties), list(system_changes))
+        (self.results,) = self.many([self.atoms])
+
+    def many(self, structures: Sequence[Any]) -> Iterator[dict[str, Any]]:
+        """``results`` of many structures, in batches, in order.
+
+        Args:
+            structures: ASE ``Atoms`` or pymatgen ``Structure``.
+
+        Raises:
+            StructureError: For the first that the model cannot answer for.
+        """
+        limit = _EDGES if self.device.type == "cpu" else _EDGES_ELSEWHERE
+        waiting: list[Any] = []
+        edges = 0
+        for structure in structures:
+            graph = self.model.graph(to_crystal(structure))
+            size = graph.edge_index.shape[1]
+            if waiting and edges + size > limit:
+                yield from self._run(waiting)
+                waiting, edges = [], 0
+            waiting.append(graph)
+            edges += size
+        if waiting:
+            yield from self._run(waiting)
+
+    def forces_of(self, structures: Sequence[Any]) -> list[np.ndarray]:
+        """Forces in eV/angstrom of many structures, ``[N, 3]`` each."""
+        return [result["forces"] for result in self.many(structures)]
+
+    def _run(self, graphs: list[Any]) -> Iterator[dict[str, Any]]:
+        batch = ForceBatch.join(graphs, self.dtype, self.device)
+        result = self.model(batch)
+        forces = result.forces.double().cpu().split(batch.n_atoms)
+        energies = result.energies.double().cpu().split(batch.n_atoms)
+        stress = result.stress.double().cpu().numpy()
+        for i, energy in enumerate(result.energy.tolist()):
+            found = {
+                "energy": energy,
+                "free_energy": energy,
+                "energies": energies[i].numpy(),
+                "forces": forces[i].numpy(),
+                "stress": full_3x3_to_voigt_6_stress(stress[i]),
+            }
+            if not all(np.isfinite(value).all() for value in found.values()):
+                raise StructureError("the force model gave a non-finite number")
+            yield found
