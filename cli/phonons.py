@@ -70,7 +70,7 @@ from recinet_ase.cli.progress import stages_display
 @click.option(
     "--mesh",
     type=float,
-    default=60.0,
+    default=80.0,
     show_default=True,
     help="Length that sets the density of wave vectors, A (phonopy).",
 )

@@ -32,6 +32,9 @@ from recinet_ase.phonons.structure import (
     symmetrise,
 )
 
+SHORT = 7.0
+"""A supercell with a vector shorter than this (angstrom) is worth a warning."""
+
 Progress = Callable[[str, int, int | None], None]
 """Called with the stage (``"relaxation"``, ``"forces"``), what is done, and the total if known."""
 
@@ -49,7 +52,7 @@ def phonons(
     min_length: float = SUPERCELL_LENGTH,
     max_atoms: int = MAX_ATOMS,
     distance: float = 0.01,
-    mesh: float = 60.0,
+    mesh: float = 80.0,
     folder: str | Path | None = None,
     overwrite: bool = False,
     name: str = "",
@@ -145,6 +148,8 @@ def phonons(
 
     repeats = choose_supercell(unitcell, supercell, min_length, max_atoms)
     phonon = harmonic.build(unitcell, repeats)
+    if len(phonon.supercell) == 1:
+        raise ReciNetError("a supercell of one atom has no force constants; choose a larger one")
     cells = harmonic.displace(phonon, distance)
     message(
         f"supercell {'x'.join(map(str, repeats))}: {len(phonon.supercell)} atoms, "
@@ -157,6 +162,13 @@ def phonons(
     bands, points = harmonic.run_bands(phonon)
     dos = harmonic.run_states(phonon, mesh)
     imaginary = harmonic.worst_imaginary_mode(phonon, bands, points)
+    warnings = [str(imaginary)] if imaginary else []
+    shortest = float((np.array(repeats) * unitcell.cell.lengths()).min())
+    if shortest < SHORT:
+        warnings.append(
+            f"the supercell is only {shortest:.1f} A long: forces between atoms farther apart than "
+            "half of that are folded onto nearer ones"
+        )
     return Phonons(
         phonopy=phonon,
         structure=unitcell,
@@ -173,5 +185,5 @@ def phonons(
         steps=steps,
         calculator=name,
         settings=settings | {"mesh": mesh},
-        warnings=(str(imaginary),) if imaginary else (),
+        warnings=tuple(warnings),
     )

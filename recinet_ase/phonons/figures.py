@@ -77,16 +77,16 @@ def thermal_plot(phonons: Phonons, path: Path) -> None:
         r"$3Nk_\mathrm{B}$", (0, limit), (4, 3), textcoords="offset points", color=_GREY,
         fontsize=_FONT - 2,
     )  # fmt: skip
-    left.set_ylabel("J/K per mole of primitive cells")
+    left.set_ylabel("$C_V$, $S$ (J/K/mol)")
     left.set_ylim(0, 1.08 * max(limit, float(thermal.entropy.max())))
     left.legend(frameon=False, fontsize=_FONT - 1, loc="lower right")
     right.plot(thermal.temperatures, thermal.free_energy, color=_BLUE)
     right.axhline(0, color="0.8", linewidth=0.8, zorder=0)
-    right.set_ylabel("free energy $F$ (kJ per mole of primitive cells)")
+    right.set_ylabel("free energy $F$ (kJ/mol)")
     for panel in (left, right):
         panel.set_xlabel("temperature (K)")
         panel.set_xlim(0, float(thermal.temperatures[-1]))
-    text = f"{_title(phonons)}; primitive cell {phonons.primitive.get_chemical_formula()}"
+    text = f"{_title(phonons)}; per mole of {phonons.primitive.get_chemical_formula()}"
     if phonons.imaginary:
         text += "; imaginary modes left out"
     figure.suptitle(text, fontsize=_FONT)

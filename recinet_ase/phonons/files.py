@@ -133,7 +133,9 @@ def _write_table(path: Path, header: list[str], rows: Iterable[Sequence[Any]]) -
     with path.open("w", newline="", encoding="utf-8") as handle:
         table = csv.writer(handle, lineterminator="\n")
         table.writerow(header)
-        table.writerows([v if isinstance(v, str) else f"{v:.6f}" for v in row] for row in rows)
+        table.writerows(
+            [v if isinstance(v, str) else f"{_rounded(v):.6f}" for v in row] for row in rows
+        )
 
 
 def _rounded(values: Any) -> Any:

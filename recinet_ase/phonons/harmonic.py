@@ -99,7 +99,8 @@ def run_bands(phonon: Phonopy) -> tuple[tuple[Segment, ...], dict[str, np.ndarra
     primitive = phonon.primitive
     # The points in terms of phonopy's cell, which in some lattices is not seekpath's.
     found = seekpath.get_path_orig_cell(primitive.totuple(), symprec=1e-4)
-    points = {name: np.array(q, dtype=np.float64) for name, q in found["point_coords"].items()}
+    names = dict.fromkeys(name for ends in found["path"] for name in ends)
+    points = {name: np.array(found["point_coords"][name], dtype=np.float64) for name in names}
     qpoints = get_band_qpoints(
         [[points[start], points[end]] for start, end in found["path"]],
         npoints=_BAND_POINTS,

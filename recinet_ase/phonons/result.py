@@ -168,13 +168,14 @@ class Phonons:
         )
 
     def at(self, point: str) -> np.ndarray:
-        """Frequencies ``[3 N]`` in THz at a high-symmetry point, e.g. ``"X"``.
+        """Frequencies ``[3 N]`` in THz at a high-symmetry point, e.g. ``"X"`` or ``"GAMMA"``.
 
         Raises:
             UnknownNameError: If the path has no such point.
         """
         if point not in self.points:
-            raise UnknownNameError("high-symmetry point", point, self.points)
+            spellings = {known.lower(): known for known in self.points}
+            raise UnknownNameError("high-symmetry point", point, self.points, spellings)
         return self.frequencies(self.points[point])[0]
 
     def write(self, folder: str | Path) -> Path:
