@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -448,3 +449,21 @@ def test_wrong_calls_end_in_one_line(tmp_path: Path) -> None:
         done = run(*arguments)
         assert done.exit_code == 2 and reason in done.output, done.output
         assert len(done.output.strip().splitlines()) == 1
+
+
+def test_the_block_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "phonons.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(from ase.build.*?)```", text, flags=re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    assert (tmp_path / "copper" / "phonons.json").is_file()
+
+
+def test_the_table_against_experiment_is_printed() -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "phonons.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--calculator", "emt", "--elements", "Cu"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^\| Cu \| [XL] [TL] \| \d\.\d \| \d\.\d\d \|", done.stdout, re.M)) == 4
