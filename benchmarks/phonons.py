@@ -1,6 +1,6 @@
 """Phonon frequencies of a calculator against neutron scattering: a table for the docs.
 
-python benchmarks/phonons.py [--calculator mlearn-pes] [--elements Si Cu Ni]
+python benchmarks/phonons.py [--calculator mlearn-pes] [--elements Si Cu Ni] [--repeat 4]
 
 Measured values are rounded to 0.1 THz:
 Si  G. Dolling in Inelastic Scattering of Neutrons in Solids and Liquids (IAEA, Vienna 1963) II, 37;
@@ -43,13 +43,14 @@ def main() -> None:
     )
     parser.add_argument("--calculator", default="mlearn-pes")
     parser.add_argument("--elements", nargs="+", default=list(MEASURED), choices=list(MEASURED))
+    parser.add_argument("--repeat", type=int, default=4, help="supercell; even numbers")
     arguments = parser.parse_args()
     calculator = load_calculator(arguments.calculator)
     print(f"| | mode | measured (THz) | {arguments.calculator} (THz) | difference |")
     print("|---|---|---|---|---|")
     for element in arguments.elements:
-        # Gamma, X and L fit into this supercell: nothing is interpolated there.
-        found = phonons(bulk(element), calculator, supercell=(4, 4, 4), mesh=20)
+        # Gamma, X and L fit into an even supercell: nothing is interpolated there.
+        found = phonons(bulk(element), calculator, supercell=[arguments.repeat] * 3, mesh=20)
         errors = []
         for point, mode, place, measured in MEASURED[element]:
             computed = float(found.at(point)[place])

@@ -98,6 +98,8 @@ def stages_display(
 
         def on_stage(stage: str, done: int, total: int | None) -> None:
             if stage not in tasks:
+                for task in bars.tasks:  # what is left behind is done
+                    bars.update(task.id, total=task.completed)
                 tasks[stage] = bars.add_task(stage, total=total)
             bars.update(tasks[stage], completed=done, total=total)
 

@@ -19,8 +19,8 @@ from recinet_ase.phonons.forces import (
     name_of,
     require,
 )
+from recinet_ase.phonons.relaxation import pressure_of, residual_force
 from recinet_ase.phonons.relaxation import relax as relax_structure
-from recinet_ase.phonons.relaxation import residual_force
 from recinet_ase.phonons.result import Phonons
 from recinet_ase.phonons.structure import (
     MAX_ATOMS,
@@ -34,6 +34,9 @@ from recinet_ase.phonons.structure import (
 
 SHORT = 7.0
 """A supercell with a vector shorter than this (angstrom) is worth a warning."""
+
+PRESSURE = 1.0
+"""Pressure in GPa above which phonons are not those of the crystal at rest."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the stage (``"relaxation"``, ``"forces"``), what is done, and the total if known."""
@@ -140,6 +143,7 @@ def phonons(
         lengths = ", ".join(f"{x:.4f}" for x in unitcell.cell.lengths())
         message(f"relaxed in {steps} steps: a, b, c = {lengths} A")
     force = residual_force(model, unitcell)
+    pressure = pressure_of(calculator, unitcell)
     if not earlier:
         saved.save_unitcell(unitcell, steps)
     _, found = symmetrise(unitcell, symprec)
@@ -163,6 +167,8 @@ def phonons(
     dos = harmonic.run_states(phonon, mesh)
     imaginary = harmonic.worst_imaginary_mode(phonon, bands, points)
     warnings = [str(imaginary)] if imaginary else []
+    if pressure is not None and abs(pressure) > PRESSURE:
+        warnings.append(f"these are phonons under a pressure of {pressure:.1f} GPa")
     shortest = float((np.array(repeats) * unitcell.cell.lengths()).min())
     if shortest < SHORT:
         warnings.append(
@@ -182,6 +188,7 @@ def phonons(
         gamma=np.array(phonon.run_qpoints([[0.0, 0.0, 0.0]]).frequencies[0]),
         imaginary=imaginary,
         residual_force=force,
+        pressure=pressure,
         steps=steps,
         calculator=name,
         settings=settings | {"mesh": mesh},

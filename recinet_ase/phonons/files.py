@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,9 @@ from recinet_ase.phonons import figures
 
 if TYPE_CHECKING:
     from recinet_ase.phonons.result import Phonons
+
+PARAMETERS = "phonopy_params.yaml"
+"""Phonopy's name for a file of all it needs; it overwrites ``phonopy.yaml`` where it runs."""
 
 SUMMARY = "phonons.json"
 """Written last: where it is, the folder is complete."""
@@ -43,7 +47,8 @@ def write_folder(phonons: Phonons, folder: Path) -> Path:
         raise ReciNetError(f"cannot make the folder {folder}: {error.strerror}") from None
     (folder / SUMMARY).unlink(missing_ok=True)
     writers: dict[str, Callable[[Path], Any]] = {
-        "phonopy.yaml": lambda path: phonons.phonopy.save(path, {"force_constants": True}),
+        PARAMETERS: lambda path: phonons.phonopy.save(path, {"force_constants": True}),
+        "phonopy.yaml": lambda path: shutil.copyfile(folder / PARAMETERS, path),
         "relaxed.extxyz": lambda path: write(path, phonons.structure, format="extxyz"),
         "relaxed.cif": lambda path: write(path, phonons.structure, format="cif"),
         "bands.csv": lambda path: _write_table(path, *_bands(phonons)),
@@ -84,6 +89,7 @@ def summary(phonons: Phonons) -> dict[str, Any]:
         "displacements": len(phonons.phonopy.displacements),
         "relaxation_steps": phonons.steps,
         "residual_force_eV_per_A": _rounded(phonons.residual_force),
+        "pressure_GPa": None if phonons.pressure is None else _rounded(phonons.pressure),
         "frequencies_at_gamma_THz": _rounded(phonons.gamma),
         "frequencies_THz": {name: _rounded(phonons.at(name)) for name in phonons.points},
         "highest_frequency_THz": _rounded(phonons.highest_frequency),

@@ -20,7 +20,10 @@ BATCH_ATOMS = 4000
 """Atoms that go to a batching force model at once."""
 
 _AGREEMENT = 1e-3
-"""Relative difference that a calculator's repeated forces may show (single precision)."""
+"""Difference that a calculator's repeated forces may show, as a share of the largest."""
+
+_ROUNDING = 1e-4
+"""The same in eV/A, where forces are small (single precision)."""
 
 
 @runtime_checkable
@@ -236,8 +239,8 @@ def _check_same_calculator(
     (now,) = checked_forces(model, [supercells[number].copy()], "a displaced supercell")
     earlier = done[number]
     if now.shape == earlier.shape:
-        scale = max(float(np.abs(earlier).max()), 1e-3)
-        if float(np.abs(now - earlier).max()) <= _AGREEMENT * scale:
+        allowed = max(_AGREEMENT * float(np.abs(earlier).max()), _ROUNDING)
+        if float(np.abs(now - earlier).max()) <= allowed:
             return
     where = saved.folder.parent if saved.folder else "the folder"
     name = name_of(getattr(model, "calculator", model))

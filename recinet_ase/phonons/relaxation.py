@@ -101,3 +101,14 @@ def residual_force(model: ForceModel, unitcell: Atoms) -> float:
             "--no-relax), with the calculator that gives the phonons"
         )
     return largest
+
+
+def pressure_of(calculator: Any, unitcell: Atoms) -> float | None:
+    """The pressure on the crystal in GPa; None where the calculator gives no stress."""
+    from ase.units import GPa
+
+    if "stress" not in getattr(calculator, "implemented_properties", []):
+        return None
+    atoms = unitcell.copy()
+    atoms.calc = calculator
+    return float(-np.mean(atoms.get_stress()[:3]) / GPa)

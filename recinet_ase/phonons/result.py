@@ -119,6 +119,7 @@ class Phonons:
         gamma: Frequencies at Gamma ``[3 N]`` in THz, ascending.
         imaginary: The worst imaginary mode, or None.
         residual_force: Largest force on an atom of ``structure``, eV/A.
+        pressure: Pressure on ``structure`` in GPa; None without a stress.
         steps: Steps of the relaxation; None if there was none.
         calculator: Name of the calculator.
         settings: What the calculation was asked for.
@@ -137,6 +138,7 @@ class Phonons:
     gamma: np.ndarray
     imaginary: ImaginaryMode | None
     residual_force: float
+    pressure: float | None
     steps: int | None
     calculator: str
     settings: dict[str, Any]
