@@ -26,7 +26,7 @@ pytest.importorskip("seekpath")
 
 from recinet_ase.cli.phonons import phonons as command
 from recinet_ase.errors import ReciNetError, StructureError, UnknownNameError
-from recinet_ase.phonons import Phonons, load_calculator, phonons
+from recinet_ase.phonons import Phonons, harmonic, load_calculator, phonons
 from recinet_ase.phonons.figures import point_label, ticks
 from recinet_ase.phonons.forces import ForceModel
 from recinet_ase.phonons.structure import choose_supercell, symmetrise
@@ -205,6 +205,33 @@ def test_the_path_is_that_of_the_field(copper: Phonons, alloy: Phonons) -> None:
         copper.at("GAMA")
 
 
+@pytest.mark.parametrize(("group", "angles"), [(12, (90, 112, 90)), (139, (90, 90, 90))])
+def test_special_points_are_where_seekpath_puts_them(group: int, angles: tuple[int, ...]) -> None:
+    """Also in lattices whose primitive cell is another one for seekpath than for phonopy."""
+    import seekpath
+    from ase.spacegroup import crystal
+
+    lengths = (6.2, 3.4, 5.0) if group == 12 else (2.9, 2.9, 9.0)
+    sites = [(0, 0, 0), (0.24, 0, 0.31) if group == 12 else (0, 0, 0.31)]
+    cell = crystal(["Cu", "Au"], sites, spacegroup=group, cellpar=[*lengths, *angles])
+    unitcell, found = symmetrise(cell)
+    assert found.number == group
+    phonon = harmonic.build(unitcell, (2, 2, 1))
+    supercells = harmonic.displace(phonon, 0.01)
+    rng = np.random.default_rng(0)
+    harmonic.fit_force_constants(phonon, [rng.normal(size=(len(s), 3)) for s in supercells])
+    _, points = harmonic.run_bands(phonon)
+    theirs = seekpath.get_path(phonon.primitive.totuple(), symprec=1e-4)
+    for name, q in points.items():
+        ours = np.linalg.norm(np.linalg.solve(phonon.primitive.cell, q))
+        wanted = np.linalg.solve(theirs["primitive_lattice"], theirs["point_coords"][name])
+        assert ours == pytest.approx(np.linalg.norm(wanted), abs=1e-5), name
+    fitting = harmonic._fitting_qpoints(phonon)
+    turns = fitting @ np.linalg.solve(phonon.primitive_matrix, phonon.supercell_matrix)
+    assert len(fitting) == len(phonon.supercell) // len(phonon.primitive)
+    assert turns == pytest.approx(np.round(turns), abs=1e-9)
+
+
 def test_the_folder_and_phonopys_own_command(copper: Phonons, tmp_path: Path) -> None:
     folder = copper.write(tmp_path / "new" / "copper")
     assert {path.name for path in folder.iterdir()} == set(
@@ -323,7 +350,10 @@ def test_a_stopped_calculation_goes_on(tmp_path: Path, three: Phonons) -> None:
         phonons(CU3AU, EMT(), name="counting", **options, distance=0.02)
     with pytest.raises(ReciNetError, match=r"other structure, calculator"):
         phonons(bulk("Al"), EMT(), **options)
+    (tmp_path / "phonons.json").touch()
+    (tmp_path / "forces" / "mine.txt").touch()
     other = phonons(CU3AU, Counting(), **options, distance=0.02, overwrite=True)
+    assert not (tmp_path / "phonons.json").exists() and (tmp_path / "forces" / "mine.txt").exists()
     assert other.gamma == pytest.approx(three.gamma, rel=0.01, abs=1e-3)
 
 

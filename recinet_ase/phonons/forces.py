@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -144,7 +143,10 @@ class SavedForces:
                     f"{folder.parent} holds another calculation (other {', '.join(differences)}); "
                     "choose another folder, or overwrite it (overwrite=True, --overwrite)"
                 )
-            shutil.rmtree(folder)
+            # A summary must not stand beside forces that it does not belong to.
+            (folder.parent / "phonons.json").unlink(missing_ok=True)
+            for old in (*folder.glob("[0-9]*.npy"), folder / "unitcell.json", path):
+                old.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         _write(path, json.dumps(dict(settings), indent=1).encode())
 
