@@ -7,6 +7,7 @@ import click
 from recinet_ase import __version__
 from recinet_ase.cli.evaluate import evaluate
 from recinet_ase.cli.models import models
+from recinet_ase.cli.phonons import phonons
 from recinet_ase.cli.recipes import recipes
 from recinet_ase.cli.screen import screen
 from recinet_ase.cli.train import train
@@ -21,5 +22,6 @@ def main() -> None:
 main.add_command(screen)
 main.add_command(train)
 main.add_command(evaluate)
+main.add_command(phonons)
 main.add_command(models)
 main.add_command(recipes)

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -102,3 +102,43 @@ def force_display() -> Iterator[Callable[[ForceProgress], None]]:
         yield lambda step: bars.update(
             task, completed=step.step, total=step.steps, description=text(step)
         )
+
+
+@contextmanager
+def stages_display(
+    quiet: bool = False,
+) -> Iterator[tuple[Callable[[str], None], Callable[[str, int, int | None], None]]]:
+    """Messages on stderr, and on a terminal a bar for each stage of a calculation.
+
+    Yields:
+        Callbacks for messages, and for a stage's name, what is done and the total if known.
+    """
+    if quiet or not sys.stderr.isatty():
+
+        def message(text: str) -> None:
+            if not quiet:
+                click.echo(text, err=True)
+
+        yield message, lambda stage, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, highlight=False)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def on_stage(stage: str, done: int, total: int | None) -> None:
+            if stage not in tasks:
+                for task in bars.tasks:  # what is left behind is done
+                    bars.update(task.id, total=task.completed)
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield lambda text: console.print(text, markup=False), on_stage

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SECTIONS = (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8").split("\n## ")[1:]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+ARGUMENTS = {"phonons.py": ("emt", "Cu")}
 
 
 def test_the_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,10 +28,11 @@ def test_the_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.name)
 def test_the_examples_run(script: Path, tmp_path: Path) -> None:
-    if "matgl" in script.read_text(encoding="utf-8"):
-        pytest.importorskip("matgl")
+    for package in ("matgl", "phonopy"):
+        if package in script.read_text(encoding="utf-8"):
+            pytest.importorskip(package)
     done = subprocess.run(
-        [sys.executable, str(script)],
+        [sys.executable, str(script), *ARGUMENTS.get(script.name, ())],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,

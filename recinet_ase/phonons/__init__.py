@@ -1,0 +1,39 @@
+"""Phonons of crystals with any calculator that gives forces, through phonopy.
+
+>>> from ase.build import bulk
+>>> from recinet_ase.phonons import load_calculator, phonons
+>>> result = phonons(bulk("Cu"), load_calculator("emt"))
+>>> result.at("X")  # frequencies at a high-symmetry point, THz
+>>> result.write("copper")  # phonopy.yaml, plots, tables
+
+The road: `structure` (checks, symmetry, supercell), `relaxation`, `forces` (of the displaced
+supercells, kept as they come), `harmonic` (force constants and what phonopy makes of them),
+`result`, `files` and `figures` (what is written). `calculators` finds calculators by name;
+`calculation` puts it all together.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recinet_ase.phonons.calculation import phonons
+    from recinet_ase.phonons.calculators import load_calculator
+    from recinet_ase.phonons.forces import ForceModel
+    from recinet_ase.phonons.result import Phonons
+
+_EXPORTS = {
+    "phonons": "calculation",
+    "load_calculator": "calculators",
+    "ForceModel": "forces",
+    "Phonons": "result",
+}
+
+__all__ = ["ForceModel", "Phonons", "load_calculator", "phonons"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
