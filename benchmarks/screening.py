@@ -7,8 +7,8 @@ Every program gets the same ASE database of real crystals of 8 to 12 atoms and t
 worker processes (``--cores``), and is timed from before the first structure is read to after
 the last number, without the start of the interpreter (``in all`` has that too). Rivals run
 in the interpreters given, on fewer crystals (their rate does not depend on it), each in the
-way its documentation advises, with one thread or all, whichever is faster. Prints rates, ratios, peak memory and the shares of reading,
-graphs and network.
+way its documentation advises, with one thread or all, whichever is faster. Prints rates,
+ratios, peak memory and the shares of reading, graphs and network.
 """
 
 from __future__ import annotations
@@ -196,8 +196,8 @@ def main() -> None:
                 peak = max(peak, memory)
             against = ", ".join(f"{name} {r / rate:.1f} x" for name, r in rates.items())
             print(
-                f"{found['what']}: {rate:.1f} structures/s with {threads} threads, peak memory {peak:.0f} MiB; "
-                f"ours against it: {against}"
+                f"{found['what']}: {rate:.1f} structures/s with {threads} threads, peak memory "
+                f"{peak:.0f} MiB; ours against it: {against}"
             )
 
 
