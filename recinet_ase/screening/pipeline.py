@@ -36,6 +36,7 @@ TIME_LIMIT = 300.0
 """Seconds that a chunk may take before it is done again in halves; a single structure that
 takes longer is given up."""
 
+_FEW = 1024  # entries that take less time than starting workers
 _AHEAD = 3  # chunks in flight for each worker
 
 
@@ -176,20 +177,43 @@ def _unpacked(predictor: Any, data: bytes) -> ChunkRows:
     return finish_chunk(predictor, pickle.loads(data))
 
 
-def choose_backend(
-    workers: int | None,
+def choose_workers(
+    workers: int | None, scheduler: str | None, entries: int | None, on_cpu: bool
+) -> int:
+    """Worker processes of this machine to use, 0 for none.
+
+    Args:
+        workers: What the user asked for; None is one for each core, none where the input is
+            so small that starting them would take longer than the work.
+        scheduler: Given if the work is done elsewhere.
+        entries: Number of entries, if known.
+        on_cpu: Whether workers run the network too.
+    """
+    if scheduler is not None:
+        return 0
+    if workers is not None:
+        return workers
+    if entries is not None and entries <= _FEW:
+        return 0
+    cores = available_cores()
+    if not on_cpu:
+        return max(1, cores - 1)
+    return cores if cores > 1 else 0
+
+
+def make_backend(
+    workers: int,
+    asked: int | None,
     scheduler: str | None,
-    entries: int | None,
     spec: ScreenSpec,
     time_limit: float = TIME_LIMIT,
 ) -> Backend | None:
-    """Where to screen.
+    """Where to screen; None is this process.
 
     Args:
-        workers: Worker processes, 0 for none; None is one for each core, none where the
-            input is so small that starting them would take longer than the work.
+        workers: From `choose_workers`.
+        asked: Workers the user asked for, for a local Dask cluster.
         scheduler: ``"local"`` or the address of a Dask scheduler, or None.
-        entries: Number of entries, if known.
         spec: What to predict.
         time_limit: See `TIME_LIMIT`.
 
@@ -201,11 +225,5 @@ def choose_backend(
 
         if spec.device != "cpu":
             raise ReciNetError("--scheduler works with --device cpu; leave --device out")
-        return DaskWorkers(scheduler, workers)
-    if workers is None:
-        small = entries is not None and entries <= 1024
-        cores = available_cores()
-        workers = 0 if small else cores if spec.device == "cpu" else max(1, cores - 1)
-        if workers == 1 and spec.device == "cpu":
-            workers = 0
+        return DaskWorkers(scheduler, asked)
     return Workers(workers, time_limit) if workers else None

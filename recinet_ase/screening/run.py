@@ -19,10 +19,17 @@ from recinet_ase.properties import PropertyInfo
 from recinet_ase.screening import engine
 from recinet_ase.screening.entries import Source
 from recinet_ase.screening.journal import Journal, JournalTable, journal_folder
-from recinet_ase.screening.pipeline import TIME_LIMIT, Backend, choose_backend, run
+from recinet_ase.screening.pipeline import (
+    TIME_LIMIT,
+    Backend,
+    choose_workers,
+    make_backend,
+    run,
+)
 from recinet_ase.screening.selection import Selection
 from recinet_ase.screening.sidecar import models, write_sidecar
 from recinet_ase.screening.sources import chunks, count_entries, find_sources, fingerprint
+from recinet_ase.screening.workers import warm_up
 from recinet_ase.screening.writers import check_output, needs_structures, open_writer
 
 if TYPE_CHECKING:
@@ -148,6 +155,9 @@ def run_screen(
         sources = _sources(options, Path(scratch))
         if options.output is not None:
             check_output(options.output, sources)
+        total = count_entries(sources)
+        if choose_workers(options.workers, options.scheduler, total, True):
+            warm_up()  # while this process loads torch and the models
         spec = engine.choose_spec(
             options.infos,
             options.models,
@@ -161,8 +171,8 @@ def run_screen(
         options.selection.check(names, units)
         for line in engine.provenance(predictor):
             display.note(line)
-        total = count_entries(sources)
-        with _backend(options, total, spec) as backend:
+        workers = choose_workers(options.workers, options.scheduler, total, spec.device == "cpu")
+        with _backend(options, workers, spec) as backend:
             if target is None and not options.selection:
                 yield _streamed(sources, spec, backend, names, display, total)
                 return
@@ -183,9 +193,9 @@ def run_screen(
 
 @contextmanager
 def _backend(
-    options: ScreenOptions, total: int | None, spec: engine.ScreenSpec
+    options: ScreenOptions, workers: int, spec: engine.ScreenSpec
 ) -> Iterator[Backend | None]:
-    backend = choose_backend(options.workers, options.scheduler, total, spec, options.time_limit)
+    backend = make_backend(workers, options.workers, options.scheduler, spec, options.time_limit)
     try:
         yield backend
     finally:

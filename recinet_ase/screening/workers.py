@@ -28,6 +28,23 @@ _DEATHS = 100  # in a row, after which something else is wrong
 _PRELOADED = ["recinet_ase.predictor", "recinet_ase.screening.engine", "ase.db", "ase.io"]
 
 
+def warm_up() -> None:
+    """Let the process that workers are forked from begin its imports, where there is one."""
+    if _context().get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
+
+def _context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # Imported once for all workers, in a process without threads of its own.
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
 class Lost(Exception):
     """A task whose worker died or took too long; the message says which."""
 
@@ -57,11 +74,7 @@ class Workers:
     def __init__(self, workers: int, time_limit: float) -> None:
         self.workers = workers
         self._limit = time_limit
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
-        self._context = multiprocessing.get_context(method or "spawn")
-        if method:
-            # Imported once for all workers, in a process without threads of its own.
-            self._context.set_forkserver_preload(_PRELOADED)
+        self._context = _context()
         self._pending: deque[_Task] = deque()
         self._lock = threading.Lock()
         self._inbox, self._bell = multiprocessing.Pipe(duplex=False)
@@ -100,9 +113,7 @@ class Workers:
 
     def _start(self) -> _Worker:
         ours, theirs = multiprocessing.Pipe()
-        process = self._context.Process(  # type: ignore[attr-defined]
-            target=_work, args=(theirs, os.getpid()), daemon=True
-        )
+        process = self._context.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
         process.start()
         theirs.close()
         return _Worker(process, ours)

@@ -192,6 +192,9 @@ def _training(config: ModelConfig, hardware: str) -> str:
     stages = training_stages(training)
     lines = [f"Data: {_source(dataset)[0]}.", f"Split: {_split(config)}."]
     lines += [_stage(i, stage) for i, stage in enumerate(stages, 1) if "epochs" in stage]
+    if "weights_averaged_over" in training:
+        runs = " and ".join(training["weights_averaged_over"])
+        lines.append(f"Weights: the mean of those after the last two stages ({runs}).")
     if "derivation" in training:
         lines.append(f"Derivation: {training['derivation']}.")
     size = f"`{training['size']}` " if training.get("size") else ""
