@@ -223,7 +223,8 @@ def _train_forces(
 
     from recinet_ase.cli.progress import force_display
     from recinet_ase.errors import ReciNetError
-    from recinet_ase.forces.training import ForceTrainingConfig, train_forces
+    from recinet_ase.forces.settings import ForceTrainingConfig
+    from recinet_ase.forces.training import train_forces
 
     known = {f.name for f in fields(ForceTrainingConfig)}
     foreign = _option_names({key: value for key, value in given.items() if key not in known})

@@ -21,10 +21,12 @@ from test_invariance import other_cell, rotated
 
 from recinet_ase import ReciNetError, ReciNetForceCalculator, StructureError, load_model
 from recinet_ase.cli.train import train
-from recinet_ase.forces.data import stress_of
+from recinet_ase.forces.data import load_cells, stress_of
+from recinet_ase.forces.errors import errors_of
 from recinet_ase.forces.model import ForceModel, ForceModelConfig
 from recinet_ase.forces.network import ForceNetworkConfig, envelope, harmonics
-from recinet_ase.forces.training import ForceTrainingConfig, errors_of, load_cells, train_forces
+from recinet_ase.forces.settings import ForceTrainingConfig
+from recinet_ase.forces.training import train_forces
 
 SMALL = ForceNetworkConfig(width=16, blocks=2, angular=4, channels=4, n_basis=12)
 

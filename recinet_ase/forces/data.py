@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from ase.units import GPa
 
-from recinet_ase.data.mlearn import Configuration
+from recinet_ase.data.mlearn import Configuration, MLearn
+from recinet_ase.data.splits import SplitRule
+from recinet_ase.errors import ReciNetError
 from recinet_ase.forces.batch import ForceBatch, ForceGraph
+from recinet_ase.forces.model import STRAIN_ROOM
+from recinet_ase.forces.network import ForceNetworkConfig
+from recinet_ase.forces.settings import ForceTrainingConfig
 from recinet_ase.graph.adapters import from_jarvis
 
 KBAR = 0.1 * GPa
@@ -78,4 +84,39 @@ def join(cells: Sequence[LabelledCell]) -> tuple[ForceBatch, Labels]:
         torch.tensor([cell.energy for cell in cells], dtype=torch.float64),
         torch.from_numpy(np.concatenate([cell.forces for cell in cells])).float(),
         torch.from_numpy(np.stack([cell.stress for cell in cells])).float(),
+    )
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Labelled cells by use."""
+
+    train: list[LabelledCell]
+    val: list[LabelledCell]
+    test: list[LabelledCell]
+
+
+def load_cells(
+    config: ForceTrainingConfig, network: ForceNetworkConfig, data_dir: str | Path | None = None
+) -> Cells:
+    """The data of a run, with graphs.
+
+    Raises:
+        ReciNetError: If the data are missing or no force data.
+    """
+    if not config.dataset.startswith("mlearn"):
+        raise ReciNetError(f"{config.dataset} holds no forces; force models train on mlearn")
+    dataset = MLearn(config.dataset, data_dir)
+    info = dataset.info(dataset.properties[0])
+    split = dataset.split(info, SplitRule.parse("random", config.split_seed))
+    k_max = network.k_max * STRAIN_ROOM
+    cells = {c.id: labelled(c, network.cutoff, k_max) for c in dataset.configurations()}
+    train = [cells[key] for key in split.train if key in cells]
+    if config.limit is not None:
+        rng = np.random.default_rng(config.seed)
+        train = [train[i] for i in sorted(rng.permutation(len(train))[: config.limit])]
+    return Cells(
+        train,
+        [cells[key] for key in split.val if key in cells],
+        [cells[key] for key in split.test if key in cells],
     )

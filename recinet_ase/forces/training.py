@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,100 +15,15 @@ import torch
 from ase.units import GPa
 from torch.nn import functional
 
-from recinet_ase.data.mlearn import MLearn
-from recinet_ase.data.splits import PUBLISHED_SEED, SplitRule
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
-from recinet_ase.forces.data import LabelledCell, join, labelled
-from recinet_ase.forces.model import STRAIN_ROOM, ForceModel, ForceModelConfig, ForceResult
+from recinet_ase.forces.data import Cells, LabelledCell, join, load_cells
+from recinet_ase.forces.errors import ForceErrors, errors_of
+from recinet_ase.forces.model import ForceModel, ForceModelConfig, ForceResult
 from recinet_ase.forces.network import ForceNetworkConfig
-from recinet_ase.model import write_atomic
+from recinet_ase.forces.settings import ForceTrainingConfig
 
-CONFIG_VERSION = 1
 CONFIG_FILE, STATE_FILE, METRICS_FILE = "training.json", "checkpoint.pt", "metrics.csv"
-_VALIDATION_BATCH = 8
-
-
-@dataclass(frozen=True)
-class ForceTrainingConfig:
-    """Settings of one run.
-
-    Attributes:
-        dataset: ``"mlearn"`` or one element of it, ``"mlearn_Si"``.
-        network: Changes to the architecture, by field name.
-        split_seed: Seed of the random split (eight to one to one).
-        epochs: Passes over the training cells.
-        batch_size: Cells a step.
-        learning_rate: Peak of the OneCycle schedule.
-        weight_decay: AdamW's decoupled weight decay.
-        clip: Largest gradient norm.
-        ema_decay: Decay of the moving average of the weights.
-        energy_weight: Weight of the error of the energy, per eV/atom.
-        force_weight: Weight of the mean error of a force component, per eV/angstrom.
-        stress_weight: Weight of the mean error of a stress component, per GPa.
-        validate_every: Epochs between validations.
-        checkpoint_minutes: Minutes between checkpoints.
-        seed: Seed of initial weights and order of batches.
-        limit: Use only this many training cells, or None.
-        version: Version of this layout.
-    """
-
-    dataset: str = "mlearn"
-    network: tuple[tuple[str, Any], ...] = ()
-    split_seed: int = PUBLISHED_SEED
-    epochs: int = 100
-    batch_size: int = 4
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-5
-    clip: float = 10.0
-    ema_decay: float = 0.999
-    energy_weight: float = 5.0
-    force_weight: float = 1.0
-    stress_weight: float = 0.02
-    validate_every: int = 5
-    checkpoint_minutes: float = 5.0
-    seed: int = 0
-    limit: int | None = None
-    version: int = CONFIG_VERSION
-
-    def save(self, path: Path) -> None:
-        """Write as json, atomically."""
-        write_atomic(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
-
-    @classmethod
-    def load(cls, path: Path) -> ForceTrainingConfig:
-        """Read what `save` wrote.
-
-        Raises:
-            ReciNetError: If the file is missing or damaged.
-        """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            known = {f.name for f in fields(cls)}
-            values = {key: value for key, value in data.items() if key in known}
-            values["network"] = tuple((key, value) for key, value in values["network"])
-            return cls(**values)
-        except OSError as error:
-            raise ReciNetError(f"{path.parent} is no training run ({error.strerror})") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ReciNetError(f"{path} is not a training configuration ({error})") from None
-
-
-@dataclass(frozen=True)
-class ForceErrors:
-    """Mean absolute errors of a model.
-
-    Attributes:
-        energy: meV/atom.
-        forces: meV/angstrom, over components.
-        stress: GPa, over components.
-        by_element: The same three by element symbol (of single-element cells).
-    """
-
-    energy: float
-    forces: float
-    stress: float
-    by_element: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,41 +36,6 @@ class ForceProgress:
     steps: int
     loss: float
     errors: ForceErrors | None
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Labelled cells by use."""
-
-    train: list[LabelledCell]
-    val: list[LabelledCell]
-    test: list[LabelledCell]
-
-
-def load_cells(
-    config: ForceTrainingConfig, network: ForceNetworkConfig, data_dir: str | Path | None = None
-) -> Cells:
-    """The data of a run, with graphs.
-
-    Raises:
-        ReciNetError: If the data are missing or no force data.
-    """
-    if not config.dataset.startswith("mlearn"):
-        raise ReciNetError(f"{config.dataset} holds no forces; force models train on mlearn")
-    dataset = MLearn(config.dataset, data_dir)
-    info = dataset.info(dataset.properties[0])
-    split = dataset.split(info, SplitRule.parse("random", config.split_seed))
-    k_max = network.k_max * STRAIN_ROOM
-    cells = {c.id: labelled(c, network.cutoff, k_max) for c in dataset.configurations()}
-    train = [cells[key] for key in split.train if key in cells]
-    if config.limit is not None:
-        rng = np.random.default_rng(config.seed)
-        train = [train[i] for i in sorted(rng.permutation(len(train))[: config.limit])]
-    return Cells(
-        train,
-        [cells[key] for key in split.val if key in cells],
-        [cells[key] for key in split.test if key in cells],
-    )
 
 
 def atom_references(cells: Sequence[LabelledCell]) -> dict[str, float]:
@@ -194,40 +73,6 @@ def new_model(
             scale=float(np.sqrt((forces**2).mean())),
             functional="PBE",
         )
-    )
-
-
-def errors_of(model: ForceModel, cells: Sequence[LabelledCell]) -> ForceErrors:
-    """Errors of a model on labelled cells."""
-    rows = []
-    for start in range(0, len(cells), _VALIDATION_BATCH):
-        part = cells[start : start + _VALIDATION_BATCH]
-        batch, labels = join(part)
-        result = model(batch)
-        by_atom = (result.forces - labels.forces).abs().sum(1).split(batch.n_atoms)
-        stress = (result.stress - labels.stress).abs().mean((1, 2))
-        for i, cell in enumerate(part):
-            n = len(cell.graph.numbers)
-            rows.append(
-                (
-                    symbols()[int(cell.graph.numbers[0])],
-                    abs(float(result.energy[i]) - cell.energy) / n,
-                    float(by_atom[i].sum()),
-                    3 * n,
-                    float(stress[i]),
-                )
-            )
-
-    def mean(some: list[tuple[str, float, float, int, float]]) -> tuple[float, float, float]:
-        return (
-            1e3 * float(np.mean([r[1] for r in some])),
-            1e3 * sum(r[2] for r in some) / sum(r[3] for r in some),
-            float(np.mean([r[4] for r in some])) / GPa,
-        )
-
-    return ForceErrors(
-        *mean(rows),
-        {s: mean([r for r in rows if r[0] == s]) for s in sorted({r[0] for r in rows})},
     )
 
 
