@@ -11,7 +11,7 @@ from recinet_ase.cli.common import one_line_errors
 @one_line_errors
 def models() -> None:
     """List the shipped models: property, unit, functional, data, validation error."""
-    from recinet_ase.pretrained import available_models, model_card
+    from recinet_ase.pretrained import available_force_models, available_models, model_card
 
     rows = [("model", "property", "unit", "functional", "training data", "validation MAE")]
     for name in available_models():
@@ -29,6 +29,19 @@ def models() -> None:
                     f"{error:.4f}" if isinstance(error, float) else "not measured",
                 )
             )
+    for name in available_force_models():
+        card = model_card(name)
+        training = card["training"]
+        rows.append(
+            (
+                name,
+                "energy, forces, stress",
+                "eV, eV/A, eV/A^3",
+                card["functional"],
+                f"{training['dataset']}, {training['train']} cells",
+                f"{training['validation_errors']['forces'] / 1e3:.3f} eV/A",
+            )
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import recinet_ase
 from recinet_ase.cli.main import main
-from recinet_ase.pretrained import available_models
+from recinet_ase.pretrained import available_force_models, available_models
 
 
 @pytest.mark.parametrize("command", ["main", "screen", "train", "evaluate", "phonons"])
@@ -60,7 +60,8 @@ def test_models_lists_what_is_shipped() -> None:
     result = CliRunner().invoke(main, ["models"])
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == available_models()
+    names = [line.split()[0] for line in lines[1:]]
+    assert names == [*available_models(), *available_force_models()]
 
 
 def test_recipes_are_listed_and_shown() -> None:
