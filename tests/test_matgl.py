@@ -20,7 +20,14 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from support import graph_of, random_model
 from torch_geometric.data import Batch
 
-from recinet_ase import Predictor, ReciNetCalculator, ReciNetError, StructureError, UnknownNameError
+from recinet_ase import (
+    Predictor,
+    ReciNetCalculator,
+    ReciNetError,
+    StructureError,
+    UnknownNameError,
+    load_model,
+)
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import GraphSettings, build_graph
@@ -330,7 +337,8 @@ def test_a_batch_is_its_crystals(structures: list[Structure]) -> None:
     graphs = [converter.get_graph(s)[0] for s in structures]
     with torch.no_grad():
         together = model(Batch.from_data_list(graphs))
-        assert model.feature_dict["readout"].shape == (len(graphs), 128)
+        width = load_model("jarvis-eform").config.network.width
+        assert model.feature_dict["readout"].shape == (len(graphs), width)
     alone = torch.stack([model.predict_structure(s) for s in structures])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
