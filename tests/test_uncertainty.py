@@ -95,7 +95,8 @@ def test_almost_no_validation_crystal_is_flagged() -> None:
 
 def test_examples_are_ordinary(predictor: Predictor, crystals: dict[str, Atoms]) -> None:
     results = predictor.predict_many(crystals.values())
-    assert sum(not r.in_domain for r in results) <= 2
+    # A few in a hundred crystals are outside of what is usual for a model, by construction.
+    assert sum(not r.in_domain for r in results) <= 3
     copper = results[list(crystals).index("Cu2")]
     low, high = copper.intervals["bandgap"]
     assert low == 0.0 and 0 < high < 1.0
