@@ -14,7 +14,7 @@ import recinet_ase
 from recinet_ase.errors import ReciNetError
 from recinet_ase.screening.entries import Chunk
 from recinet_ase.screening.pipeline import available_cores
-from recinet_ase.screening.workers import Lost
+from recinet_ase.screening.workers import Lost, single_threaded
 
 
 class DaskWorkers:
@@ -69,7 +69,7 @@ class DaskWorkers:
 
     def submit(self, function: Callable[[Chunk], Any], chunk: Chunk) -> Any:
         """Start."""
-        return self._client.submit(_single_threaded, function, chunk, pure=False)
+        return self._client.submit(single_threaded, function, chunk, pure=False)
 
     def result(self, future: Any) -> Any:
         """Wait.
@@ -102,12 +102,3 @@ class DaskWorkers:
 
 def _version() -> str:
     return recinet_ase.__version__
-
-
-def _single_threaded(function: Callable[[Chunk], Any], chunk: Chunk) -> Any:
-    """As a worker process of one machine: with one thread, so that the bytes are the same."""
-    import torch
-
-    if torch.get_num_threads() != 1:
-        torch.set_num_threads(1)
-    return function(chunk)

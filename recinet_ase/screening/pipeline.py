@@ -27,7 +27,7 @@ from recinet_ase.screening.engine import (
     screen_chunk,
 )
 from recinet_ase.screening.entries import Chunk, Piece
-from recinet_ase.screening.workers import Lost, Workers
+from recinet_ase.screening.workers import Lost, Workers, single_threaded
 
 if TYPE_CHECKING:
     from recinet_ase.preparation import Preparation
@@ -80,7 +80,7 @@ def run(
     """
     if backend is None:
         for chunk in chunks:
-            yield screen_chunk(spec, chunk)
+            yield single_threaded(partial(screen_chunk, spec), chunk)
         return
     function: Callable[[Chunk], Any] = partial(screen_chunk, spec)
     finish: Callable[[Any], ChunkRows] = _as_it_is

@@ -192,6 +192,23 @@ def _end(worker: _Worker) -> None:
     worker.pipe.close()
 
 
+def single_threaded(function: Callable[[Any], Any], chunk: Any) -> Any:
+    """What the function gives with one thread: sums in another order would change last digits.
+
+    Args:
+        function: What to do with the chunk; so a chunk has the same rows wherever it is done.
+        chunk: Its only argument.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return function(chunk)
+    finally:
+        torch.set_num_threads(before)
+
+
 def _work(pipe: Connection, parent: int) -> None:
     """A worker: one thread, interrupts left to the screen, and an end with it."""
     import torch
