@@ -1,4 +1,9 @@
-"""Radius graphs of many cells in one set of tensors, differentiable in positions and strain."""
+"""Radius graphs of many cells in one set of tensors, differentiable in positions and strain.
+
+Every atom has as many places for neighbours as the atom with most of them, so that sums over
+neighbours are matrix products. The places left over hold the atom itself, far beyond any
+cutoff, where the envelope and its derivatives are exactly zero.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,9 @@ from recinet_ase.errors import StructureError
 from recinet_ase.graph.crystal import MINIMUM_DISTANCE, Crystal
 from recinet_ase.graph.neighbours import radius_neighbours
 from recinet_ase.graph.waves import half_space_waves
+
+
+_FAR = 1000.0  # angstrom
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class ForceGraph:
 
 @dataclass(frozen=True)
 class ForceBatch:
-    """Graphs of many cells (N atoms, E edges, B cells).
+    """Graphs of many cells (N atoms, K places for neighbours, B cells).
 
     Attributes:
         z: Atomic numbers ``[N]``.
@@ -82,8 +90,8 @@ class ForceBatch:
         positions: Cartesian positions in angstrom ``[N, 3]``.
         frac_coords: Fractional coordinates in [0, 1) ``[N, 3]``.
         lattice: Lattice vectors as rows, angstrom ``[B, 3, 3]``.
-        centre, neighbour: Atoms of each edge ``[E]``, sorted by centre.
-        shift: Lattice translation of the neighbour in angstrom ``[E, 3]``.
+        neighbour: Neighbours of each atom ``[N, K]``.
+        shift: Lattice translations of the neighbours in angstrom ``[N, K, 3]``.
         waves: Wave indices of each cell ``[W, 3]``.
     """
 
@@ -93,7 +101,6 @@ class ForceBatch:
     positions: torch.Tensor
     frac_coords: torch.Tensor
     lattice: torch.Tensor
-    centre: torch.Tensor
     neighbour: torch.Tensor
     shift: torch.Tensor
     waves: tuple[torch.Tensor, ...]
@@ -113,9 +120,16 @@ class ForceBatch:
         """Several graphs as one batch."""
         n_atoms = tuple(len(g.numbers) for g in graphs)
         starts = np.cumsum([0, *n_atoms[:-1]])
-        edges = np.concatenate(
+        centre, other = np.concatenate(
             [g.edge_index + start for g, start in zip(graphs, starts, strict=True)], axis=1
         )
+        total = sum(n_atoms)
+        count = np.bincount(centre, minlength=total)
+        place = np.arange(len(centre)) - np.repeat(np.cumsum(count) - count, count)
+        neighbour = np.repeat(np.arange(total)[:, None], count.max(), axis=1)
+        neighbour[centre, place] = other
+        shift = np.full((*neighbour.shape, 3), _FAR)
+        shift[centre, place] = np.concatenate([g.shift for g in graphs])
 
         def whole(values: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(values).to(device)
@@ -130,8 +144,7 @@ class ForceBatch:
             positions=real(np.concatenate([g.positions for g in graphs])),
             frac_coords=real(np.concatenate([g.frac_coords for g in graphs])),
             lattice=real(np.stack([g.lattice for g in graphs])),
-            centre=whole(edges[0]),
-            neighbour=whole(edges[1]),
-            shift=real(np.concatenate([g.shift for g in graphs])),
+            neighbour=whole(neighbour),
+            shift=real(shift),
             waves=tuple(real(g.waves) for g in graphs),
         )

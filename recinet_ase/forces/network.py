@@ -84,14 +84,13 @@ def envelope(distance: torch.Tensor, cutoff: float) -> torch.Tensor:
 
 
 def harmonics(direction: torch.Tensor) -> torch.Tensor:
-    """Real spherical harmonics of unit vectors for l = 1, 2, 3, ``[E, 3]`` to ``[E, 15]``.
+    """Real spherical harmonics of unit vectors for l = 1, 2, 3, ``[..., 3]`` to ``[..., 15]``.
 
     Scaled so that the squares of each l add up to one.
     """
     x, y, z = direction.unbind(-1)
     xx, yy, zz = x * x, y * y, z * z
-    r3, r5, r6, r10, r15 = (math.sqrt(n) for n in (3, 5, 6, 10, 15))
-    del r5
+    r3, r6, r10, r15 = (math.sqrt(n) for n in (3, 6, 10, 15))
     return torch.stack(
         (
             x, y, z,
@@ -136,24 +135,23 @@ class ForceBlock(nn.Module):
 
         Args:
             h: Node features ``[N, d]``.
-            basis: Radial functions times the envelope ``[E, n_basis]``.
-            directions: `harmonics` of the edges ``[E, 15]``.
+            basis: Radial functions times the envelope ``[N, K, n_basis]``.
+            directions: `harmonics` of the edges ``[N, K, 15]``.
             batch: The graphs.
             tables: For each cell, its wave table ``[n, 2 W + 1]`` and the radial functions of
                 the waves with the factor of the sum ``[2 W + 1, R]``.
         """
-        d, a, n = self.config.width, self.config.angular, len(h)
+        d, a = self.config.width, self.config.angular
         scale = 1 / math.sqrt(self.config.neighbours)
         radial = self.radial(basis)
-        sources = self.sources(h).index_select(0, batch.neighbour)
-        message = radial[:, :d] * sources[:, :d]
-        total = h.new_zeros(n, d).index_add(0, batch.centre, message) * scale
+        sources = self.sources(h).index_select(0, batch.neighbour.flatten())
+        sources = sources.view(*batch.neighbour.shape, d + a)
+        total = (radial[..., :d] * sources[..., :d]).sum(1) * scale
+        amounts = radial[..., d:].unflatten(-1, (len(_HARMONICS), a)) * sources[..., None, d:]
         invariants = []
         start = 0
         for i, size in enumerate(_HARMONICS):
-            amount = radial[:, d + i * a : d + (i + 1) * a] * sources[:, d:]
-            parts = directions[:, start : start + size, None] * amount[:, None, :]
-            moment = h.new_zeros(n, size, a).index_add(0, batch.centre, parts) * scale
+            moment = torch.bmm(directions[..., start : start + size].mT, amounts[:, :, i]) * scale
             invariants.append((moment**2).sum(1))
             start += size
         inputs = [h, total, *invariants]
@@ -211,13 +209,13 @@ class ForceNetwork(nn.Module):
             strain: Strain of each cell ``[B, 3, 3]``, zero; the same.
         """
         deform = torch.eye(3, dtype=strain.dtype, device=strain.device) + 0.5 * (strain + strain.mT)
-        vectors = positions.index_select(0, batch.neighbour) + batch.shift
-        vectors = vectors - positions.index_select(0, batch.centre)
-        by_edge = deform.index_select(0, batch.cell.index_select(0, batch.centre))
-        vectors = (vectors[:, :, None] * by_edge).sum(1)
+        ends = positions.index_select(0, batch.neighbour.flatten()).view(batch.shift.shape)
+        vectors = ends + batch.shift - positions[:, None]
+        vectors = torch.bmm(vectors, deform.mT.index_select(0, batch.cell))
         distance = torch.linalg.vector_norm(vectors, dim=-1)
-        directions = harmonics(vectors / distance[:, None])
-        basis = self.edge_basis(distance) * envelope(distance, self.config.cutoff)[:, None]
+        directions = harmonics(vectors / distance[..., None])
+        basis = self.edge_basis(distance.flatten()).view(*distance.shape, -1)
+        basis = basis * envelope(distance, self.config.cutoff)[..., None]
         tables = self._tables(batch, positions, deform) if self.config.channels else []
         h = self.embed(self.element_table[batch.z])
         for block in self.blocks:
