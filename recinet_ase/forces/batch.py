@@ -18,7 +18,6 @@ from recinet_ase.graph.crystal import MINIMUM_DISTANCE, Crystal
 from recinet_ase.graph.neighbours import radius_neighbours
 from recinet_ase.graph.waves import half_space_waves
 
-
 _FAR = 1000.0  # angstrom
 
 
