@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,13 @@ from ase.units import GPa
 from click.testing import CliRunner
 from test_invariance import other_cell, rotated
 
-from recinet_ase import ReciNetError, ReciNetForceCalculator, StructureError, load_model
+from recinet_ase import (
+    ReciNetError,
+    ReciNetForceCalculator,
+    StructureError,
+    load_force_model,
+    load_model,
+)
 from recinet_ase.cli.train import train
 from recinet_ase.forces.data import load_cells, stress_of
 from recinet_ase.forces.errors import errors_of
@@ -343,3 +350,23 @@ def test_command(mlearn_folder: Path, tmp_path: Path) -> None:
         train, ["--resume", "--data-dir", str(mlearn_folder), "-o", str(out)]
     )
     assert resumed.exit_code == 0, resumed.output
+
+
+def test_training_goes_on_from_a_model(tmp_path: Path) -> None:
+    """Weights, references and scale are taken over; what was held out stays held out."""
+    data = os.environ.get("RECINET_DATA_DIR")
+    if not data:
+        pytest.skip("needs the mlearn data")
+    short = ForceTrainingConfig("mlearn", epochs=1, limit=4, init="mlearn-pes")
+    still = replace(short, learning_rate=1e-12)
+    model, _ = train_forces(still, tmp_path / "still")
+    shipped = load_force_model("mlearn-pes")
+    cu = bulk("Cu", cubic=True)
+    cu.calc = ReciNetForceCalculator(model)
+    other = cu.copy()
+    other.calc = ReciNetForceCalculator(shipped)
+    assert cu.get_potential_energy() == pytest.approx(other.get_potential_energy(), abs=1e-5)
+    with pytest.raises(ReciNetError, match="cells held out here"):
+        train_forces(replace(short, split_seed=7), tmp_path / "leak")
+    with pytest.raises(ReciNetError, match="another architecture"):
+        train_forces(replace(short, network=(("width", 32),)), tmp_path / "other")

@@ -35,6 +35,8 @@ class ForceTrainingConfig:
         checkpoint_minutes: Minutes between checkpoints.
         seed: Seed of initial weights and order of batches.
         limit: Use only this many training cells, or None.
+        init: Force model (name or folder) whose weights to start from, with its architecture
+            and references of energy; None starts afresh.
         version: Version of this layout.
     """
 
@@ -42,7 +44,7 @@ class ForceTrainingConfig:
     network: tuple[tuple[str, Any], ...] = ()
     split_seed: int = PUBLISHED_SEED
     epochs: int = 100
-    batch_size: int = 4
+    batch_size: int = 2
     learning_rate: float = 3e-3
     weight_decay: float = 1e-5
     clip: float = 10.0
@@ -54,6 +56,7 @@ class ForceTrainingConfig:
     checkpoint_minutes: float = 5.0
     seed: int = 0
     limit: int | None = None
+    init: str | None = None
     version: int = CONFIG_VERSION
 
     def save(self, path: Path) -> None:

@@ -6,7 +6,7 @@ import csv
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from recinet_ase.forces.errors import ForceErrors, errors_of
 from recinet_ase.forces.model import ForceModel, ForceModelConfig, ForceResult
 from recinet_ase.forces.network import ForceNetworkConfig
 from recinet_ase.forces.settings import ForceTrainingConfig
+from recinet_ase.pretrained import load_force_model
 
 CONFIG_FILE, STATE_FILE, METRICS_FILE = "training.json", "checkpoint.pt", "metrics.csv"
 
@@ -74,6 +75,30 @@ def new_model(
             functional="PBE",
         )
     )
+
+
+def continued_model(name: str, initial: ForceModel, cells: Cells) -> ForceModel:
+    """A model with the weights, references and scale of another, to be trained on.
+
+    Raises:
+        ReciNetError: If the other model's training cells are among the cells held out here, or
+            it never saw an element of the data.
+    """
+    seen = set(initial.config.training.get("train_ids", ()))
+    leaked = [cell.id for cell in (*cells.val, *cells.test) if cell.id in seen]
+    if leaked:
+        raise ReciNetError(
+            f"{initial.config.name} was trained on {len(leaked)} of the cells held out here, "
+            f"{leaked[0]} for one; give the split_seed of its training"
+        )
+    present = {int(z) for cell in cells.train for z in cell.graph.numbers}
+    unseen = sorted(present - set(initial.config.elements))
+    if unseen:
+        names = ", ".join(symbols()[z] for z in unseen)
+        raise ReciNetError(f"{initial.config.name} was not trained on {names}; start afresh")
+    model = ForceModel(replace(initial.config, name=name, training={}, caution="", sha256=""))
+    model.network.load_state_dict(initial.network.state_dict())
+    return model
 
 
 class ForceTrainer:
@@ -258,20 +283,27 @@ def train_forces(
         The best model and its errors on the validation cells.
 
     Raises:
-        ReciNetError: If the data are missing, or the folder holds another run.
+        ReciNetError: If the data are missing, the folder holds another run, or the model to
+            start from does not fit.
     """
     folder = Path(folder)
     if resume:
         config = ForceTrainingConfig.load(folder / CONFIG_FILE)
     elif (folder / CONFIG_FILE).exists():
         raise ReciNetError(f"{folder} holds a run already; use --resume, or another folder")
-    network = ForceNetworkConfig.from_dict(
-        {**ForceNetworkConfig().to_dict(), **dict(config.network)}
-    )
+    initial = load_force_model(config.init) if config.init else None
+    start = ForceNetworkConfig() if initial is None else initial.config.network
+    network = ForceNetworkConfig.from_dict({**start.to_dict(), **dict(config.network)})
+    if initial is not None and network != start:
+        raise ReciNetError(f"{config.init} has another architecture; leave out the changes to it")
     cells = load_cells(config, network, data_dir)
+    name = folder.resolve().name
+    if initial is None:
+        model = new_model(name, config, network, cells)
+    else:
+        model = continued_model(name, initial, cells)
     folder.mkdir(parents=True, exist_ok=True)
     config.save(folder / CONFIG_FILE)
-    model = new_model(folder.resolve().name, config, network, cells)
     trainer = ForceTrainer(model, config, cells, folder)
     if resume:
         trainer.restore()
