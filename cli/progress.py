@@ -11,13 +11,50 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from recinet_ase.forces.training import ForceProgress
     from recinet_ase.training.trainer import Progress as Step
 
 
-def _shown(step: Step) -> str:
-    """The last validation error, a dash before the first."""
-    return "-" if math.isnan(step.val_mae) else f"{step.val_mae:.4g}"
+def _text(step: Step) -> str:
+    """Errors so far; a dash before the first validation."""
+    shown = "-" if math.isnan(step.val_mae) else f"{step.val_mae:.4g}"
+    return f"epoch {step.epoch}  train {step.train_mae:.4g}  validation {shown}"
+
+
+def _force_text(step: ForceProgress) -> str:
+    errors = step.errors
+    shown = "-" if errors is None else f"{errors.energy:.1f} meV/atom, {errors.forces:.0f} meV/A"
+    return f"epoch {step.epoch}  loss {step.loss:.4g}  validation {shown}"
+
+
+def _lines(text: Callable[[Any], str]) -> Callable[[Any], None]:
+    """A callback that writes a line an epoch."""
+    last = 0
+
+    def log(step: Any) -> None:
+        nonlocal last
+        if step.epoch != last:
+            last = step.epoch
+            click.echo(f"step {step.step}/{step.steps}  {text(step)}", err=True)
+
+    return log
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """Bars on stderr with the time that remains."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bars:
+        yield bars
 
 
 @contextmanager
@@ -28,29 +65,9 @@ def training_display() -> Iterator[tuple[Callable[[Step], None], Callable[[int],
         Callbacks for training steps and for crystals converted to graphs.
     """
     if not sys.stderr.isatty():
-        last = 0
-
-        def log(step: Step) -> None:
-            nonlocal last
-            if step.epoch != last:
-                last = step.epoch
-                click.echo(
-                    f"epoch {step.epoch}, step {step.step}/{step.steps}, "
-                    f"validation MAE {_shown(step)}",
-                    err=True,
-                )
-
-        yield log, lambda done: None
+        yield _lines(_text), lambda done: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as bars:
+    with _bars() as bars:
         graphs = bars.add_task("graphs", total=None, visible=False)
         training = bars.add_task("training", total=None, visible=False)
 
@@ -59,9 +76,12 @@ def training_display() -> Iterator[tuple[Callable[[Step], None], Callable[[int],
             bars.update(graphs, completed=done, description=text, visible=True)
 
         def on_step(step: Step) -> None:
-            text = f"epoch {step.epoch}  train {step.train_mae:.4g}  validation {_shown(step)}"
             bars.update(
-                training, completed=step.step, total=step.steps, description=text, visible=True
+                training,
+                completed=step.step,
+                total=step.steps,
+                description=_text(step),
+                visible=True,
             )
 
         yield on_step, on_store
@@ -70,37 +90,13 @@ def training_display() -> Iterator[tuple[Callable[[Step], None], Callable[[int],
 @contextmanager
 def force_display() -> Iterator[Callable[[ForceProgress], None]]:
     """As `training_display`, for force models."""
-
-    def text(step: ForceProgress) -> str:
-        errors = step.errors
-        shown = (
-            "-" if errors is None else f"{errors.energy:.1f} meV/atom, {errors.forces:.0f} meV/A"
-        )
-        return f"epoch {step.epoch}  loss {step.loss:.4g}  validation {shown}"
-
     if not sys.stderr.isatty():
-        last = 0
-
-        def log(step: ForceProgress) -> None:
-            nonlocal last
-            if step.epoch != last:
-                last = step.epoch
-                click.echo(f"step {step.step}/{step.steps}, {text(step)}", err=True)
-
-        yield log
+        yield _lines(_force_text)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as bars:
+    with _bars() as bars:
         task = bars.add_task("training", total=None)
         yield lambda step: bars.update(
-            task, completed=step.step, total=step.steps, description=text(step)
+            task, completed=step.step, total=step.steps, description=_force_text(step)
         )
 
 
