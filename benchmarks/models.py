@@ -1,0 +1,50 @@
+"""What each shipped model takes for a crystal of its training data's kind.
+
+    OMP_NUM_THREADS=1 python benchmarks/models.py --data-dir DIR
+
+One thread, from JARVIS records to values with intervals, as `recinet_ase.predict` gives them:
+reading, graphs and network. ``x fastest`` is the cost beside the cheapest model in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from itertools import islice
+
+import torch
+
+from recinet_ase.data.published import JARVIS
+from recinet_ase.predictor import Predictor
+from recinet_ase.pretrained import available_models
+
+
+def main() -> None:
+    """Print a row for each model."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir")
+    parser.add_argument("--crystals", type=int, default=1000)
+    parser.add_argument("--models", nargs="*", default=available_models())
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    records = JARVIS.records(arguments.data_dir).values()
+    step = max(1, len(records) // arguments.crystals)  # over the whole of the file
+    structures = [r["atoms"] for r in islice(records, 0, None, step)]
+    seconds = {}
+    for name in arguments.models:
+        predictor = Predictor(name, device="cpu")
+        list(predictor.predict_iter(structures[:100]))
+        start = time.perf_counter()
+        failed = sum(1 for result in predictor.predict_iter(structures) if result.error)
+        seconds[name] = (time.perf_counter() - start) / len(structures)
+        parameters = sum(p.numel() for m in predictor.models for p in m.parameters())
+        print(
+            f"{name}: {1 / seconds[name]:.0f} crystals/s, {1e3 * seconds[name]:.2f} ms each, "
+            f"{seconds[name] / min(seconds.values()):.2f} x fastest so far, {parameters:,} "
+            f"parameters, {failed} refused",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
