@@ -45,7 +45,9 @@ def electronegativity_difference(numbers: Iterable[int]) -> float:
         return 0.0
     values = [pauling_electronegativities()[z] for z in present]
     # Rounded, so that 2.55 - 2.05 is one half whatever the last bit says; NaN stays NaN.
-    return round(max(values) - min(values), _DECIMALS) if sum(values) == sum(values) else sum(values)
+    return (
+        round(max(values) - min(values), _DECIMALS) if sum(values) == sum(values) else sum(values)
+    )
 
 
 def bonding_class(numbers: Iterable[int]) -> str:

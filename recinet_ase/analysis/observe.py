@@ -67,9 +67,7 @@ class Observation:
     def ratio(self, part: str = RECIPROCAL) -> Array:
         """Size of a reciprocal update over that of the local one, ``[n, L]``."""
         local = self.sizes[LOCAL]
-        return np.divide(
-            self.sizes[part], local, out=np.full_like(local, np.nan), where=local > 0
-        )
+        return np.divide(self.sizes[part], local, out=np.full_like(local, np.nan), where=local > 0)
 
 
 @dataclass
@@ -172,7 +170,9 @@ def _run(
         for block in network.reciprocal_blocks:
             hooks.enter_context(_hook(block, lambda _, args, out: keep(RECIPROCAL, out)))
             if network.config.reciprocal == "lattice":
-                hooks.enter_context(_hook(block.up, lambda up, args, _: _keep_terms(up, *args, keep)))
+                hooks.enter_context(
+                    _hook(block.up, lambda up, args, _: _keep_terms(up, *args, keep))
+                )
         hooks.enter_context(gates.watching(network.local_blocks, batch))
         columns.predictions.append(model(batch, lattice_sum))
     for name, updates in sizes.items():
@@ -185,7 +185,9 @@ def _run(
         routing.add(network.routing(batch))
 
 
-def _keep_terms(up: nn.Linear, inputs: torch.Tensor, keep: Callable[[str, torch.Tensor], None]) -> None:
+def _keep_terms(
+    up: nn.Linear, inputs: torch.Tensor, keep: Callable[[str, torch.Tensor], None]
+) -> None:
     """Split the output of the projection into its terms; its bias belongs to ``G = 0``."""
     waves, mean = inputs.chunk(2, dim=-1)
     of_waves, of_mean = up.weight.chunk(2, dim=-1)

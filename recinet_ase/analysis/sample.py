@@ -62,7 +62,9 @@ def crystal_family(crystal: Crystal) -> str:
         found = spglib.get_symmetry_dataset(cell, symprec=SYMMETRY_PRECISION)
     except spglib.SpglibError:
         return FAMILIES[-1]
-    return FAMILIES[-1] if found is None else FAMILIES[bisect_right(_FIRST_GROUPS, found.number) - 1]
+    return (
+        FAMILIES[-1] if found is None else FAMILIES[bisect_right(_FIRST_GROUPS, found.number) - 1]
+    )
 
 
 def draw_sample(
