@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -49,11 +52,20 @@ def block_title(axes: Axes, block: int) -> None:
     axes.set_title(f"block {block}", fontsize=FONT, loc="left")
 
 
-def colour_bar(figure: Figure, shown: Any, axes: Any, label: str) -> None:
+def colour_bar(
+    figure: Figure, shown: Any, axes: Any, label: str, extend: str = "neither", shrink: float = 1.0
+) -> None:
     """A labelled colour bar beside one or several panels."""
-    bar = figure.colorbar(shown, ax=axes, pad=0.02, fraction=0.05)
+    bar = figure.colorbar(shown, ax=axes, pad=0.02, fraction=0.05, extend=extend, shrink=shrink)
     bar.set_label(label, fontsize=FONT)
     bar.ax.tick_params(labelsize=FONT - 1)
+
+
+def colour_range(values: npt.ArrayLike) -> tuple[float, float]:
+    """Where a colour scale begins and ends: a few outliers must not flatten all others."""
+    known = np.asarray(values, dtype=np.float64)
+    low, high = np.percentile(known[np.isfinite(known)], (2, 98))
+    return float(low), float(high)
 
 
 def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:

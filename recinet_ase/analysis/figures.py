@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recinet_ase.analysis.bonding import UNDEFINED
 from recinet_ase.analysis.canvas import (
     COLOURS,
     DIVERGING,
@@ -14,8 +15,10 @@ from recinet_ase.analysis.canvas import (
     block_title,
     canvas,
     colour_bar,
+    colour_range,
 )
-from recinet_ase.analysis.observe import RECIPROCAL
+from recinet_ase.analysis.observe import MEAN, RECIPROCAL, WAVES
+from recinet_ase.analysis.sample import FAMILIES
 from recinet_ase.analysis.spectrum import RANK_SHARES
 from recinet_ase.analysis.tables import ALL, QUARTILES, Table
 
@@ -27,6 +30,15 @@ WAVE_NUMBER = r"wave number $|\mathbf{G}|$ ($\mathrm{\AA}^{-1}$)"
 FILTER = r"filter $\varphi_c(|\mathbf{G}|)$"
 _LOW, _MIDDLE, _HIGH = QUARTILES
 _PANEL = 2.9  # inches
+_PART_LABELS = {
+    RECIPROCAL: "whole block",
+    WAVES: r"waves ($\mathbf{G} \neq 0$)",
+    MEAN: r"mean ($\mathbf{G} = 0$)",
+}
+_MANY_ELEMENTS = 50
+_FEW_EDGES = 1e-3  # share of the edges below which a mean over a bin is not drawn
+_NO_GROUP = (FAMILIES[-1], UNDEFINED)
+_NEARLY_ALL = 0.9995  # of the energy: what follows is not drawn
 
 
 def filter_curves(table: Table) -> Figure:
@@ -80,6 +92,9 @@ def singular_values(table: Table) -> Figure:
     matrices = table.values("matrix")
     figure, (panels,) = canvas(_PANEL * len(matrices), 2.9, 1, len(matrices), sharey=True)
     for matrix, axes in zip(matrices, panels, strict=True):
+        whole = table.select(matrix=matrix)
+        drawn = whole["component"][whole["cumulative energy"] < _NEARLY_ALL]
+        axes.set_xlim(0, 2 + max(drawn, default=0))
         for block in table.values("block"):
             found = table.select(block=block, matrix=matrix)
             axes.plot(
@@ -100,8 +115,9 @@ def update_ratio(table: Table) -> Figure:
     """Median and quartiles of the ratio in each block; left its parts, right the families."""
     figure, (panels,) = canvas(7.6, 3.1, 1, 2, sharey=True)
     parts = table.values("part")
-    _ratios(panels[0], [(p, table.select(part=p, division=ALL)) for p in parts])
+    _ratios(panels[0], [(_PART_LABELS[p], table.select(part=p, division=ALL)) for p in parts])
     families = dict.fromkeys(table.select(division="crystal family")["group"].tolist())
+    families.pop(FAMILIES[-1], None)
     _ratios(
         panels[1],
         [(f, table.select(part=RECIPROCAL, division="crystal family", group=f)) for f in families],
@@ -137,15 +153,20 @@ def switched_off(table: Table) -> Figure:
             parts = table.values("without")
             for i, part in enumerate(parts):
                 found = table.select(property=prop, without=part, division=division)
+                drawn = ~np.isin(found["group"], _NO_GROUP)
+                found = {key: column[drawn] for key, column in found.items()}
                 place = np.arange(len(found["group"]))
                 axes.barh(
                     place + 0.8 * ((i + 0.5) / len(parts) - 0.5), found["mean absolute change"],
-                    height=0.8 / len(parts), color=COLOURS[i], label=f"without {part}",
+                    height=0.8 / len(parts), color=COLOURS[i],
+                    label=f"without {_PART_LABELS[part]}",
                 )  # fmt: skip
                 names = zip(found["group"], found["crystals"], strict=True)
                 axes.set_yticks(place, [f"{name} ({n})" for name, n in names])
             unit = str(table.select(property=prop)["unit"][0])
-            axes.set_xlabel(f"mean |change| of {prop}" + (f" ({unit})" if unit else ""))
+            axes.set_xlabel("mean |change|" + (f" ({unit})" if unit else ""))
+        if len(properties) > 1:
+            row[0].set_title(prop, fontsize=FONT, loc="left")
         row[-1].legend(frameon=False, fontsize=FONT - 2)
     return figure
 
@@ -157,9 +178,11 @@ def gate_distance(table: Table) -> Figure:
     for quantity, label, axes in zip(("gate", "message"), labels, panels, strict=True):
         for i, block in enumerate(table.values("block")):
             found = table.select(block=block)
+            weight = found["edges an atom, summed over crystals"]
+            drawn = weight >= _FEW_EDGES * weight.sum()
             axes.plot(
-                found["distance (A)"], found[quantity], color=COLOURS[i % len(COLOURS)],
-                linewidth=1.4, marker=".", markersize=4, label=f"block {block}",
+                found["distance (A)"][drawn], found[quantity][drawn],
+                color=COLOURS[i % len(COLOURS)], linewidth=1.4, marker=".", markersize=4, label=f"block {block}",
             )  # fmt: skip
         axes.set_xlabel(r"distance ($\mathrm{\AA}$)")
         axes.set_ylabel(label)
@@ -175,8 +198,9 @@ def gate_pairs(table: Table) -> Figure:
     every = table.select()
     elements = sorted({*every["centre"].tolist(), *every["neighbour"].tolist()}, key=order.get)  # type: ignore[arg-type]
     place = {symbol: i for i, symbol in enumerate(elements)}
-    figure, (panels,) = canvas(10.0, 4.9, 1, 2)
-    size = max(3.0, min(FONT - 1.0, 250 / len(elements)))
+    width = 10.0 if len(elements) <= _MANY_ELEMENTS else 16.0
+    figure, (panels,) = canvas(width, 0.48 * width, 1, 2)
+    size = max(3.0, min(FONT - 1.0, 25 * width / len(elements)))
     for quantity, label, axes in zip(
         ("gate", "message"), (r"gate $\overline{\beta}$", "message weight"), panels, strict=True
     ):
@@ -185,13 +209,16 @@ def gate_pairs(table: Table) -> Figure:
         for a, b, value in zip(every["centre"], every["neighbour"], every[quantity], strict=True):
             at = place[a], place[b]
             mean[at] = (0 if np.isnan(mean[at]) else mean[at]) + value / blocks
-        shown = axes.imshow(mean, origin="lower", cmap=SEQUENTIAL, interpolation="nearest")
+        low, high = colour_range(mean)
+        shown = axes.imshow(
+            mean, origin="lower", cmap=SEQUENTIAL, vmin=low, vmax=high, interpolation="nearest"
+        )
         axes.set_xticks(range(len(elements)), elements, fontsize=size, rotation=90)
         axes.set_yticks(range(len(elements)), elements, fontsize=size)
         axes.tick_params(length=0)
         axes.set_xlabel("neighbour")
         axes.set_ylabel("centre")
-        colour_bar(figure, shown, axes, label)
+        colour_bar(figure, shown, axes, label, "both")
     return figure
 
 

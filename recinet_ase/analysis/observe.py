@@ -171,14 +171,14 @@ def _run(
             hooks.enter_context(_hook(block, lambda _, args, out: keep(RECIPROCAL, out)))
             if network.config.reciprocal == "lattice":
                 hooks.enter_context(
-                    _hook(block.up, lambda up, args, _: _keep_terms(up, *args, keep))
+                    _hook(block.up, lambda up, args, _: _keep_terms(up, args[0], keep))
                 )
         hooks.enter_context(gates.watching(network.local_blocks, batch))
         columns.predictions.append(model(batch, lattice_sum))
     for name, updates in sizes.items():
         columns.sizes.setdefault(name, []).append(torch.cat(updates, dim=1))
-    for part in sizes:
-        if part != LOCAL:
+    for part in PARTS:
+        if part in sizes:
             with switched_off(network.reciprocal_blocks, part):
                 columns.without.setdefault(part, []).append(model(batch, lattice_sum))
     if routing is not None:
@@ -215,7 +215,8 @@ def switched_off(blocks: nn.ModuleList, part: str) -> Iterator[None]:
 
     with ExitStack() as hooks:
         for block in blocks:
-            hooks.enter_context(_hook(block.up, without))
+            projection: Any = block.up
+            hooks.enter_context(_hook(projection, without))
         yield
 
 

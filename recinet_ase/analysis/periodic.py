@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recinet_ase.analysis.canvas import FONT, SEQUENTIAL, canvas, colour_bar
+from recinet_ase.analysis.canvas import FONT, SEQUENTIAL, canvas, colour_bar, colour_range
 from recinet_ase.analysis.tables import Table
 
 if TYPE_CHECKING:
@@ -35,15 +35,14 @@ def gate_elements(table: Table, role: str = "neighbour") -> Figure:
 
     from recinet_ase.elements import symbols
 
-    figure, (panels,) = canvas(13.0, 3.9, 1, 2)
+    figure, (panels,) = canvas(13.0, 3.4, 1, 2)
     found = table.select(role=role)
     for quantity, axes in zip(("gate", "message"), panels, strict=True):
         mean = {
             name: float(found[quantity][found["element"] == name].mean())
             for name in dict.fromkeys(found["element"].tolist())
         }
-        known = [value for value in mean.values() if np.isfinite(value)]
-        scale = Normalize(min(known), max(known))
+        scale = Normalize(*colour_range(list(mean.values())), clip=True)
         colours = colormaps[SEQUENTIAL]
         for z, name in enumerate(symbols()):
             if z == 0:
@@ -60,5 +59,7 @@ def gate_elements(table: Table, role: str = "neighbour") -> Figure:
         axes.set(xlim=(0.4, 18.6), ylim=(10.1, 0.4), aspect="equal")
         axes.axis("off")
         label = r"gate $\overline{\beta}$" if quantity == "gate" else "message weight"
-        colour_bar(figure, ScalarMappable(scale, SEQUENTIAL), axes, f"{label} as {role}")
+        colour_bar(
+            figure, ScalarMappable(scale, SEQUENTIAL), axes, f"{label} as {role}", "both", 0.75
+        )
     return figure

@@ -210,7 +210,7 @@ def add_composition(analysis: Analysis, sample: Sample) -> None:
     ]  # fmt: skip
     columns: tuple[str, ...] = ("class", "rule", "crystals", "share", "paper", "paper's share")
     if not found.paper:
-        columns, rows = columns[:4], [row[:4] for row in rows]
+        columns = columns[:4]
     analysis.lines += [
         "",
         f"## Composition of {found.data} (table 15)",
@@ -218,7 +218,7 @@ def add_composition(analysis: Analysis, sample: Sample) -> None:
         "By the largest difference of Pauling electronegativities (pymatgen's) among the elements "
         f"of a crystal; {found.total:,} crystals, {found.on_the_line:,} of them exactly at 0.5.",
         "",
-        *_markdown(columns, rows),
+        *_markdown(columns, [row[: len(columns)] for row in rows]),
     ]
     if sample.refused:
         first = next(iter(sample.refused.items()))

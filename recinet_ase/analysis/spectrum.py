@@ -26,7 +26,7 @@ def singular_values(matrix: npt.ArrayLike) -> npt.NDArray[np.float64]:
         raise ReciNetError(f"an array of shape {values.shape} is no matrix with singular values")
     if not np.isfinite(values).all():
         raise ReciNetError("the matrix holds non-finite numbers and has no singular values")
-    return np.linalg.svd(values, compute_uv=False)
+    return np.linalg.svd(values, compute_uv=False).astype(np.float64)
 
 
 def cumulative_energy(singular: npt.ArrayLike) -> npt.NDArray[np.float64]:
