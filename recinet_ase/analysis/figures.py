@@ -182,7 +182,8 @@ def gate_distance(table: Table) -> Figure:
             drawn = weight >= _FEW_EDGES * weight.sum()
             axes.plot(
                 found["distance (A)"][drawn], found[quantity][drawn],
-                color=COLOURS[i % len(COLOURS)], linewidth=1.4, marker=".", markersize=4, label=f"block {block}",
+                color=COLOURS[i % len(COLOURS)], linewidth=1.4, marker=".", markersize=4,
+                label=f"block {block}",
             )  # fmt: skip
         axes.set_xlabel(r"distance ($\mathrm{\AA}$)")
         axes.set_ylabel(label)
