@@ -23,7 +23,7 @@ GRID = 121
 _RANDOM_DRAWS = 20
 
 FILTER = "filter"
-WEIGHTED = "weighted filter"
+COEFFICIENTS = "filter coefficients"
 WAVES_OUT = "output, waves"
 MEAN_OUT = "output, mean"
 
@@ -102,17 +102,16 @@ class ModelFilters:
     def matrices(self, block: BlockFilter) -> dict[str, Array]:
         """The matrices whose rank says how much a block has learned, by name.
 
-        ``filter`` is ``phi_c(|G|)`` on `grid` (``|G|`` by channel); ``weighted filter`` the same
-        with each channel scaled by the norm of its column in the output projection, so that a
-        channel which the network does not use does not count; ``output, waves`` and ``output,
+        ``filter`` is ``phi_c(|G|)`` on `grid` (``|G|`` by channel), whose rank the few smooth
+        radial functions bound; ``filter coefficients`` are the weights of these functions (function
+        by channel), where short and long waves count alike; ``output, waves`` and ``output,
         mean`` are the two halves of that projection (features by channel), which are what
         the paper's ``W_filter`` is in a network whose filter is one matrix.
         """
         found: dict[str, Array] = {}
         if block.weights is not None:
             found[FILTER] = self.at(block, self.grid())
-            if block.waves_out is not None:
-                found[WEIGHTED] = found[FILTER] * np.linalg.norm(block.waves_out, axis=0)
+            found[COEFFICIENTS] = block.weights
         if block.waves_out is not None:
             found[WAVES_OUT] = block.waves_out
         if block.mean_out is not None:
@@ -138,7 +137,7 @@ class ModelFilters:
         rng = np.random.default_rng(0)
         ranks = []
         for _ in range(_RANDOM_DRAWS):
-            if name in (FILTER, WEIGHTED):
+            if name == FILTER:
                 with torch.no_grad():
                     basis = self.basis(torch.from_numpy(self.grid())).double().numpy()
                 matrix = basis @ rng.standard_normal((basis.shape[1], shape[1]))

@@ -171,10 +171,11 @@ def _add_contribution(analysis: Analysis, seen: Observation, units: dict[str, st
         "this says how much its answer rests on the part, not how good one without it could be.",
         "",
         *_markdown(
-            ("property", "without", "group", "crystals", "mean abs. change", "mean change"),
+            ("property", "without", "group", "crystals", "mean abs. change", "mean change",
+             "mean abs. prediction"),
             [
                 (r[0], r[2], r[4] if r[3] != ALL else ALL, r[5],
-                 f"{r[6]:.3g} {r[1]}".strip(), f"{r[8]:+.3g}")
+                 f"{r[6]:.3g} {r[1]}".strip(), f"{r[8]:+.3g}", f"{r[9]:.3g}")
                 for r in changes.rows
             ],
         ),

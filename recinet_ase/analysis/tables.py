@@ -159,11 +159,12 @@ def change_table(observation: Observation, properties: Mapping[str, str]) -> Tab
                 own = change[members]
                 rows.append(
                     (prop, unit, part, kind, name, len(own), float(np.abs(own).mean()),
-                     float(np.median(np.abs(own))), float(own.mean()))
+                     float(np.median(np.abs(own))), float(own.mean()),
+                     float(np.abs(observation.predictions[members, at]).mean()))
                 )  # fmt: skip
     columns = (
         "property", "unit", "without", "division", "group", "crystals", "mean absolute change",
-        "median absolute change", "mean change",
+        "median absolute change", "mean change", "mean absolute prediction",
     )  # fmt: skip
     return Table("switched_off", columns, rows)
 
