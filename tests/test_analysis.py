@@ -130,6 +130,10 @@ def test_curves_vanish_at_the_cutoff_and_are_sampled_on_the_grid() -> None:
     assert np.all(values[-1] == 0) and np.all(filters.at(block, [filters.k_max + 1]) == 0)
     found = table.select(block=2, curve="median")
     np.testing.assert_allclose(found["filter"], np.median(values, axis=1), rtol=1e-12)
+    # The random model is untrained: a quarter of its channels above, a quarter below.
+    low, high = (table.select(block=2, curve=key)["filter"] for key in tables.UNTRAINED)
+    inside = ((values > low[:, None]) & (values < high[:, None]))[:60]
+    assert 0.35 < inside.mean() < 0.65
     matrix = tables.matrix_table(filters).select(block=2)
     for place in (1, values.shape[1]):
         chosen = matrix["place"] == place

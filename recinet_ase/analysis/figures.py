@@ -20,7 +20,7 @@ from recinet_ase.analysis.canvas import (
 from recinet_ase.analysis.observe import MEAN, RECIPROCAL, WAVES
 from recinet_ase.analysis.sample import FAMILIES
 from recinet_ase.analysis.spectrum import RANK_SHARES
-from recinet_ase.analysis.tables import ALL, QUARTILES, Table
+from recinet_ase.analysis.tables import ALL, QUARTILES, UNTRAINED, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,12 +51,16 @@ def filter_curves(table: Table) -> Figure:
         x = found[_MIDDLE]["wave number (1/A)"]
         y = {key: columns["filter"] for key, columns in found.items()}
         for key in y:
-            if key not in QUARTILES:
+            if key not in QUARTILES and key not in UNTRAINED:
                 axes.plot(x, y[key], color="0.65", linewidth=0.8, label="_")
         axes.fill_between(
             x, y[_LOW], y[_HIGH], color=COLOURS[0], alpha=0.3, linewidth=0, label="quartiles"
         )
         axes.plot(x, y[_MIDDLE], color=COLOURS[0], linewidth=1.8, label="median")
+        for key, label in zip(UNTRAINED, ("quartiles before training", "_"), strict=True):
+            axes.plot(
+                x, y[key], color=COLOURS[1], linewidth=1.1, linestyle=(0, (4, 2)), label=label
+            )
         axes.axhline(0, color="0.4", linewidth=0.6)
         axes.set_xlim(x[0], x[-1])
         axes.set_xlabel(WAVE_NUMBER)

@@ -99,6 +99,17 @@ class ModelFilters:
             values = self.basis(length).double().numpy()
         return values @ block.weights
 
+    def spread_before_training(self, wave_numbers: npt.ArrayLike) -> Array:
+        """Standard deviation over channels of an untrained filter ``[L]``.
+
+        Args:
+            wave_numbers: ``|G|`` in 1/angstrom ``[L]``.
+        """
+        length = torch.as_tensor(np.asarray(wave_numbers, dtype=np.float64))
+        with torch.no_grad():
+            values: Array = self.basis(length).square().mean(-1).sqrt().double().numpy()
+        return values
+
     def matrices(self, block: BlockFilter) -> dict[str, Array]:
         """The matrices whose rank says how much a block has learned, by name.
 

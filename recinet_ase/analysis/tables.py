@@ -22,7 +22,11 @@ QUARTILES = {"lower quartile": 25, "median": 50, "upper quartile": 75}
 SHOWN_CHANNELS = 6
 """Single channels among the curves: those with the largest value anywhere."""
 
+UNTRAINED = ("lower quartile before training", "upper quartile before training")
+
 ALL = "all"
+
+_NORMAL_QUARTILE = 0.6744897501960817
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,19 @@ def _cell(value: Any) -> Any:
 
 
 def curve_table(filters: ModelFilters) -> Table:
-    """Median and quartiles over the channels of each block's filter, and some channels."""
+    """Median and quartiles over the channels of each block's filter, and some channels.
+
+    The quartiles of filters before training (independent normal weights of variance 1/R) stand
+    beside them: the shape of the radial functions alone.
+    """
     grid, rows = filters.grid(), []
+    before = _NORMAL_QUARTILE * filters.spread_before_training(grid)
     for block in filters.blocks:
         values = filters.at(block, grid)
         curves = {key: np.percentile(values, q, axis=1) for key, q in QUARTILES.items()}
         for channel in np.argsort(-np.abs(values).max(0))[:SHOWN_CHANNELS]:
             curves[f"channel {channel + 1}"] = values[:, channel]
+        curves |= dict(zip(UNTRAINED, (-before, before), strict=True))
         for key, curve in curves.items():
             rows += [(block.block, key, *p) for p in zip(grid, curve, strict=True)]
     return Table("filter_curves", ("block", "curve", "wave number (1/A)", "filter"), rows)
