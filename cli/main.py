@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from recinet_ase import __version__
+from recinet_ase.cli.analyze import analyze
 from recinet_ase.cli.evaluate import evaluate
 from recinet_ase.cli.models import models
 from recinet_ase.cli.phonons import phonons
@@ -22,6 +23,7 @@ def main() -> None:
 main.add_command(screen)
 main.add_command(train)
 main.add_command(evaluate)
+main.add_command(analyze)
 main.add_command(phonons)
 main.add_command(models)
 main.add_command(recipes)

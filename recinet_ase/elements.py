@@ -96,6 +96,18 @@ def covalent_radii() -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=1)
+def groups_and_periods() -> tuple[tuple[int, int], ...]:
+    """Group and period by atomic number; index 0 is (0, 0)."""
+    return ((0, 0), *((int(row["group"]), int(row["period"])) for row in _rows()))
+
+
+@lru_cache(maxsize=1)
+def pauling_electronegativities() -> tuple[float, ...]:
+    """Pauling electronegativities (pymatgen's) by atomic number; NaN where there is none."""
+    return (math.nan, *(float(row["electronegativity"] or "nan") for row in _rows()))
+
+
+@lru_cache(maxsize=1)
 def electronegativities() -> tuple[float, ...]:
     """Pauling electronegativities by atomic number; 2 where there is none, as for helium."""
-    return (2.0, *(float(row["electronegativity"] or 2.0) for row in _rows()))
+    return tuple(2.0 if math.isnan(value) else value for value in pauling_electronegativities())

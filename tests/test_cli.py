@@ -14,7 +14,7 @@ from recinet_ase.cli.main import main
 from recinet_ase.pretrained import available_force_models, available_models
 
 
-@pytest.mark.parametrize("command", ["main", "screen", "train", "evaluate", "phonons"])
+@pytest.mark.parametrize("command", ["main", "screen", "train", "evaluate", "analyze", "phonons"])
 def test_help_needs_no_heavy_import(command: str) -> None:
     code = (
         f"import sys; sys.argv = ['x', '--help']\n"
@@ -52,7 +52,9 @@ def test_every_export_exists() -> None:
 
 def test_group() -> None:
     result = CliRunner().invoke(main, ["--help"])
-    assert all(name in result.stdout for name in ("screen", "train", "evaluate", "models"))
+    assert all(
+        name in result.stdout for name in ("screen", "train", "evaluate", "analyze", "models")
+    )
     assert recinet_ase.__version__ in CliRunner().invoke(main, ["--version"]).stdout
 
 

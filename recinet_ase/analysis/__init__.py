@@ -1,0 +1,1 @@
+"""What a trained model has learned: filters, contributions, gates and routing."""
