@@ -21,11 +21,11 @@ import numpy as np
 from heldout import crystals_of
 
 from recinet_ase import Predictor
+from recinet_ase.ensemble import AnyModel
 from recinet_ase.errors import StructureError
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.crystal import neighbours_of
-from recinet_ase.model import PropertyModel
-from recinet_ase.pretrained import available_models, model_folder
+from recinet_ase.pretrained import available_ensembles, available_models, load_model
 
 FOLDER = Path(__file__).parents[1] / "tests" / "fixtures"
 CRYSTALS = FOLDER / "validation.json.gz"
@@ -35,9 +35,9 @@ DECIMALS = 5
 RESAMPLES = 2000
 
 
-def uncalibrated(name: str) -> PropertyModel:
+def uncalibrated(name: str) -> AnyModel:
     """A shipped model, whatever state its calibration is in."""
-    return PropertyModel.load(model_folder(name), calibrated=False)
+    return load_model(name, calibrated=False)
 
 
 def rounded(structure: Any) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def record() -> None:
     """Write each shipped model's errors on the fixture, with their bootstrap intervals."""
     fixture = json.loads(gzip.decompress(CRYSTALS.read_bytes()))
     recorded: dict[str, Any] = {}
-    for name in available_models():
+    for name in [*available_models(), *available_ensembles()]:
         recorded[name] = {}
         for prop, errors in absolute_errors(name, fixture).items():
             rng = np.random.default_rng(0)

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from recinet_ase.ensemble import AnyModel
 from recinet_ase.errors import StructureError
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import collate
 from recinet_ase.graph.crystal import build_graph
-from recinet_ase.model import PropertyModel
 from recinet_ase.preparation import check_density
 from recinet_ase.uncertainty.descriptors import Descriptors, describe_batch
 
@@ -21,7 +21,7 @@ _WINDOW, _BATCH = 512, 32
 
 @torch.inference_mode()
 def observe(
-    model: PropertyModel, structures: Iterable[tuple[str, Any]]
+    model: AnyModel, structures: Iterable[tuple[str, Any]]
 ) -> tuple[list[str], Descriptors]:
     """Ids and descriptors of the structures that the model can answer for.
 
@@ -50,7 +50,6 @@ def observe(
         for start in range(0, len(ready), _BATCH):
             chunk = ready[start : start + _BATCH]
             batch = collate([graph for _, graph in chunk])
-            output, latent = model.explain(batch)
-            parts.append(describe_batch(batch, latent, output))
+            parts.append(describe_batch(batch, *model.outcome(batch)))
             ids += [key for key, _ in chunk]
     return ids, Descriptors.join(parts)
