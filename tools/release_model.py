@@ -1,13 +1,13 @@
 """Turn a finished run into a shipped model: half-precision weights, figures, card.
 
     python tools/release_model.py runs/mbj jarvis-mbj --data-dir DIR
-    python tools/release_model.py runs/eform-2 jarvis-eform --member    # of jarvis-eform:ensemble
+    python tools/release_model.py runs/a runs/b jarvis-eform --member    # jarvis-eform:ensemble
     python tools/release_model.py jarvis-eform:ensemble                 # measure it again
 
 The validation error is measured here, on the weights as shipped and through the same
 `Predictor` that users call, on every validation crystal of the official split. Given a
-shipped model instead of a run, it measures again and writes the card anew. With ``--member`` the
-run becomes a further member of the shipped model's ensemble, which is then measured; after
+shipped model instead of a run, it measures again and writes the card anew. With ``--member``
+runs become further members of the shipped model's ensemble, which is then measured; after
 a shipped model was replaced, its ensemble has to be measured again.
 """
 
@@ -42,28 +42,28 @@ def main() -> None:
     from recinet_ase.model import PropertyModel
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", help="run folder, or the name of a shipped ensemble")
-    parser.add_argument("name", nargs="?", help="name of the shipped model")
-    parser.add_argument("--member", action="store_true", help="add the run to NAME's ensemble")
+    parser.add_argument("runs", nargs="+", metavar="RUN NAME", help="or a shipped ensemble alone")
+    parser.add_argument("--member", action="store_true", help="add the runs to NAME's ensemble")
     parser.add_argument("--data-dir")
     parser.add_argument("--hardware", default="one CPU core")
     arguments = parser.parse_args()
-    if arguments.run.endswith(SUFFIX):
-        release_ensemble(arguments.run, arguments.data_dir, arguments.hardware)
+    *runs, name = arguments.runs
+    if not runs and name.endswith(SUFFIX):
+        release_ensemble(name, arguments.data_dir, arguments.hardware)
         return
-    if arguments.name is None:
-        parser.error("say under which name the run is shipped")
-    model = PropertyModel.load(arguments.run)
-    target = PRETRAINED / arguments.name
+    if not runs or (len(runs) > 1 and not arguments.member):
+        parser.error("name one run, and under which name it is shipped; or --member")
+    target = PRETRAINED / name
     if arguments.member:
-        number = 2 + len(member_folders(target / FOLDER))
-        model.config = replace(model.config, name=f"{arguments.name}-{number}")
-        model.save(target / FOLDER / f"member-{number}")
-        (target / FOLDER / RECORD).unlink(missing_ok=True)  # it is measured again below
-        release_ensemble(arguments.name + SUFFIX, arguments.data_dir, arguments.hardware)
+        for run in runs:
+            number = 2 + len(member_folders(target / FOLDER))
+            model = PropertyModel.load(run)
+            model.config = replace(model.config, name=f"{name}-{number}")
+            model.save(target / FOLDER / f"member-{number}")
+        release_ensemble(name + SUFFIX, arguments.data_dir, arguments.hardware)
         return
-    caution = CAUTIONS.get(arguments.name, "")
-    model.config = replace(model.config, name=arguments.name, caution=caution)
+    model = PropertyModel.load(runs[0])
+    model.config = replace(model.config, name=name, caution=CAUTIONS.get(name, ""))
     model.save(target)
     evaluation, figures = measured(target, model.config.training, arguments.data_dir)
     model.config = replace(model.config, training={**model.config.training, **figures})
