@@ -38,7 +38,7 @@ def point(name: str) -> dict[str, Any] | None:
 
 
 def plot(points: list[dict[str, Any]], path: Path) -> None:
-    """Error over deviation against hours, a line for each property."""
+    """Error over deviation against hours, a colour for each property."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
@@ -46,7 +46,7 @@ def plot(points: list[dict[str, Any]], path: Path) -> None:
     for prop in sorted({p["property"] for p in points}):
         mine = sorted((p for p in points if p["property"] == prop), key=lambda p: p["hours"])
         x, y = [p["hours"] for p in mine], [p["mae"] / p["mad"] for p in mine]
-        axes.plot(x, y, "o-", label=prop, lw=1)
+        axes.plot(x, y, "o", label=prop)
     axes.set(xscale="log", yscale="log", xlabel="training, hours on one CPU core")
     axes.set_ylabel("validation MAE / mean absolute deviation")
     axes.grid(alpha=0.3, which="both")
