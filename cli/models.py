@@ -11,12 +11,18 @@ from recinet_ase.cli.common import one_line_errors
 @one_line_errors
 def models() -> None:
     """List the shipped models: property, unit, functional, data, validation error."""
-    from recinet_ase.pretrained import available_force_models, available_models, model_card
+    from recinet_ase.pretrained import (
+        available_ensembles,
+        available_force_models,
+        available_models,
+        model_card,
+    )
 
     rows = [("model", "property", "unit", "functional", "training data", "validation MAE")]
-    for name in available_models():
+    for name in sorted([*available_models(), *available_ensembles()]):
         card = model_card(name)
         training = card.get("training", {})
+        others = training.get("members", ())
         for at, prop in enumerate(card["properties"]):
             error = training.get("validation_mae")
             rows.append(
@@ -25,7 +31,8 @@ def models() -> None:
                     prop,
                     card["units"][at],
                     card["functional"][at] if card["functional"] else "",
-                    f"{training.get('dataset', '')}, {training.get('n_train', '?')} crystals",
+                    f"{training.get('dataset', '')}, {training.get('n_train', '?')} crystals"
+                    + (f", mean of {1 + len(others)} networks" if others else ""),
                     f"{error:.4f}" if isinstance(error, float) else "not measured",
                 )
             )

@@ -10,11 +10,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recinet_ase import members
 from recinet_ase.errors import ReciNetError, UnknownNameError
 
 if TYPE_CHECKING:
     import torch
 
+    from recinet_ase.ensemble import AnyModel
     from recinet_ase.forces.model import ForceModel
     from recinet_ase.model import PropertyModel
     from recinet_ase.properties import PropertyInfo
@@ -28,6 +30,15 @@ _FORCES = "forces"  # the kind of a force model's configuration
 def available_models() -> list[str]:
     """Names of the shipped models of properties, sorted."""
     return [name for name in _shipped() if not _gives_forces(name)]
+
+
+def available_ensembles() -> list[str]:
+    """Names of the shipped ensembles (``"jarvis-eform:ensemble"``), sorted."""
+    return [
+        name + members.SUFFIX
+        for name in available_models()
+        if members.member_folders(_FOLDER / name / members.FOLDER)
+    ]
 
 
 def available_force_models() -> list[str]:
@@ -46,25 +57,78 @@ def _gives_forces(name: str) -> bool:
 def model_folder(name_or_path: str | Path) -> Path:
     """The folder of a shipped model (by name) or of one's own (by path).
 
+    Of an ensemble it is where its calibration and card are.
+
     Raises:
         UnknownNameError: If there is no such name; the nearest shipped ones are suggested.
         ReciNetError: If there is no such folder, or no model in it.
     """
+    if str(name_or_path).endswith(members.SUFFIX):
+        return _single_folder(str(name_or_path).removesuffix(members.SUFFIX)) / members.FOLDER
+    return _single_folder(name_or_path)
+
+
+def model_members(name_or_path: str | Path) -> list[Path]:
+    """The folders of the networks behind a model: one, or those of an ensemble.
+
+    Raises:
+        UnknownNameError: If there is no such model.
+        ReciNetError: If it is to be an ensemble and has no members.
+    """
+    folder = model_folder(name_or_path)
+    if (folder / "config.json").is_file():
+        return [folder]
+    found = members.member_folders(folder)
+    if str(name_or_path).endswith(members.SUFFIX):
+        if not found:
+            shipped = ", ".join(available_ensembles()) or "none"
+            raise ReciNetError(
+                f"there is no ensemble {name_or_path}: {folder} holds no member-2, member-3... "
+                f"(shipped ensembles: {shipped})"
+            )
+        found = [folder.parent, *found]
+    return found
+
+
+def is_ensemble(name_or_path: str | Path) -> bool:
+    """Whether a name or folder means several networks.
+
+    Raises:
+        UnknownNameError: If there is no such model.
+        ReciNetError: If it is to be an ensemble and has no members.
+    """
+    return model_members(name_or_path) != [model_folder(name_or_path)]
+
+
+def _single_folder(name_or_path: str | Path) -> Path:
     if str(name_or_path) in _shipped():
         return _FOLDER / str(name_or_path)
     path = Path(name_or_path).expanduser()
-    if (path / "config.json").is_file():
+    if (path / "config.json").is_file() or members.member_folders(path):
         return path
     if path.is_dir():
         raise ReciNetError(f"{path} is no model folder: it has no config.json")
     if path.name != str(name_or_path):  # a path, which no shipped name is
         raise ReciNetError(f"no such model folder: {path}")
-    raise UnknownNameError("model", str(name_or_path), _shipped())
+    raise UnknownNameError("model", str(name_or_path), [*_shipped(), *available_ensembles()])
 
 
 def model_card(name_or_path: str | Path) -> dict[str, Any]:
-    """The parsed ``config.json`` of a model, without loading its weights (or torch)."""
-    path = model_folder(name_or_path) / "config.json"
+    """The parsed ``config.json`` of a model, without loading its weights (or torch).
+
+    Of an ensemble it is what the members have in common (`recinet_ase.members.merged_card`).
+    """
+    folders = model_members(name_or_path)
+    cards = [_card(folder / "config.json") for folder in folders]
+    if not is_ensemble(name_or_path):
+        return cards[0]
+    given = str(name_or_path)
+    base = given.removesuffix(members.SUFFIX)
+    name = cards[0]["name"] + members.SUFFIX if base != given else Path(given).name
+    return members.merged_card(name, model_folder(name_or_path), folders, cards)
+
+
+def _card(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -117,29 +181,58 @@ def load_model(
     name_or_path: str | Path,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
-) -> PropertyModel:
+    calibrated: bool = True,
+) -> AnyModel:
     """Load a model, ready for inference.
 
     Args:
-        name_or_path: ``"jarvis-mbj"``, or a folder with ``config.json`` and
-            ``model.safetensors`` (a run folder of ``recinet-train``).
+        name_or_path: ``"jarvis-mbj"``, an ensemble (``"jarvis-eform:ensemble"``), or a folder
+            with ``config.json`` and ``model.safetensors`` (a run folder of
+            ``recinet-train``), or one with such folders ``member-1``, ``member-2``...
         device: Torch device.
         dtype: Torch dtype of the weights, float32 by default.
+        calibrated: Read its calibration too, if it has one.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
         UnknownNameError: If there is no such model.
-        ReciNetError: If a file is damaged (sha256), missing or from a newer version.
+        ReciNetError: If a file is damaged (sha256), missing or from a newer version, or the
+            members of an ensemble do not match.
     """
     import torch
 
+    from recinet_ase.ensemble import EnsembleModel
+    from recinet_ase.model import ModelConfig, PropertyModel
+
+    card = model_card(name_or_path)
+    _refuse_forces(card, name_or_path)
+    folder = model_folder(name_or_path)
+    model: AnyModel
+    if is_ensemble(name_or_path):
+        config = ModelConfig.from_json(json.dumps(card), str(folder))
+        folders = model_members(name_or_path)
+        model = EnsembleModel.load(config, folder, folders, calibrated)
+    else:
+        model = PropertyModel.load(folder, calibrated)
+    return model.to(device=device, dtype=dtype or torch.float32)
+
+
+def load_network(name_or_path: str | Path) -> PropertyModel:
+    """Load a model of one network, for what works on its weights.
+
+    Raises:
+        UnknownNameError: If there is no such model.
+        ReciNetError: If it is an ensemble, or a file is damaged.
+    """
     from recinet_ase.model import PropertyModel
 
+    if is_ensemble(name_or_path):
+        names = ", ".join(map(str, model_members(name_or_path)))
+        raise ReciNetError(f"{name_or_path} is an ensemble; name one of its members ({names})")
     _refuse_forces(model_card(name_or_path), name_or_path)
-    model = PropertyModel.load(model_folder(name_or_path))
-    return model.to(device=device, dtype=dtype or torch.float32)
+    return PropertyModel.load(model_folder(name_or_path))
 
 
 def load_force_model(name_or_path: str | Path) -> ForceModel:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recinet_ase.prediction import predict, predict_structure
     from recinet_ase.predictor import Predictor
     from recinet_ase.pretrained import (
+        available_ensembles,
         available_force_models,
         available_models,
         load_force_model,
@@ -34,6 +35,7 @@ _EXPORTS = {
     "ReciNetCalculator": "recinet_ase.calculator",
     "ReciNetForceCalculator": "recinet_ase.forces.calculator",
     "Predictor": "recinet_ase.predictor",
+    "available_ensembles": "recinet_ase.pretrained",
     "available_force_models": "recinet_ase.pretrained",
     "available_models": "recinet_ase.pretrained",
     "load_force_model": "recinet_ase.pretrained",
@@ -55,6 +57,7 @@ __all__ = [
     "UnknownNameError",
     "__version__",
     "annotate",
+    "available_ensembles",
     "available_force_models",
     "available_models",
     "get_property_info",

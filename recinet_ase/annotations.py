@@ -34,8 +34,9 @@ def entries(prediction: Prediction, predictor: Predictor, prefix: str = PREFIX) 
 
     Returns:
         For each property ``p`` (after the prefix): ``p``, ``p_lower`` and ``p_upper`` (ends of
-        the 90 % interval, where the model is calibrated), ``p_unit`` (missing where it has
-        none), ``p_model``; and ``in_domain``, where a model can tell.
+        the 90 % interval, where the model is calibrated), ``p_spread`` (standard deviation of
+        the members of an ensemble), ``p_unit`` (missing where it has none), ``p_model``;
+        and ``in_domain``, where a model can tell.
     """
     found: dict[str, Entry] = {}
     for info in predictor.infos:
@@ -45,6 +46,8 @@ def entries(prediction: Prediction, predictor: Predictor, prefix: str = PREFIX) 
         found[key] = prediction.values[info.name]
         if info.name in prediction.intervals:
             found[f"{key}_lower"], found[f"{key}_upper"] = prediction.intervals[info.name]
+        if info.name in prediction.spreads:
+            found[f"{key}_spread"] = prediction.spreads[info.name]
         if info.unit:
             found[f"{key}_unit"] = info.unit
         found[key + _MODEL] = predictor.properties[info.name].config.name
@@ -126,7 +129,7 @@ def _written(info: Mapping[str, Any], prefix: str) -> set[str]:
     for key, value in info.items():
         if isinstance(value, str) and key.startswith(prefix) and key.endswith(_MODEL):
             base = key.removesuffix(_MODEL)
-            keys |= {base + end for end in ("", "_lower", "_upper", "_unit", _MODEL)}
+            keys |= {base + end for end in ("", "_lower", "_upper", "_spread", "_unit", _MODEL)}
             keys.add(f"{prefix}in_domain")
     return keys & info.keys()
 

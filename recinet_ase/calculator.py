@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 _ENDS = ("_lower", "_upper")
+_SPREAD = "_spread"
 
 
 class ReciNetCalculator(Calculator):
@@ -44,7 +45,8 @@ class ReciNetCalculator(Calculator):
 
     Where a model is calibrated, each property ``p`` comes with ``p_lower`` and ``p_upper``, the
     ends of its 90 % interval, and ``in_domain`` and `warnings` say whether and how the atoms
-    differ from the training data.
+    differ from the training data. An ensemble (``"jarvis-eform:ensemble"``) adds ``p_spread``, the
+    standard deviation of its members.
 
     One calculator serves one thread; calculators that share a `Predictor` may run in several.
 
@@ -89,6 +91,9 @@ class ReciNetCalculator(Calculator):
         calibrated = False
         for name in list(self.units):
             source = self.predictor.properties["total_energy" if name == "energy" else name]
+            if len(source.members) > 1 and self.predictor.intervals:
+                self.units[name + _SPREAD] = self.units[name]
+                self.models[name + _SPREAD] = self.models[name]
             if source.calibration is not None and self.predictor.intervals:
                 calibrated = True
                 for end in _ENDS:
@@ -119,7 +124,7 @@ class ReciNetCalculator(Calculator):
             PropertyNotImplementedError: If no model here gives it; says which are given.
             StructureError: If the structure is not one the model can answer for.
         """
-        end = next((e for e in _ENDS if name.endswith(e)), "")
+        end = next((e for e in (*_ENDS, _SPREAD) if name.endswith(e)), "")
         try:
             known = get_property_info(name.removesuffix(end)).name
             known = (answer_for(known, self.predictor.properties) or known) + end
@@ -151,7 +156,8 @@ class ReciNetCalculator(Calculator):
         values: dict[str, float | bool] = dict(result.values)
         for name, interval in result.intervals.items():
             values.update(zip((name + end for end in _ENDS), interval, strict=True))
-        for end in ("", *_ENDS):
+        values.update({name + _SPREAD: value for name, value in result.spreads.items()})
+        for end in ("", *_ENDS, _SPREAD):
             if "total_energy" + end in values:
                 values["energy" + end] = values["total_energy" + end] * len(self.atoms)
         if result.in_domain is not None:

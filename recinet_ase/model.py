@@ -13,7 +13,7 @@ import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -26,7 +26,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.nn.recinet import ReciNet, ReciNetConfig
-from recinet_ase.nn.reciprocal import LatticeOperator, crystal_mean
+from recinet_ase.nn.reciprocal import LatticeOperator, LatticeSums, crystal_mean
 from recinet_ase.properties import PropertyInfo, property_of
 from recinet_ase.uncertainty import calibration as calibrations
 from recinet_ase.uncertainty.calibration import Calibration
@@ -132,6 +132,21 @@ class ModelConfig:
         return config
 
 
+class Outcome(NamedTuple):
+    """What a model makes of a batch (B crystals, P properties).
+
+    Attributes:
+        output: Unclipped properties in their units ``[B, P]``.
+        latent: Representation of each crystal ``[B, d]``.
+        spread: Standard deviation of an ensemble's members, in units ``[B, P]``; of a
+            single network ``[B, 0]``.
+    """
+
+    output: torch.Tensor
+    latent: torch.Tensor
+    spread: torch.Tensor
+
+
 class PropertyModel(nn.Module):
     """A network whose outputs are properties in their units.
 
@@ -164,6 +179,24 @@ class PropertyModel(nn.Module):
             for symbol, value in config.references.get(name, {}).items():
                 reference[symbols().index(symbol), column] = value
         self.register_buffer("reference", reference, persistent=False)
+
+    @property
+    def members(self) -> tuple[PropertyModel, ...]:
+        """The models that are asked: this one (an ensemble has several)."""
+        return (self,)
+
+    def outcome(self, batch: CrystalBatch, sums: LatticeSums | None = None) -> Outcome:
+        """What the network makes of a batch.
+
+        Args:
+            batch: The crystals.
+            sums: Their lattice sums, where several networks share them.
+        """
+        known = None
+        if sums is not None and self.config.network.reciprocal == "lattice":
+            known = sums.of(self.network.wave_basis)
+        output, latent = self.explain(batch, known)
+        return Outcome(output, latent, output[:, :0])
 
     def forward(
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recinet_ase.ensemble import AnyModel
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.ordering import check_ordering, ordered
-from recinet_ase.model import PropertyModel
 from recinet_ase.predictor import Predictor
 from recinet_ase.preparation import Prediction
 
 if TYPE_CHECKING:
     import torch
 
-ModelLike = str | Path | PropertyModel
+ModelLike = str | Path | AnyModel
 Models = ModelLike | Sequence[ModelLike] | Predictor
 """Name, folder, loaded model, a list of these, ``"all"``, or a `Predictor`."""
 

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 
 from recinet_ase.elements import symbols
+from recinet_ase.ensemble import AnyModel, EnsembleModel
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.model import PropertyModel
-from recinet_ase.nn.reciprocal import LatticeOperator
+from recinet_ase.nn.reciprocal import LatticeSums
 from recinet_ase.preparation import (
     WINDOW,
     Prediction,
@@ -71,7 +72,8 @@ class Predictor:
     """Predicts properties of structures with one or several models.
 
     Models with the same neighbour rule share one graph, and models with the same
-    reciprocal basis share one set of lattice sums.
+    reciprocal basis share one set of lattice sums. An ensemble (``"jarvis-eform:ensemble"``)
+    answers with the mean of its members.
 
     Args:
         models: A model name, a model folder, a loaded model, or a list of these.
@@ -92,7 +94,7 @@ class Predictor:
 
     def __init__(
         self,
-        models: str | Path | PropertyModel | Sequence[str | Path | PropertyModel],
+        models: str | Path | AnyModel | Sequence[str | Path | AnyModel],
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         batch_size: int | str = "auto",
@@ -104,18 +106,18 @@ class Predictor:
 
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype)
-        chosen = [models] if isinstance(models, str | Path | PropertyModel) else list(models)
+        chosen = [models] if isinstance(models, str | Path | AnyModel) else list(models)
         if not chosen:
             raise ReciNetError("no model given")
         self.models = [
             # A copy: moving the caller's own model would change it behind their back.
             copy.deepcopy(model).to(device=self.device, dtype=self.dtype).eval()
-            if isinstance(model, PropertyModel)
+            if isinstance(model, PropertyModel | EnsembleModel)
             else load_model(model, self.device, self.dtype)
             for model in chosen
         ]
         wanted = None if properties is None else list(properties)
-        self.properties: dict[str, PropertyModel] = {}
+        self.properties: dict[str, AnyModel] = {}
         for model in self.models:
             for name in model.config.properties:
                 if wanted is not None and name not in wanted:
@@ -136,15 +138,15 @@ class Predictor:
                 f"batch_size must be 'auto' or a positive number, not {batch_size!r}"
             )
         self.intervals = intervals
-        networks = [model.config.network for model in self.models]
-        cutoffs = [network.k_max for network in networks if network.reciprocal == "lattice"]
+        self._networks = [m.config.network for model in self.models for m in model.members]
+        cutoffs = [network.k_max for network in self._networks if network.reciprocal == "lattice"]
         auto = batch_size == "auto"
         self.preparation = Preparation(
             settings=tuple(dict.fromkeys(model.config.graph for model in self.models)),
             k_max=max(cutoffs, default=None),
             dtype=self.dtype,
             # The equations as printed tell apart atoms that symmetry does not.
-            reduce=reduce and all(network.reciprocal != "literal" for network in networks),
+            reduce=reduce and all(network.reciprocal != "literal" for network in self._networks),
             crystals=WINDOW if auto else int(batch_size),
             edges=self._edge_budget() if auto else math.inf,
         )
@@ -153,7 +155,7 @@ class Predictor:
         if self.device.type != "cuda":
             return _CPU_EDGES
         free, _ = torch.cuda.mem_get_info(self.device)
-        width = max(model.config.network.width for model in self.models)
+        width = max(network.width for network in self._networks)
         return max(_CPU_EDGES, _GPU_SHARE * free / (_BYTES_PER_EDGE_AND_WIDTH * width))
 
     @property
@@ -224,32 +226,28 @@ class Predictor:
     @torch.inference_mode()
     def _run(self, prepared: PreparedBatch, results: list[Prediction]) -> None:
         batches = {s: batch.to(self.device) for s, batch in prepared.graphs.items()}
-        sums: dict[tuple[object, ...], LatticeOperator] = {}
+        sums = {settings: LatticeSums(batch) for settings, batch in batches.items()}
         for model in dict.fromkeys(self.properties.values()):
             config = model.config
             batch = batches[config.graph]
-            lattice_sum = None
-            if config.network.reciprocal == "lattice":
-                network = config.network
-                key = (config.graph, network.k_max, network.n_waves, network.wave_norm)
-                if key not in sums:
-                    sums[key] = LatticeOperator.build(batch, model.network.wave_basis)
-                lattice_sum = sums[key]
-            output, latent = model.explain(batch, lattice_sum)
-            rows = torch.maximum(output, model.minimum).double().cpu().tolist()
+            found = model.outcome(batch, sums[config.graph])
+            rows = torch.maximum(found.output, model.minimum).double().cpu().tolist()
             known: Sequence[Assessment | None] = [None] * len(rows)
             if self.intervals and model.calibration is not None:
-                known = model.calibration.assess(describe_batch(batch, latent, output))
+                known = model.calibration.assess(describe_batch(batch, *found))
+            spreads = found.spread.double().cpu().tolist() if self.intervals else [[]] * len(rows)
             elements = _elements(prepared.graphs[config.graph])
-            for i, z, row, assessment in zip(prepared.places, elements, rows, known, strict=True):
-                results[i] = self._merge(results[i], model, z, row, assessment)
+            columns = zip(prepared.places, elements, rows, spreads, known, strict=True)
+            for i, z, row, spread, assessment in columns:
+                results[i] = self._merge(results[i], model, z, row, spread, assessment)
 
     def _merge(
         self,
         result: Prediction,
-        model: PropertyModel,
+        model: AnyModel,
         elements: Iterable[int],
         row: list[float],
+        spread: list[float],
         assessment: Assessment | None,
     ) -> Prediction:
         """The result with one model's values added, or the reason why it has none."""
@@ -267,6 +265,10 @@ class Predictor:
                 if name in self.properties and self.properties[name] is model
             }
             result = replace(result, values={**result.values, **found})
+            if spread:
+                given = dict(zip(names, spread, strict=True))
+                mine = {name: given[name] for name in found}
+                result = replace(result, spreads={**result.spreads, **mine})
             return result if assessment is None else _assessed(result, model, found, assessment)
         return replace(result, error=f"{result.error}; {error}" if result.error else error)
 
@@ -280,7 +282,7 @@ def _elements(batch: CrystalBatch) -> list[set[int]]:
 
 
 def _assessed(
-    result: Prediction, model: PropertyModel, found: Iterable[str], assessment: Assessment
+    result: Prediction, model: AnyModel, found: Iterable[str], assessment: Assessment
 ) -> Prediction:
     """The result with one model's intervals and warnings added."""
     given = dict(zip(model.config.properties, assessment.intervals, strict=True))

@@ -36,6 +36,8 @@ class Prediction:
         values: Value of each property in its unit; missing where refused.
         intervals: 90 % interval of each value (lower, upper), in the same unit; missing for
             models without a calibration.
+        spreads: Standard deviation of the members' predictions for each value that an ensemble
+            gave, in the same unit.
         warnings: How the structure differs from those that a model was trained on, one
             sentence each, with the model's name.
         in_domain: Whether no model warned; None if none of them could tell.
@@ -51,6 +53,7 @@ class Prediction:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     in_domain: bool | None = None
+    spreads: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,11 @@ from click.testing import CliRunner
 
 import recinet_ase
 from recinet_ase.cli.main import main
-from recinet_ase.pretrained import available_force_models, available_models
+from recinet_ase.pretrained import (
+    available_ensembles,
+    available_force_models,
+    available_models,
+)
 
 
 @pytest.mark.parametrize("command", ["main", "screen", "train", "evaluate", "analyze", "phonons"])
@@ -63,7 +67,8 @@ def test_models_lists_what_is_shipped() -> None:
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     names = [line.split()[0] for line in lines[1:]]
-    assert names == [*available_models(), *available_force_models()]
+    properties = sorted([*available_models(), *available_ensembles()])
+    assert names == [*properties, *available_force_models()]
 
 
 def test_recipes_are_listed_and_shown() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import subprocess
@@ -65,9 +64,9 @@ def dataset(structures: list[Structure], root: Path, **settings: Any) -> MGLData
     )
 
 
-def rivals() -> list[torch.nn.Module]:
+def rivals(seed: int = 0) -> list[torch.nn.Module]:
     """matgl's architectures with random weights."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return [
         MEGNet(cutoff=5.0, element_types=DEFAULT_ELEMENTS).eval(),
         M3GNet(cutoff=5.0, threebody_cutoff=4.0, element_types=DEFAULT_ELEMENTS).eval(),
@@ -98,17 +97,20 @@ def test_matgls_networks_on_our_radius_graphs(
             assert one[field].dtype == two[field].dtype, field
         expected = network.predict_structure(structure)
         found = network.predict_structure(structure, graph_converter=ours)
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
-    # Random weights give nearly one number for all crystals: compare with their spread.
+        # Rounding in single precision: up to 8e-6 for unlucky weights (docs/integrations.md).
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
     if isinstance(network, M3GNet) and matgl.__version__ < "4.1.2":
         pytest.skip("this M3GNet runs in single precision alone")
-    network.feature_dict = {}  # tensors with gradients cannot be copied
-    precise = copy.deepcopy(network).double()
-    expected, found = (
-        torch.stack([in_double(precise, converter, s) for s in structures])
-        for converter in (theirs, ours)
-    )
-    assert (found - expected).abs().max() < 1e-9 * expected.std()
+    for seed in (0, 1, 5):  # the last two had the largest differences in single precision
+        (drawn,) = (n for n in rivals(seed) if type(n) is type(network))
+        precise = drawn.double()
+        expected, found = (
+            torch.stack([in_double(precise, converter, s) for s in structures])
+            for converter in (theirs, ours)
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+        # Random weights give nearly one number for all crystals: compare with their spread, too.
+        assert (found - expected).abs().max() < 1e-9 * expected.std()
 
 
 def edges(graph: Any) -> list[tuple[int, ...]]:

@@ -20,7 +20,7 @@ from recinet_ase import Predictor, ReciNetCalculator, ReciNetError, load_model
 from recinet_ase.cli.screen import screen
 from recinet_ase.graph.adapters import from_jarvis
 from recinet_ase.graph.batch import collate
-from recinet_ase.pretrained import available_models, model_folder
+from recinet_ase.pretrained import available_ensembles, available_models, model_folder
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.uncertainty.calibration import ARRAYS_FILE, CALIBRATION_FILE
 from recinet_ase.uncertainty.difficulty import Difficulty
@@ -28,7 +28,8 @@ from recinet_ase.uncertainty.fit import fit_calibration
 from recinet_ase.uncertainty.observe import observe
 from recinet_ase.uncertainty.widths import Widths
 
-CALIBRATED = [n for n in available_models() if (model_folder(n) / CALIBRATION_FILE).exists()]
+ALL = [*available_models(), *available_ensembles()]
+CALIBRATED = [n for n in ALL if (model_folder(n) / CALIBRATION_FILE).exists()]
 SHIPPED = ["jarvis-mbj", "jarvis-eform"]
 
 
@@ -47,7 +48,7 @@ def assert_same(a: object, b: object, rtol: float = 1e-5) -> None:
     assert len(a.warnings) == len(b.warnings)
 
 
-@pytest.mark.parametrize("name", available_models())
+@pytest.mark.parametrize("name", ALL)
 def test_stored_coverage(name: str) -> None:
     """Cross-fitted: each crystal was judged by a calibration that never saw it."""
     calibration = load_model(name).calibration

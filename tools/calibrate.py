@@ -19,8 +19,12 @@ import time
 import torch
 from heldout import crystals_of
 
-from recinet_ase.model import PropertyModel
-from recinet_ase.pretrained import available_models, model_folder
+from recinet_ase.pretrained import (
+    available_ensembles,
+    available_models,
+    load_model,
+    model_folder,
+)
 from recinet_ase.uncertainty.fit import fit_calibration
 from recinet_ase.uncertainty.observe import observe
 
@@ -42,7 +46,7 @@ def calibrate(name: str, **data: str | None) -> None:
     """Fit the calibration of one model and write it into its folder."""
     start = time.perf_counter()
     folder = model_folder(name)
-    model = PropertyModel.load(folder, calibrated=False)
+    model = load_model(name, calibrated=False)
     config = model.config
     crystals = crystals_of(name, config, TRAINING_SAMPLE, **data)
     ids, found = observe(model, crystals.validation.items())
@@ -63,7 +67,7 @@ def calibrate(name: str, **data: str | None) -> None:
 
 def rows(name: str) -> list[str]:
     """The cross-fitted figures of a model's properties, as rows of the table."""
-    model = PropertyModel.load(model_folder(name))
+    model = load_model(name)
     if model.calibration is None:
         return [f"| {model.config.name} | not calibrated | | | | | | |"]
     figures = model.calibration.figures
@@ -105,7 +109,8 @@ def main() -> None:
     parser.add_argument("--target", help="key of the labels in own data")
     parser.add_argument("--unit", help="unit of the labels in own data")
     arguments = parser.parse_args()
-    names = available_models() if arguments.shipped else arguments.models
+    shipped = [*available_models(), *available_ensembles()]
+    names = sorted(shipped) if arguments.shipped else arguments.models
     if not names:
         parser.error("name a model folder, or give --shipped")
     if not arguments.table:

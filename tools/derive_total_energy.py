@@ -1,6 +1,7 @@
 """Make a total-energy model from a formation-energy run.
 
     python tools/derive_total_energy.py runs/eform runs/etot --data-dir DIR
+    python tools/derive_total_energy.py runs/a runs/a-total runs/b runs/b-total    # members
 
 By definition total energy = formation energy + sum_i x_i mu_i, linear in composition. The
 elements' energies mu are fitted to the difference of both labels on the training crystals
@@ -25,11 +26,12 @@ from recinet_ase.training.provenance import clean_tasks
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("target", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN TARGET")
     parser.add_argument("--data-dir")
     arguments = parser.parse_args()
-    model = PropertyModel.load(arguments.run)
+    runs, targets = arguments.folders[::2], arguments.folders[1::2]
+    if len(runs) != len(targets):
+        parser.error("every run needs a target")
     records = JARVIS.records(arguments.data_dir)
     formation, total = (
         JARVIS.split(PROPERTIES[p], arguments.data_dir)
@@ -51,23 +53,39 @@ def main() -> None:
         for symbol, mu, seen in zip(symbols(), fitted, present, strict=True)
         if seen
     }
+    clean = clean_tasks(open_dataset("jarvis", arguments.data_dir), ids)
+    for run, target in zip(runs, targets, strict=True):
+        derive(run, target, references, float(residual.mean()), clean)
+
+
+def derive(
+    run: Path, target: Path, references: dict[str, float], residual: float, clean: set[str]
+) -> None:
+    """Write the total-energy model of one formation-energy run.
+
+    Args:
+        run: The run's folder.
+        target: Folder of the model.
+        references: Energy of an atom of each element, eV.
+        residual: Mean absolute residual of the fit behind them, eV/atom.
+        clean: Properties whose held-out crystals the fit did not see.
+    """
+    model = PropertyModel.load(run)
     config, training = model.config, dict(model.config.training)
     training["derivation"] = (
         "total energy = formation energy + sum of elemental energies over the composition; the "
         "elemental energies were fitted to both labels on the training crystals (mean residual "
-        f"{residual.mean() * 1e3:.2f} meV/atom), the network is that of the formation energy"
+        f"{residual * 1e3:.2f} meV/atom), the network is that of the formation energy"
     )
-    training["clean_for"] = sorted(
-        set(training["clean_for"]) & clean_tasks(open_dataset("jarvis", arguments.data_dir), ids)
-    )
+    training["clean_for"] = sorted(set(training["clean_for"]) & clean)
     model.config = replace(
         config,
-        name=arguments.target.name,
+        name=target.name,
         properties=("total_energy",),
         references={"total_energy": references},
         training=training,
     )
-    model.save(arguments.target, half=False)
+    model.save(target, half=False)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Write tests/fixtures/: 200 validation crystals of each shipped model, and its errors there.
 
     python tools/make_fixture.py --data-dir DIR    # crystals, labels and errors
-    python tools/make_fixture.py --record          # errors only (after replacing a model)
+    python tools/make_fixture.py --record [NAME]   # errors only (after replacing a model)
 
 Of each property's official validation set the 200 crystals are taken whose ids have the
 smallest sha256: a random sample for every property that shares as many crystals as it can
@@ -21,11 +21,11 @@ import numpy as np
 from heldout import crystals_of
 
 from recinet_ase import Predictor
+from recinet_ase.ensemble import AnyModel
 from recinet_ase.errors import StructureError
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.crystal import neighbours_of
-from recinet_ase.model import PropertyModel
-from recinet_ase.pretrained import available_models, model_folder
+from recinet_ase.pretrained import available_ensembles, available_models, load_model
 
 FOLDER = Path(__file__).parents[1] / "tests" / "fixtures"
 CRYSTALS = FOLDER / "validation.json.gz"
@@ -35,9 +35,9 @@ DECIMALS = 5
 RESAMPLES = 2000
 
 
-def uncalibrated(name: str) -> PropertyModel:
+def uncalibrated(name: str) -> AnyModel:
     """A shipped model, whatever state its calibration is in."""
-    return PropertyModel.load(model_folder(name), calibrated=False)
+    return load_model(name, calibrated=False)
 
 
 def rounded(structure: Any) -> dict[str, Any]:
@@ -92,11 +92,16 @@ def absolute_errors(name: str, fixture: dict[str, Any]) -> dict[str, np.ndarray]
     return found
 
 
-def record() -> None:
-    """Write each shipped model's errors on the fixture, with their bootstrap intervals."""
+def record(names: list[str]) -> None:
+    """Write shipped models' errors on the fixture, with their bootstrap intervals.
+
+    Args:
+        names: Models whose errors are measured again; all of them if empty.
+    """
     fixture = json.loads(gzip.decompress(CRYSTALS.read_bytes()))
-    recorded: dict[str, Any] = {}
-    for name in available_models():
+    shipped = [*available_models(), *available_ensembles()]
+    recorded: dict[str, Any] = json.loads(RECORDED.read_text()) if names else {}
+    for name in names or shipped:
         recorded[name] = {}
         for prop, errors in absolute_errors(name, fixture).items():
             rng = np.random.default_rng(0)
@@ -113,12 +118,12 @@ def record() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--record", action="store_true", help="refresh the errors only")
+    parser.add_argument("--record", nargs="*", metavar="NAME", help="refresh the errors only")
     parser.add_argument("--data-dir")
     arguments = parser.parse_args()
-    if not arguments.record:
+    if arguments.record is None:
         write_crystals(arguments.data_dir)
-    record()
+    record(arguments.record or [])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ python tools/model_table.py
 
 from __future__ import annotations
 
-from recinet_ase.pretrained import available_models, model_card
+from recinet_ase.pretrained import available_ensembles, available_models, model_card
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
     headings = "model,property,unit,functional,trained on,validation MAE,always the mean".split(",")
     print(f"| {' | '.join(headings)} |")
     print("|---|---|---|---|---|---|---|")
-    for name in available_models():
+    for name in sorted([*available_models(), *available_ensembles()]):
         card = model_card(name)
         training = card["training"]
         cells = (

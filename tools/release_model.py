@@ -1,10 +1,14 @@
 """Turn a finished run into a shipped model: half-precision weights, figures, card.
 
     python tools/release_model.py runs/mbj jarvis-mbj --data-dir DIR
+    python tools/release_model.py runs/a runs/b jarvis-eform --member    # jarvis-eform:ensemble
+    python tools/release_model.py jarvis-eform:ensemble                 # measure it again
 
 The validation error is measured here, on the weights as shipped and through the same
 `Predictor` that users call, on every validation crystal of the official split. Given a
-shipped model instead of a run, it measures again and writes the card anew.
+shipped model instead of a run, it measures again and writes the card anew. With ``--member``
+runs become further members of the shipped model's ensemble, which is then measured; after
+a shipped model was replaced, its ensemble has to be measured again.
 """
 
 from __future__ import annotations
@@ -13,10 +17,17 @@ import argparse
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from recinet_ase.evaluation.runner import Evaluation
+    from recinet_ase.model import ModelConfig
+
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
+
+RECORD = "ensemble.json"
 
 CAUTIONS = {
     "jarvis-ehull": (
@@ -27,47 +38,89 @@ CAUTIONS = {
 
 
 def main() -> None:
+    from recinet_ase.members import FOLDER, SUFFIX, member_folders
+    from recinet_ase.model import PropertyModel
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN NAME", help="or a shipped ensemble alone")
+    parser.add_argument("--member", action="store_true", help="add the runs to NAME's ensemble")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--hardware", default="one CPU core")
+    arguments = parser.parse_args()
+    *runs, name = arguments.runs
+    if not runs and name.endswith(SUFFIX):
+        release_ensemble(name, arguments.data_dir, arguments.hardware)
+        return
+    if not runs or (len(runs) > 1 and not arguments.member):
+        parser.error("name one run, and under which name it is shipped; or --member")
+    target = PRETRAINED / name
+    if arguments.member:
+        for run in runs:
+            number = 2 + len(member_folders(target / FOLDER))
+            model = PropertyModel.load(run)
+            model.config = replace(model.config, name=f"{name}-{number}")
+            model.save(target / FOLDER / f"member-{number}")
+        release_ensemble(name + SUFFIX, arguments.data_dir, arguments.hardware)
+        return
+    model = PropertyModel.load(runs[0])
+    model.config = replace(model.config, name=name, caution=CAUTIONS.get(name, ""))
+    model.save(target)
+    evaluation, figures = measured(target, model.config.training, arguments.data_dir)
+    model.config = replace(model.config, training={**model.config.training, **figures})
+    model.save(target)
+    write_card(target, model.config, evaluation, arguments.hardware)
+
+
+def release_ensemble(name: str, data_dir: str | None, hardware: str) -> None:
+    """Measure an ensemble and write its record and card."""
+    from recinet_ase.members import write_record
+    from recinet_ase.model import ModelConfig
+    from recinet_ase.pretrained import model_card, model_folder, model_members
+    from recinet_ase.uncertainty import calibration
+
+    folder = model_folder(name)
+    (folder / RECORD).unlink(missing_ok=True)
+    cards = [json.loads((path / "config.json").read_text()) for path in model_members(name)]
+    # Intervals belong to the members that they were fitted for.
+    for file in (calibration.CALIBRATION_FILE, calibration.ARRAYS_FILE):
+        (folder / file).unlink(missing_ok=True)
+    evaluation, figures = measured(name, cards[0]["training"], data_dir)
+    write_record(folder, cards, figures)
+    config = ModelConfig.from_json(json.dumps(model_card(name)), name)
+    write_card(folder, config, evaluation, hardware)
+
+
+def measured(
+    model: str | Path, training: dict[str, Any], data_dir: str | None
+) -> tuple[Evaluation, dict[str, Any]]:
+    """Predictions on the validation crystals, and the figures that a card states."""
     from recinet_ase import Predictor
     from recinet_ase.data.dataset import open_dataset
     from recinet_ase.evaluation.metrics import regression_metrics
     from recinet_ase.evaluation.runner import evaluate
-    from recinet_ase.model import PropertyModel
-    from recinet_ase.training.card import model_card
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("name")
-    parser.add_argument("--data-dir")
-    parser.add_argument("--hardware", default="one CPU core")
-    arguments = parser.parse_args()
-    model = PropertyModel.load(arguments.run)
-    target = PRETRAINED / arguments.name
-    caution = CAUTIONS.get(arguments.name, "")
-    model.config = replace(model.config, name=arguments.name, caution=caution)
-    model.save(target)
-    dataset = open_dataset(model.config.training["dataset"], arguments.data_dir)
-    evaluation = evaluate(Predictor(target, device="cpu"), dataset)
+    dataset = open_dataset(training["dataset"], data_dir)
+    evaluation = evaluate(Predictor(model, device="cpu"), dataset)
     scored = evaluation.table.scored()
     metrics = regression_metrics(scored.targets, scored.predictions)
+    print(json.dumps(asdict(metrics)))
     # "Always the mean" can only know the training data.
     train_mean = np.mean(list(dataset.split(evaluation.info).train.values()))
-    training = {
-        **model.config.training,
+    return evaluation, {
         "validation_mae": metrics.mae,
         "validation_mad": float(np.abs(scored.targets - train_mean).mean()),
         "n_val": metrics.n,
     }
-    model.config = replace(model.config, training=training)
-    model.save(target)
+
+
+def write_card(folder: Path, config: ModelConfig, evaluation: Evaluation, hardware: str) -> None:
+    """The folder's README.md."""
+    from recinet_ase.training.card import model_card
+
     card = model_card(
-        model.config,
-        evaluation.table,
-        faults=evaluation.faults,
-        hardware=arguments.hardware,
-        licence="MIT",
+        config, evaluation.table, faults=evaluation.faults, hardware=hardware, licence="MIT"
     )
-    (target / "README.md").write_text(card, encoding="utf-8")
-    print(json.dumps(asdict(metrics)))
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from recinet_ase.data.published import DATASETS
 from recinet_ase.data.splits import PUBLISHED_SEED, SplitRule
 from recinet_ase.errors import ReciNetError
 from recinet_ase.model import ModelConfig
-from recinet_ase.pretrained import model_folder
+from recinet_ase.pretrained import model_members
 
 _RUN_FILE = "training.json"
 
@@ -86,7 +86,7 @@ def same_data(first: str, second: str) -> bool:
 
 def _run_settings(model: str) -> dict[str, Any]:
     """What a run folder's command was told, ``{}`` for a model without."""
-    path = model_folder(model) / _RUN_FILE
+    path = model_members(model)[0] / _RUN_FILE
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

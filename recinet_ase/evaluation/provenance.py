@@ -9,9 +9,10 @@ from recinet_ase.model import ModelConfig
 
 
 def training_stages(training: dict[str, Any]) -> list[dict[str, Any]]:
-    """The runs behind a model, first to last."""
+    """The runs behind a model, first to last; of an ensemble, one member after the other."""
     earlier = training.get("started_from")
-    return [*(training_stages(earlier) if earlier else []), training]
+    further = [stage for member in training.get("members", ()) for stage in training_stages(member)]
+    return [*(training_stages(earlier) if earlier else []), training, *further]
 
 
 def trust_warnings(

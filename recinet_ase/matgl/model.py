@@ -85,12 +85,12 @@ class ReciNetModel(MatGLModel):
 
         Raises:
             UnknownNameError: For an unknown model.
-            ReciNetError: If a file is damaged.
+            ReciNetError: If a file is damaged, or it is an ensemble.
         """
         if not isinstance(model, PropertyModel):
-            from recinet_ase.pretrained import load_model
+            from recinet_ase.pretrained import load_network
 
-            model = load_model(model)
+            model = load_network(model)
         elements = tuple(symbols()[z] for z in model.config.elements)
         new = cls(element_types=elements, config=json.loads(model.config.to_json()))
         new.property_model.load_state_dict(model.state_dict())

@@ -104,6 +104,25 @@ class LargeCell:
         return update / self.n_atoms
 
 
+class LatticeSums:
+    """The lattice sums of one batch, built once for all networks of one wave basis.
+
+    Args:
+        batch: The crystals.
+    """
+
+    def __init__(self, batch: CrystalBatch) -> None:
+        self.batch = batch
+        self._built: dict[tuple[object, ...], LatticeOperator] = {}
+
+    def of(self, basis: WaveBasis) -> LatticeOperator:
+        """The sums for a basis."""
+        key = (len(basis.centres), basis.k_max, basis.norm)
+        if key not in self._built:
+            self._built[key] = LatticeOperator.build(self.batch, basis)
+        return self._built[key]
+
+
 @dataclass(frozen=True)
 class LatticeOperator:
     """The filtered lattice sum of a batch, ready to be applied once a layer.

@@ -11,6 +11,12 @@ from math import gcd
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.properties import PROPERTIES, answer_for, get_property_info
 
+ENDS = ("_low", "_high")
+"""What follows a property's name in the columns of its 90 % interval."""
+
+SPREAD = "_spread"
+"""What follows it in the column of an ensemble's standard deviation."""
+
 
 class _UnknownColumnError(UnknownNameError):
     def __init__(self, name: str, known: Sequence[str], place: str) -> None:
@@ -38,7 +44,7 @@ def resolve_column(name: str, columns: Sequence[str], place: str = "") -> str:
     """
     if name in columns:
         return name
-    for end in ("", "_low", "_high"):
+    for end in ("", *ENDS, SPREAD):
         if not name.endswith(end):
             continue
         try:
@@ -49,6 +55,11 @@ def resolve_column(name: str, columns: Sequence[str], place: str = "") -> str:
         if found is not None and f"{found}{end}" in columns:
             return f"{found}{end}"
         here = f"{place}: " if place else ""
+        if found is not None and end == SPREAD:
+            raise ReciNetError(
+                f"{here}there is no spread of {found}; ask an ensemble (--model NAME:ensemble), "
+                "with --intervals"
+            )
         if found is not None:
             raise ReciNetError(f"{here}there are no intervals of {found}; ask for --intervals")
         raise ReciNetError(

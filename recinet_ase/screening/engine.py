@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from recinet_ase.errors import ReciNetError
 from recinet_ase.pretrained import default_model, load_model
 from recinet_ase.properties import PropertyInfo, answer_for
+from recinet_ase.screening.columns import ENDS, SPREAD
 from recinet_ase.screening.entries import Chunk
 from recinet_ase.screening.sources import read_chunk
 
@@ -136,16 +137,23 @@ def columns(predictor: Predictor) -> list[str]:
     """Columns of the result table."""
     numbers = []
     for name in predictor.properties:
-        numbers += [name, f"{name}_low", f"{name}_high"] if predictor.intervals else [name]
+        numbers += [name + ending for ending in _endings(predictor, name)]
     domain = ["in_domain"] if predictor.intervals else []
     return ["id", "formula", "natoms", *numbers, *domain, "error"]
+
+
+def _endings(predictor: Predictor, name: str) -> tuple[str, ...]:
+    """What is told of a property: its value, its interval, and how far an ensemble agrees."""
+    if not predictor.intervals:
+        return ("",)
+    return ("", *ENDS, SPREAD) if len(predictor.properties[name].members) > 1 else ("", *ENDS)
 
 
 def units(predictor: Predictor) -> dict[str, str]:
     """Unit of each column of numbers (``""`` for pure numbers)."""
     found = {"natoms": ""}
     for info in predictor.infos:
-        for ending in ("", "_low", "_high") if predictor.intervals else ("",):
+        for ending in _endings(predictor, info.name):
             found[info.name + ending] = info.unit
     return found
 
@@ -218,7 +226,9 @@ def _row(predictor: Predictor, name: str, result: Prediction) -> dict[str, Any]:
         row[prop] = result.values.get(prop)
         if predictor.intervals:
             low, high = result.intervals.get(prop, (None, None))
-            row |= {f"{prop}_low": low, f"{prop}_high": high}
+            row |= {prop + ENDS[0]: low, prop + ENDS[1]: high}
+            if len(predictor.properties[prop].members) > 1:
+                row[prop + SPREAD] = result.spreads.get(prop)
     if predictor.intervals:
         row["in_domain"] = result.in_domain
     return {**row, "error": result.error}

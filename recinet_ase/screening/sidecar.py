@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from recinet_ase import __version__
 from recinet_ase.errors import ReciNetError
+from recinet_ase.screening.columns import ENDS, SPREAD
 from recinet_ase.screening.sources import fingerprint
 from recinet_ase.screening.sources.databases import masked
 from recinet_ase.screening.writers import replace_synced
@@ -101,6 +102,7 @@ def models(predictor: Predictor) -> list[dict[str, Any]]:
             {
                 "name": config.name,
                 "sha256": config.sha256,
+                "members": [m.config.sha256 for m in model.members],
                 "fingerprint": model.fingerprint,
                 "properties": [
                     {"name": name, "unit": unit, "functional": config.functional_of(name)}
@@ -128,7 +130,7 @@ def _column(name: str, units: Mapping[str, str], predictor: Predictor) -> dict[s
     if name in units:
         about["unit"] = units[name]
     for prop, model in predictor.properties.items():
-        if name in (prop, f"{prop}_low", f"{prop}_high"):
+        if name in {prop + ending for ending in ("", *ENDS, SPREAD)}:
             about["model"] = model.config.name
     return about
 

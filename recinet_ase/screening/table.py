@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from recinet_ase.errors import ReciNetError
+from recinet_ase.screening.columns import ENDS, SPREAD
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -100,8 +101,8 @@ class ListTable:
 
 
 def property_columns(columns: Sequence[str], units: Mapping[str, str]) -> list[str]:
-    """The columns that hold predicted values: numbers, without ends of intervals and counts."""
-    ends = {f"{name}{end}" for name in columns for end in ("_low", "_high")}
+    """The columns that hold predicted values: numbers, without intervals, spreads and counts."""
+    ends = {f"{name}{end}" for name in columns for end in (*ENDS, SPREAD)}
     return [name for name in columns if name in units and name not in ends and name != "natoms"]
 
 

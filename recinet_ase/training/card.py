@@ -22,6 +22,7 @@ from recinet_ase.evaluation.metrics import regression_metrics
 from recinet_ase.evaluation.provenance import training_stages
 from recinet_ase.evaluation.table import PredictionTable
 from recinet_ase.model import ModelConfig
+from recinet_ase.nn.recinet import ReciNetConfig
 
 _SOURCES = {
     "jarvis": (
@@ -191,18 +192,32 @@ def _training(config: ModelConfig, hardware: str) -> str:
     dataset = str(training.get("dataset", ""))
     stages = training_stages(training)
     lines = [f"Data: {_source(dataset)[0]}.", f"Split: {_split(config)}."]
-    lines += [_stage(i, stage) for i, stage in enumerate(stages, 1) if "epochs" in stage]
+    others = training.get("members", [])
+    if others:
+        lines.append(
+            f"Ensemble: {1 + len(others)} networks trained apart; a prediction is the mean of "
+            "theirs. What follows tells of the first one, then of the others."
+        )
+    own = stages[: len(stages) - sum(len(training_stages(member)) for member in others)]
+    lines += [_stage(i, stage) for i, stage in enumerate(own, 1) if "epochs" in stage]
     if "weights_averaged_over" in training:
         runs = " and ".join(training["weights_averaged_over"])
         lines.append(f"Weights: the mean of those after the last two stages ({runs}).")
     if "derivation" in training:
         lines.append(f"Derivation: {training['derivation']}.")
-    size = f"`{training['size']}` " if training.get("size") else ""
-    waves = f", k_max {network.k_max} 1/A" if network.reciprocal == "lattice" else ""
-    lines.append(
-        f"Network: ReciNet {size}({network.width} wide, {network.blocks} blocks, reciprocal block "
-        f"`{network.reciprocal}`{waves})."
-    )
+    lines.append(_network(network, training.get("size")))
+    for number, member in enumerate(others, 2):
+        of_member = [s for s in training_stages(member) if "epochs" in s]
+        lines += [
+            f"Member {number}, {_stage(i, s)[0].lower()}{_stage(i, s)[1:]}"
+            for i, s in enumerate(of_member, 1)
+        ]
+        built = _network(ReciNetConfig.from_dict(member["network"]), member.get("size"))
+        alone = f" Alone: validation MAE {member['validation_mae']:.3g}, as its run measured it."
+        lines.append(
+            f"Member {number}, {built[0].lower()}{built[1:]}"
+            + (alone if "validation_mae" in member else "")
+        )
     recipe = f"Recipe `{training['recipe']}`" if training.get("recipe") else "Recipe"
     precision = f", {training['precision']} matrix products" if "precision" in training else ""
     lines.append(
@@ -221,6 +236,16 @@ def _training(config: ModelConfig, hardware: str) -> str:
     if "train_ids_sha256" in training:
         lines.append(f"sha256 of the training ids: `{training['train_ids_sha256']}`.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _network(network: ReciNetConfig, named: str | None) -> str:
+    """Architecture in a line."""
+    size = f"`{named}` " if named else ""
+    waves = f", k_max {network.k_max} 1/A" if network.reciprocal == "lattice" else ""
+    return (
+        f"Network: ReciNet {size}({network.width} wide, {network.blocks} blocks, reciprocal block "
+        f"`{network.reciprocal}`{waves})."
+    )
 
 
 def _split(config: ModelConfig) -> str:

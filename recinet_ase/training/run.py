@@ -28,7 +28,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.model import ModelConfig, PropertyModel
 from recinet_ase.nn.recinet import OUTPUT_AXIS, ReciNetConfig
-from recinet_ase.pretrained import load_model
+from recinet_ase.pretrained import load_network
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.devices import hardware, make_fabric
 from recinet_ase.training.labels import PreparedData, open_run_dataset, prepare_data
@@ -224,7 +224,7 @@ def _start(
 ) -> tuple[PropertyModel, PreparedData]:
     """Model and data of a new run, or of the one that ``state`` belongs to."""
     if state is None:
-        initial = None if config.init is None else load_model(config.init)
+        initial = None if config.init is None else load_network(config.init)
         network = architecture(config, initial)
         data = prepare_data(config, dataset, network, at.cache, at.workers, on_store)
         name = folder.resolve().name

@@ -43,12 +43,15 @@ class Descriptors:
             neighbours; log of the volume per atom inside the neighbour shells over that of
             the cell (mean, lowest), which is low where a crystal has voids or vacuum.
         composition: Share of each element, by atomic number ``[B, 104]``.
+        spread: Standard deviation of an ensemble's members, in units ``[B, P]``; of a single
+            network ``[B, 0]``.
     """
 
     latent: torch.Tensor
     output: torch.Tensor
     geometry: torch.Tensor
     composition: torch.Tensor
+    spread: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.latent)
@@ -68,13 +71,16 @@ def _radii() -> torch.Tensor:
     return torch.tensor(covalent_radii())
 
 
-def describe_batch(batch: CrystalBatch, latent: torch.Tensor, output: torch.Tensor) -> Descriptors:
+def describe_batch(
+    batch: CrystalBatch, output: torch.Tensor, latent: torch.Tensor, spread: torch.Tensor
+) -> Descriptors:
     """Descriptors of a batch and what the network made of it.
 
     Args:
         batch: Full graphs (their lattices give the volume).
-        latent: Crystal representations ``[B, d]``.
         output: Unclipped predictions ``[B, P]``.
+        latent: Crystal representations ``[B, d]``.
+        spread: Spread of an ensemble's members ``[B, P]``, or ``[B, 0]``.
     """
     if batch.lattice is None:
         raise ValueError("descriptors need full graphs (reduce=False)")
@@ -113,4 +119,5 @@ def describe_batch(batch: CrystalBatch, latent: torch.Tensor, output: torch.Tens
         output=output.double().cpu(),
         geometry=torch.stack(columns, dim=1).cpu(),
         composition=(share.reshape(n, -1) / n_atoms[:, None]).cpu(),
+        spread=spread.double().cpu(),
     )

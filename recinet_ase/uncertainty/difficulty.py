@@ -18,6 +18,7 @@ HIDDEN = 24
 _STEPS, _RATE = 150, 0.02
 _DECAY, _ELEMENT_DECAY = 0.5, 5.0
 _CLIP = 5.0  # standard deviations beyond which a feature counts no more
+_AGREED = 1e-4  # spread of an ensemble that counts as none, in units of that of the predictions
 _NEAR = (0.02, 0.1)  # what is near a physical bound, in units of the spread of the predictions
 
 
@@ -45,6 +46,8 @@ def features(
         *(torch.exp(-((above / near) ** 2)) for near in _NEAR),
         entropy,
     ]
+    if found.spread.shape[1]:
+        columns.append(torch.log(found.spread[:, column] / scale + _AGREED))
     geometry = found.geometry[:, GEOMETRY.index("shortest_bond") :]
     deviation = place.deviation
     return torch.cat(

@@ -8,22 +8,20 @@ from typing import Any
 
 import torch
 
-from recinet_ase.errors import StructureError
-from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.graph.batch import collate
-from recinet_ase.graph.crystal import build_graph
-from recinet_ase.model import PropertyModel
-from recinet_ase.preparation import check_density
+from recinet_ase.ensemble import AnyModel
+from recinet_ase.nn.reciprocal import LatticeSums
+from recinet_ase.predictor import Predictor
+from recinet_ase.preparation import WINDOW
 from recinet_ase.uncertainty.descriptors import Descriptors, describe_batch
-
-_WINDOW, _BATCH = 512, 32
 
 
 @torch.inference_mode()
 def observe(
-    model: PropertyModel, structures: Iterable[tuple[str, Any]]
+    model: AnyModel, structures: Iterable[tuple[str, Any]]
 ) -> tuple[list[str], Descriptors]:
     """Ids and descriptors of the structures that the model can answer for.
+
+    They come from the batches that a `Predictor` makes, as they do where they are used.
 
     Args:
         model: The model.
@@ -32,25 +30,18 @@ def observe(
     Returns:
         Ids of those that were not refused, and their descriptors in the same order.
     """
-    known = set(model.config.elements)
+    prepare = Predictor(model, device="cpu", intervals=False).preparation
+    known = torch.tensor(model.config.elements)
     ids: list[str] = []
     parts: list[Descriptors] = []
     stream = iter(structures)
-    while window := list(islice(stream, _WINDOW)):
-        ready = []
-        for key, structure in window:
-            try:
-                crystal = to_crystal(structure)
-                check_density(crystal)
-                if set(crystal.numbers.tolist()) <= known:
-                    ready.append((key, build_graph(crystal, model.config.graph)))
-            except StructureError:
-                continue
-        ready.sort(key=lambda item: item[1].num_edges)  # like sizes into one batch
-        for start in range(0, len(ready), _BATCH):
-            chunk = ready[start : start + _BATCH]
-            batch = collate([graph for _, graph in chunk])
-            output, latent = model.explain(batch)
-            parts.append(describe_batch(batch, latent, output))
-            ids += [key for key, _ in chunk]
+    while window := list(islice(stream, WINDOW)):
+        for prepared in prepare([structure for _, structure in window]).batches:
+            batch = prepared.graphs[model.config.graph]
+            found = describe_batch(batch, *model.outcome(batch, LatticeSums(batch)))
+            foreign = torch.zeros(len(found), dtype=torch.bool)
+            foreign[batch.crystal[~torch.isin(batch.z, known)]] = True
+            parts.append(found[~foreign])
+            places = zip(prepared.places, foreign.tolist(), strict=True)
+            ids += [window[i][0] for i, unknown in places if not unknown]
     return ids, Descriptors.join(parts)
