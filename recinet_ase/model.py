@@ -181,6 +181,21 @@ class PropertyModel(nn.Module):
             values = values + crystal_mean(self.reference[batch.z], batch)
         return values, latent
 
+    @torch.no_grad()
+    def features(self, batch: CrystalBatch) -> torch.Tensor:
+        """The pooled representation of each crystal, ``[B, d]``."""
+        return self.network.encode(batch)
+
+    @torch.no_grad()
+    def routing(self, batch: CrystalBatch) -> dict[str, torch.Tensor]:
+        """Weights of the experts, by property, ``[B, experts]``; zero where not selected.
+
+        Raises:
+            ReciNetError: If the network has no experts.
+        """
+        gates = self.network.gates(self.features(batch))
+        return dict(zip(self.config.properties, gates, strict=True))
+
     def standardise(self, values: torch.Tensor) -> torch.Tensor:
         """Targets in units to the network's scale ``[B, outputs]``."""
         return (values - self.mean) / self.std
