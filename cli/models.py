@@ -18,7 +18,8 @@ def models() -> None:
         card = model_card(name)
         training = card.get("training", {})
         for at, prop in enumerate(card["properties"]):
-            error = training.get("validation_mae")
+            error = training.get("validation", {}).get(prop, {}).get("mae")
+            error = training.get("validation_mae", error) if at == 0 else error
             rows.append(
                 (
                     name,

@@ -25,7 +25,7 @@ from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import GraphSettings
-from recinet_ase.nn.recinet import ReciNet, ReciNetConfig
+from recinet_ase.nn.recinet import ReciNet, ReciNetConfig, ReciNetMT
 from recinet_ase.nn.reciprocal import LatticeOperator, crystal_mean
 from recinet_ase.properties import PropertyInfo, property_of
 from recinet_ase.uncertainty import calibration as calibrations
@@ -154,7 +154,11 @@ class PropertyModel(nn.Module):
         self.config = config
         self.calibration: Calibration | None = None
         self.fingerprint = ""
-        self.network = ReciNet(config.network)
+        self.network = (
+            ReciNetMT(config.network, config.properties)
+            if config.network.multitask == "moe"
+            else ReciNet(config.network)
+        )
         self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
         low = [-float("inf") if i.minimum is None else i.minimum for i in config.infos]
@@ -180,21 +184,6 @@ class PropertyModel(nn.Module):
         if self.config.references:
             values = values + crystal_mean(self.reference[batch.z], batch)
         return values, latent
-
-    @torch.no_grad()
-    def features(self, batch: CrystalBatch) -> torch.Tensor:
-        """The pooled representation of each crystal, ``[B, d]``."""
-        return self.network.encode(batch)
-
-    @torch.no_grad()
-    def routing(self, batch: CrystalBatch) -> dict[str, torch.Tensor]:
-        """Weights of the experts, by property, ``[B, experts]``; zero where not selected.
-
-        Raises:
-            ReciNetError: If the network has no experts.
-        """
-        gates = self.network.gates(self.features(batch))
-        return dict(zip(self.config.properties, gates, strict=True))
 
     def standardise(self, values: torch.Tensor) -> torch.Tensor:
         """Targets in units to the network's scale ``[B, outputs]``."""

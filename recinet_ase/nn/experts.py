@@ -150,14 +150,11 @@ class ExpertHeads(nn.Module):
         largest, expert = probability.topk(wanted, dim=-1)
         kept = largest[..., : self.selected]
         if wanted > self.selected:
-            kept = kept - largest[..., self.selected :]
-        kept = kept + _TIE
+            kept = kept - largest[..., self.selected :] + _TIE
         kept = kept / kept.sum(-1, keepdim=True)
         return torch.zeros_like(probability).scatter(-1, expert[..., : self.selected], kept)
 
-    def _load(
-        self, clean: torch.Tensor, noisy: torch.Tensor, spread: torch.Tensor
-    ) -> torch.Tensor:
+    def _load(self, clean: torch.Tensor, noisy: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         """Expected number of selections of each expert ``[experts]`` (Shazeer, eq. 8-10)."""
         if self.selected == clean.shape[-1]:
             return clean.new_ones(clean.shape[-1])

@@ -191,30 +191,13 @@ class ReciNet(nn.Module):
         """Standardised predictions ``[B, outputs]`` from crystal representations ``[B, d]``."""
         return self.read(latent, batch)[0]
 
-    def read(
-        self, latent: torch.Tensor, batch: CrystalBatch
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(self, latent: torch.Tensor, batch: CrystalBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """What `decode` gives, and in training how unevenly experts are used (a scalar)."""
-        output: torch.Tensor
-        if isinstance(self.head, ExpertHeads):
-            output, imbalance = self.head(latent)
-        else:
-            output, imbalance = self.head(latent), latent.new_zeros(())
+        found = self.head(latent)
+        output, imbalance = found if isinstance(found, tuple) else (found, latent.new_zeros(()))
         if self.composition is not None:
             output = self.composition(output, self.element_table[batch.z], batch)
         return output, imbalance
-
-    def gates(self, latent: torch.Tensor) -> torch.Tensor:
-        """Weight of each expert ``[outputs, B, experts]`` for representations ``[B, d]``.
-
-        Raises:
-            ReciNetError: If the network has no experts.
-        """
-        if not isinstance(self.head, ExpertHeads):
-            raise ReciNetError(
-                "this network has no experts: train one with --multitask moe and several --props"
-            )
-        return self.head.route(latent)[0]
 
     def encode(
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
@@ -233,6 +216,31 @@ class ReciNet(nn.Module):
                 update = update + self.reciprocal_blocks[i](h, batch, lattice_sum)
             h = update
         return crystal_mean(h, batch)
+
+
+class ReciNetMT(ReciNet):
+    """A network with experts between encoder and heads (paper, appendix C).
+
+    Args:
+        config: The architecture, with ``multitask = "moe"``.
+        properties: Names of its outputs.
+    """
+
+    head: ExpertHeads
+
+    def __init__(self, config: ReciNetConfig, properties: tuple[str, ...]) -> None:
+        super().__init__(config)
+        self.properties = properties
+
+    @torch.no_grad()
+    def routing(self, batch: CrystalBatch) -> dict[str, torch.Tensor]:
+        """Weights of the experts by property, ``[B, experts]``, zero where not selected.
+
+        Those of a network in evaluation mode are what a prediction is made with; in training
+        mode they are noisy.
+        """
+        gates, _ = self.head.route(self.encode(batch))
+        return dict(zip(self.properties, gates, strict=True))
 
 
 def _decoder(config: ReciNetConfig) -> nn.Module:

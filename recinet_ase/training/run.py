@@ -40,8 +40,8 @@ from recinet_ase.training.trainer import Progress, Trainer, load_checkpoint
 
 TRAINING_FILE = "training.json"
 LEFT_OUT_FILE = "left_out.csv"
-# What may differ from the start.
-_FREE = ("dropout", "block_dropout", "composition", *DECODER_FIELDS)
+# What may differ from the start, besides the decoder.
+_FREE = ("dropout", "block_dropout", "composition")
 _PER_FORMULA = ("ehull",)  # labels that JARVIS divided by the atoms of the formula (docs/limits.md)
 
 
@@ -86,8 +86,11 @@ def architecture(config: TrainingConfig, initial: PropertyModel | None) -> ReciN
     if initial is not None:
         theirs = replace(initial.config.network, outputs=outputs)
         asked = network if config.size is not None else replace(theirs, **dict(config.network))
+        changed = dict(config.network)
+        decoder = {name: changed.get(name, getattr(theirs, name)) for name in DECODER_FIELDS}
+        asked = replace(asked, **decoder)
         free = {name: getattr(asked, name) for name in _FREE}
-        theirs = replace(theirs, **free)
+        theirs = replace(theirs, **free, **decoder)
         if asked != theirs:
             raise ReciNetError(
                 f"{config.init} has another architecture than this run asks for; leave out "

@@ -303,8 +303,8 @@ class Trainer:
         share = world / labels.clamp(min=1)  # gradients are averaged over the processes
         loss = (errors * self.task_weights.values).sum() * share
         loss = loss + self.config.balance * imbalance
-        mean = errors.detach().sum() * share  # what is reported
-        value = mean.item() if world == 1 else self._mean_over_processes(mean)
+        reported = errors.detach().sum() * share
+        value = reported.item() if world == 1 else self._mean_over_processes(reported)
         if not math.isfinite(value):
             raise ReciNetError(
                 f"the loss became {value} in epoch {self.epoch + 1}; "
