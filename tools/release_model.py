@@ -58,7 +58,8 @@ def main() -> None:
         evaluate(predictor, dataset, prop=prop, structures=structures)
         for prop in model.config.properties
     ]
-    each, counts = {}, {}
+    each: dict[str, dict[str, float]] = {}
+    judged: set[str] = set()
     for prop, evaluation in zip(model.config.properties, evaluations, strict=True):
         scored = evaluation.table.scored()
         metrics = regression_metrics(scored.targets, scored.predictions)
@@ -68,7 +69,7 @@ def main() -> None:
             "mae": metrics.mae,
             "mad": float(np.abs(scored.targets - train_mean).mean()),
         }
-        counts[prop] = metrics.n
+        judged |= set(scored.ids)
         print(prop, json.dumps(asdict(metrics)))
     first = model.config.properties[0]
     training = {
@@ -76,7 +77,7 @@ def main() -> None:
         "validation_mae": each[first]["mae"],
         "validation_mad": each[first]["mad"],
         "validation": each,
-        "n_val": counts[first],
+        "n_val": len(judged),
     }
     model.config = replace(model.config, training=training)
     model.save(target)
