@@ -329,7 +329,7 @@ def test_energies_of_the_elements_are_taken_off(tasks: Path) -> None:
     assert set(references) == {"total_energy"}
     model = build_model(config, dataset, data, "m", network)
     assert model.mean[1] == pytest.approx(float(model.mean[0]), abs=1e-3)
-    with pytest.raises(ReciNetError, match="bandgap is none of them"):
+    with pytest.raises(ReciNetError, match="names bandgap, but elements"):
         fit_references(data.store, data.train, config.properties, ("bandgap",))
 
 

@@ -24,7 +24,7 @@ CAUTIONS = {
         "(GaAs 0.46, SrTiO3 1.55 eV/atom in the data); rank with care and see docs/limits.md"
     ),
     "jarvis-mt": (
-        "for ehull learned from JARVIS-DFT 2021's 'ehull', which is no thermodynamic distance to "
+        "trained for ehull on JARVIS-DFT 2021's 'ehull', which is no thermodynamic distance to "
         "the hull (GaAs 0.46, SrTiO3 1.55 eV/atom in the data); rank with care and see "
         "docs/limits.md"
     ),

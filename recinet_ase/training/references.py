@@ -35,8 +35,8 @@ def fit_references(
 ) -> dict[str, dict[str, float]]:
     """Energies of the elements by least squares, by property and symbol.
 
-    Where the formation energy is learnt too, they are fitted to the difference from it, on
-    the crystals that have both labels.
+    Where the formation energy is learnt too, those of the total energy are fitted to the
+    difference from it, on the crystals that have both labels.
 
     Args:
         store: The crystals.
@@ -51,12 +51,13 @@ def fit_references(
     for name in chosen:
         if name not in properties or name == "formation_energy":
             raise ReciNetError(
-                f"references are taken from properties of the run, such as total_energy; {name} is "
-                "none of them"
+                f"the setting 'references' names {name}, but elements' energies are taken from "
+                "properties that the run learns, other than the formation energy; add it to "
+                "--props or leave it out of the recipe"
             )
         values = train.values[:, properties.index(name)].double()
         # The difference of both energies is linear by definition and cannot be overfitted.
-        exact = "formation_energy" in properties
+        exact = name == "total_energy" and "formation_energy" in properties
         if exact:
             values = values - train.values[:, properties.index("formation_energy")].double()
         known = ~torch.isnan(values)
