@@ -128,12 +128,13 @@ def _analysis(
         assert sample is not None
         return report.analyse_data(sample)
     from recinet_ase.predictor import Predictor
+    from recinet_ase.pretrained import load_network
     from recinet_ase.pretrained import model_card
 
     if model_card(model).get("kind") == "forces":
         return report.analyse_force_model(model, sample)
     total = None if sample is None else len(sample)
-    predictor = Predictor(model, device, intervals=False)
+    predictor = Predictor(load_network(model), device, intervals=False)
     return report.analyse_model(predictor, sample, lambda done: progress("crystals", done, total))
 
 

@@ -24,7 +24,8 @@ def models() -> None:
         training = card.get("training", {})
         others = training.get("members", ())
         for at, prop in enumerate(card["properties"]):
-            error = training.get("validation_mae")
+            error = training.get("validation", {}).get(prop, {}).get("mae")
+            error = training.get("validation_mae", error) if at == 0 else error
             rows.append(
                 (
                     name,

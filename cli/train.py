@@ -48,6 +48,12 @@ _NETWORK = (
         type=click.Choice(["lattice", "mean", "literal", "none"]),
         help="Reciprocal block, else the size's own (lattice).",
     ),
+    click.option(
+        "--multitask",
+        type=click.Choice(["moe", "linear"]),
+        help="Several properties: experts and a head each, or a head each.  "
+        "[default: one head for all]",
+    ),
     click.option("--norm", type=click.Choice(["batch", "layer"]), help="Else the size's (batch)."),
     click.option(
         "--neighbours",
@@ -87,6 +93,12 @@ _LOOP = (
         type=click.IntRange(1),
         help="Stop after this many validations without a better one.",
     ),
+    click.option(
+        "--task-weights",
+        type=click.Choice(["labels", "equal", "uncertainty"]),
+        help="What counts alike of several properties: labels, properties, or properties' "
+        "relative errors.  [default: labels]",
+    ),
     click.option("--seed", type=int, help="[default: 0]"),
 )
 _RESOURCES = (
@@ -124,7 +136,7 @@ _RESOURCES = (
         help="Stop cleanly after this time, with a checkpoint.",
     ),
 )
-_NETWORK_FIELDS = ("blocks", "reciprocal", "norm")
+_NETWORK_FIELDS = ("blocks", "reciprocal", "norm", "multitask")
 
 
 def _settings(command: Any) -> Any:

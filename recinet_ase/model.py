@@ -25,7 +25,7 @@ from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import GraphSettings
-from recinet_ase.nn.recinet import ReciNet, ReciNetConfig
+from recinet_ase.nn.recinet import ReciNet, ReciNetConfig, ReciNetMT
 from recinet_ase.nn.reciprocal import LatticeOperator, LatticeSums, crystal_mean
 from recinet_ase.properties import PropertyInfo, property_of
 from recinet_ase.uncertainty import calibration as calibrations
@@ -169,7 +169,11 @@ class PropertyModel(nn.Module):
         self.config = config
         self.calibration: Calibration | None = None
         self.fingerprint = ""
-        self.network = ReciNet(config.network)
+        self.network = (
+            ReciNetMT(config.network, config.properties)
+            if config.network.multitask == "moe"
+            else ReciNet(config.network)
+        )
         self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
         low = [-float("inf") if i.minimum is None else i.minimum for i in config.infos]

@@ -36,7 +36,7 @@ from recinet_ase import (
     predict_structure,
 )
 from recinet_ase.prediction import default_models
-from recinet_ase.pretrained import available_models
+from recinet_ase.pretrained import available_models, model_properties
 
 CHANGES = {
     "positions": lambda atoms: atoms.positions.__setitem__((0, 0), 0.1),
@@ -155,7 +155,10 @@ def test_ways_to_name_models(model_folder: Path) -> None:
 
 def test_all_models_at_once() -> None:
     calc = ReciNetCalculator("all", device="cpu")
-    assert default_models() == [name for name in available_models() if name.startswith("jarvis-")]
+    answered = {
+        info.default_model for name in available_models() for info in model_properties(name)
+    }
+    assert default_models() == sorted(answered & set(available_models()))
     atoms = bulk("NaCl", "rocksalt", a=5.64)
     atoms.calc = calc
     assert calc.get_property("bandgap", atoms) > 4

@@ -10,6 +10,7 @@ from ase import Atoms
 
 from recinet_ase import Predictor
 from recinet_ase.pretrained import available_models, model_card
+from recinet_ase.training.card import stated_error
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -28,10 +29,12 @@ def test_the_python_examples_run() -> None:
 def test_the_table_of_models_is_true() -> None:
     for name in available_models():
         card = model_card(name)
-        (row,) = [line for line in README.splitlines() if line.startswith(f"| `{name}`")]
-        assert card["properties"][0] in row and card["units"][0] in row
-        assert f"{card['training']['n_train']:,}" in row
-        assert f"{card['training']['validation_mae']:.3g}" in row
+        rows = [line for line in README.splitlines() if line.startswith(f"| `{name}`")]
+        for at, (row, prop) in enumerate(zip(rows, card["properties"], strict=True)):
+            assert f"| {prop} |" in row and card["units"][at] in row
+            assert f"{card['training']['n_train']:,}" in row
+            error, _ = stated_error(card["training"], card["properties"], at)
+            assert f"{error:.3g}" in row
 
 
 @pytest.fixture(scope="module")

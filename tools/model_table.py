@@ -6,6 +6,7 @@ python tools/model_table.py
 from __future__ import annotations
 
 from recinet_ase.pretrained import available_ensembles, available_models, model_card
+from recinet_ase.training.card import stated_error
 
 
 def main() -> None:
@@ -16,16 +17,18 @@ def main() -> None:
     for name in sorted([*available_models(), *available_ensembles()]):
         card = model_card(name)
         training = card["training"]
-        cells = (
-            f"`{name}`",
-            card["properties"][0],
-            card["units"][0],
-            card["functional"][0],
-            f"{training['n_train']:,}",
-            f"{training['validation_mae']:.3g}",
-            f"{training['validation_mad']:.3g}",
-        )
-        print(f"| {' | '.join(cells)} |")
+        for at, prop in enumerate(card["properties"]):
+            error, deviation = stated_error(training, card["properties"], at)
+            cells = (
+                f"`{name}`",
+                prop,
+                card["units"][at],
+                card["functional"][at],
+                f"{training['n_train']:,}",
+                "not measured" if error is None else f"{error:.3g}",
+                "" if deviation is None else f"{deviation:.3g}",
+            )
+            print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

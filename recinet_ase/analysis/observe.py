@@ -80,6 +80,20 @@ class _Columns:
     without: dict[str, list[torch.Tensor]] = field(default_factory=dict)
 
 
+def single_network(predictor: Predictor) -> PropertyModel:
+    """The one network of a predictor.
+
+    Raises:
+        ReciNetError: If it is an ensemble.
+    """
+    from recinet_ase.model import PropertyModel
+
+    (model,) = predictor.models
+    if not isinstance(model, PropertyModel):
+        raise ReciNetError(f"{model.config.name} is an ensemble; analyse its members one by one")
+    return model
+
+
 def observe(
     predictor: Predictor, sample: Sample, progress: Callable[[int], None] | None = None
 ) -> Observation:
@@ -94,7 +108,7 @@ def observe(
         ReciNetError: If the network's blocks are not known here, or no crystal of the sample
             can be predicted.
     """
-    (model,) = predictor.models
+    model = single_network(predictor)
     network: Any = model.network
     for name in ("local_blocks", "reciprocal_blocks"):
         if not hasattr(network, name):

@@ -12,7 +12,7 @@ import numpy as np
 from recinet_ase.analysis import figures, periodic, tables
 from recinet_ase.analysis.canvas import FORMATS, save
 from recinet_ase.analysis.filters import ModelFilters, force_filters, property_filters
-from recinet_ase.analysis.observe import RECIPROCAL, Observation, observe
+from recinet_ase.analysis.observe import RECIPROCAL, Observation, observe, single_network
 from recinet_ase.analysis.routing import prediction_correlation
 from recinet_ase.analysis.sample import Sample
 from recinet_ase.analysis.tables import ALL, Table
@@ -247,7 +247,7 @@ def analyse_model(
     Raises:
         ReciNetError: If the network has no reciprocal block, or no crystal can be predicted.
     """
-    (model,) = predictor.models
+    model = single_network(predictor)
     filters = property_filters(model)
     analysis = Analysis(f"Analysis of {model.config.name}")
     add_filters(analysis, filters)

@@ -14,6 +14,7 @@ from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.waves import WaveBasis
 from recinet_ase.nn.composition import CompositionBranch
+from recinet_ase.nn.experts import DECODERS, ExpertHeads, TaskHeads
 from recinet_ase.nn.fused import EdgeIndex
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import NORMS
@@ -42,6 +43,14 @@ class ReciNetConfig:
         edge_update: Whether edge embeddings change from block to block.
         composition: Whether a branch of the composition alone is added to the head.
         outputs: Number of predicted values.
+        multitask: How several values are read from a crystal's representation: ``"shared"`` (one
+            hidden layer for all), ``"linear"`` (a head each, ReciNet-LS) or ``"moe"`` (a mixture
+            of experts and a head each, ReciNet-MT).
+        experts: Number of experts (``"moe"``).
+        top_k: Experts that a property uses for a crystal.
+        expert_width: Width of the experts' hidden layer, 0 for that of the network.
+        smooth_gates: Gates that vanish at the edge of the selection, so that predictions are
+            continuous; False cuts them off there.
     """
 
     width: int = 128
@@ -61,8 +70,19 @@ class ReciNetConfig:
     edge_update: bool = False
     composition: bool = False
     outputs: int = 1
+    multitask: str = "shared"
+    experts: int = 15
+    top_k: int = 4
+    expert_width: int = 0
+    smooth_gates: bool = True
 
     def __post_init__(self) -> None:
+        if self.multitask not in DECODERS:
+            raise UnknownNameError("multi-task decoder", self.multitask, DECODERS)
+        if not 1 <= self.top_k <= self.experts:
+            raise ReciNetError(
+                f"top_k is {self.top_k}: of {self.experts} experts, 1 to {self.experts} can be used"
+            )
         if self.reciprocal not in MODES:
             raise UnknownNameError("reciprocal block", self.reciprocal, MODES)
         if self.norm not in NORMS:
@@ -98,7 +118,19 @@ SIZES: dict[str, ReciNetConfig] = {
 }
 
 
-OUTPUT_AXIS = {"head.3.": 0, "composition.formula.4.": 0, "composition.scale": 1}
+DECODER_FIELDS = ("multitask", "experts", "top_k", "expert_width", "smooth_gates")
+"""Settings of the part after the pooling."""
+
+OUTPUT_AXIS = {
+    "head.3.": 0,
+    "head.hidden.": 0,
+    "head.last.": 0,
+    "head.heads.": 0,
+    "head.router.": 0,
+    "head.noise.": 0,
+    "composition.formula.4.": 0,
+    "composition.scale": 1,
+}
 """Prefixes of the parameters that have one row or column an output, and its axis."""
 
 
@@ -139,12 +171,7 @@ class ReciNet(nn.Module):
             ReciprocalBlock(d, config.channels, config.n_waves, config.reciprocal)
             for _ in range(config.blocks if config.reciprocal != "none" else 0)
         )
-        self.head = nn.Sequential(
-            nn.Linear(d, d),
-            nn.SiLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(d, config.outputs),
-        )
+        self.head = _decoder(config)
         self.composition = (
             CompositionBranch(N_FEATURES, d, config.outputs) if config.composition else None
         )
@@ -162,10 +189,15 @@ class ReciNet(nn.Module):
 
     def decode(self, latent: torch.Tensor, batch: CrystalBatch) -> torch.Tensor:
         """Standardised predictions ``[B, outputs]`` from crystal representations ``[B, d]``."""
-        output: torch.Tensor = self.head(latent)
+        return self.read(latent, batch)[0]
+
+    def read(self, latent: torch.Tensor, batch: CrystalBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `decode` gives, and in training how unevenly experts are used (a scalar)."""
+        found = self.head(latent)
+        output, imbalance = found if isinstance(found, tuple) else (found, latent.new_zeros(()))
         if self.composition is not None:
             output = self.composition(output, self.element_table[batch.z], batch)
-        return output
+        return output, imbalance
 
     def encode(
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
@@ -184,3 +216,48 @@ class ReciNet(nn.Module):
                 update = update + self.reciprocal_blocks[i](h, batch, lattice_sum)
             h = update
         return crystal_mean(h, batch)
+
+
+class ReciNetMT(ReciNet):
+    """A network with experts between encoder and heads (paper, appendix C).
+
+    Args:
+        config: The architecture, with ``multitask = "moe"``.
+        properties: Names of its outputs.
+    """
+
+    head: ExpertHeads
+
+    def __init__(self, config: ReciNetConfig, properties: tuple[str, ...]) -> None:
+        super().__init__(config)
+        self.properties = properties
+
+    @torch.no_grad()
+    def routing(self, batch: CrystalBatch) -> dict[str, torch.Tensor]:
+        """Weights of the experts by property, ``[B, experts]``, zero where not selected.
+
+        Those of a network in evaluation mode are what a prediction is made with; in training
+        mode they are noisy.
+        """
+        gates, _ = self.head.route(self.encode(batch))
+        return dict(zip(self.properties, gates, strict=True))
+
+
+def _decoder(config: ReciNetConfig) -> nn.Module:
+    """The part after the pooling."""
+    d = config.width
+    if config.multitask == "linear":
+        return TaskHeads(d, config.outputs, config.dropout)
+    if config.multitask == "moe":
+        return ExpertHeads(
+            d,
+            config.outputs,
+            config.dropout,
+            config.experts,
+            config.top_k,
+            config.expert_width or d,
+            config.smooth_gates,
+        )
+    return nn.Sequential(
+        nn.Linear(d, d), nn.SiLU(), nn.Dropout(config.dropout), nn.Linear(d, config.outputs)
+    )

@@ -5,7 +5,7 @@ One writer for run folders and for the shipped models.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,11 @@ _SOURCES = {
     ),
     "mlearn": ("mlearn (Zuo et al., J. Phys. Chem. A 124, 731, 2020)", "BSD 3-clause"),
 }
+_WEIGHTING = {
+    "labels": "every label counts the same in the loss",
+    "equal": "every property counts the same in the loss",
+    "uncertainty": "errors are divided by the present error of their property in the loss",
+}
 _MINIMUM = 10  # crystals from which a group's error is worth a warning
 _NOTABLE = 2.0  # times the overall MAE
 _LISTED = 10
@@ -49,6 +54,7 @@ def model_card(
     validation: PredictionTable | None = None,
     *,
     faults: Collection[str] = (),
+    others: Sequence[tuple[PredictionTable, Collection[str]]] = (),
     hardware: str = "",
     usage: str = "",
     licence: str = "",
@@ -59,29 +65,35 @@ def model_card(
     neither states is said to be unknown.
 
     Args:
-        config: The model's configuration with its provenance (one property).
+        config: The model's configuration with its provenance.
         validation: Predictions on the validation crystals, for the error by chemistry, value
             and element; without it the card states the error that training measured.
         faults: Validation ids whose label is known to be wrong: the error is stated with and
             without them.
+        others: The same two for the second property and those after it.
         hardware: What it was trained on, e.g. ``"one CPU core"``; else what the run recorded.
         usage: How to name the model in a command, by default its name.
         licence: Licence of the weights.
     """
-    info, training = config.infos[0], config.training
+    training, several = config.training, len(config.properties) > 1
     name = usage or config.name
-    heading = f"{info.label[:1].upper()}{info.label[1:]} of inorganic crystals"
-    parts = [
-        f"# {config.name}",
-        f"{heading}{f' in {info.unit}' if info.unit else ''}{_level(config)}.",
-    ]
+    parts = [f"# {config.name}", _heading(config)]
     if config.caution:
         parts.append(f"**Caution.** This model is {config.caution}.")
-    scored = validation.scored() if validation is not None else None
-    parts.append(_figures(config, scored, faults))
-    parts += ["## Use", _usage(name, info.name)]
+    given: list[tuple[PredictionTable | None, Collection[str]]] = [(validation, faults), *others]
+    given += [(None, ())] * (len(config.properties) - len(given))
+    tables = [None if table is None else table.scored() for table, _ in given]
+    labels = [f"{info.label[:1].upper()}{info.label[1:]}" for info in config.infos]
+    for at, scored in enumerate(tables):
+        parts += [f"## {labels[at]}"] * several
+        parts.append(_figures(config, at, scored, given[at][1]))
+    parts += ["## Use", _usage(name, config.properties)]
     parts += ["## How the figures were obtained", _measured(config, validation, name)]
-    if scored is not None and len(scored):
+    for at, scored in enumerate(tables):
+        if scored is None or not len(scored):
+            continue
+        info = config.infos[at]
+        parts += [f"### {labels[at]}: where the errors are"] * several
         for title, groups in (
             ("chemistry", by_chemistry(scored)),
             (f"true {info.column}", by_value(scored)),
@@ -89,15 +101,28 @@ def model_card(
             if groups:
                 parts.append("\n".join(markdown_table(groups, title, info.unit)))
     parts += ["## Training", _training(config, hardware)]
-    parts += ["## Where not to trust it", _limits(config, scored)]
+    parts += ["## Where not to trust it", _limits(config, tables)]
     data_licence = _source(str(training.get("dataset", "")))[1]
     weights = f"weights {licence}" if licence else "weights as their author decides"
     parts.append(f"Licence: code MIT, {weights}. Training data: {data_licence}.")
     return "\n\n".join(parts) + "\n"
 
 
-def _level(config: ModelConfig) -> str:
-    functional = config.functional_of(config.properties[0])
+def _heading(config: ModelConfig) -> str:
+    texts = [
+        f"{info.label}{f' in {info.unit}' if info.unit else ''}{_level(config, info.name)}"
+        for info in config.infos
+    ]
+    if len(texts) > 1:
+        return f"Of inorganic crystals, in one pass: {'; '.join(texts)}."
+    (info,) = config.infos
+    heading = f"{info.label[:1].upper()}{info.label[1:]} of inorganic crystals"
+    unit = f" in {info.unit}" if info.unit else ""
+    return f"{heading}{unit}{_level(config, info.name)}."
+
+
+def _level(config: ModelConfig, name: str) -> str:
+    functional = config.functional_of(name)
     return f", at the level of {functional}" if functional else ""
 
 
@@ -111,12 +136,14 @@ def _source(dataset: str) -> tuple[str, str]:
     return f"`{dataset}`", "that of the data's owner"
 
 
-def _figures(config: ModelConfig, scored: PredictionTable | None, faults: Collection[str]) -> str:
-    """The table at the top."""
-    training, unit = config.training, config.infos[0].unit
+def _figures(
+    config: ModelConfig, at: int, scored: PredictionTable | None, faults: Collection[str]
+) -> str:
+    """The table of a property at the top."""
+    training, unit = config.training, config.infos[at].unit
     unit = f" {unit}" if unit else ""
     rows: list[tuple[str, str]] = []
-    deviation = training.get("validation_mad")
+    error, deviation = stated_error(training, config.properties, at)
     if scored is not None and len(scored):
         m = regression_metrics(scored.targets, scored.predictions)
         deviation = m.mad if deviation is None else deviation
@@ -139,8 +166,8 @@ def _figures(config: ModelConfig, scored: PredictionTable | None, faults: Collec
                 f"{m.rmse:.3g}, {m.median_absolute_error:.3g}{unit}",
             )
         )
-    elif "validation_mae" in training:
-        rows.append(("validation MAE", f"**{training['validation_mae']:.3g}{unit}**"))
+    elif error is not None:
+        rows.append(("validation MAE", f"**{error:.3g}{unit}**"))
     else:
         rows.append(("validation MAE", "not measured"))
     if deviation is not None:
@@ -152,17 +179,30 @@ def _figures(config: ModelConfig, scored: PredictionTable | None, faults: Collec
         )
     rows.append(("test MAE", "to be measured"))
     if "parameters" in training:
-        rows.append(("parameters", f"{training['parameters']:,}"))
+        several = "parameters, of all properties together" if len(config.properties) > 1 else ""
+        rows.append((several or "parameters", f"{training['parameters']:,}"))
     return "\n".join(["| | |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
 
 
-def _usage(name: str, prop: str) -> str:
+def stated_error(
+    training: dict[str, Any], properties: Sequence[str], at: int
+) -> tuple[float | None, float | None]:
+    """Validation error of a model's property and of the constant mean, None where not stated."""
+    each = training.get("validation", {}).get(properties[at], {})
+    first = training if at == 0 else {}
+    return first.get("validation_mae", each.get("mae")), first.get(
+        "validation_mad", each.get("mad")
+    )
+
+
+def _usage(name: str, properties: Sequence[str]) -> str:
+    calls = "\n".join(f'atoms.calc.get_property("{prop}", atoms)' for prop in properties)
     return f"""\
 ```python
 from recinet_ase import ReciNetCalculator
 
 atoms.calc = ReciNetCalculator("{name}")
-atoms.calc.get_property("{prop}", atoms)
+{calls}
 ```
 
 ```console
@@ -176,9 +216,15 @@ def _measured(config: ModelConfig, validation: PredictionTable | None, name: str
     if validation is None:
         return "The validation error is that of the end of training, on the run's own graphs."
     refused = int(validation.refused.sum())
+    several = len(config.properties) > 1
+    prop = f" --prop {config.properties[0]}" if several else ""
+    crystals = "validation crystal"
+    if several:
+        crystals += " of the property's own split (and so for the other properties)"
     lines = [
-        f"`recinet-evaluate {name} --dataset {dataset} --split val`: the weights in this folder, "
-        "through `recinet_ase.Predictor` on full graphs in float32, for every validation crystal.",
+        f"`recinet-evaluate {name} --dataset {dataset}{prop} --split val`: the weights in this "
+        "folder, through `recinet_ase.Predictor` on full graphs in float32, for every "
+        f"{crystals}.",
     ]
     if refused:
         lines.append(f"{refused} of {len(validation)} were refused.")
@@ -205,7 +251,7 @@ def _training(config: ModelConfig, hardware: str) -> str:
         lines.append(f"Weights: the mean of those after the last two stages ({runs}).")
     if "derivation" in training:
         lines.append(f"Derivation: {training['derivation']}.")
-    lines.append(_network(network, training.get("size")))
+    lines.append(_network(network, training.get("size"), len(config.properties)))
     for number, member in enumerate(others, 2):
         of_member = [s for s in training_stages(member) if "epochs" in s]
         lines += [
@@ -220,6 +266,8 @@ def _training(config: ModelConfig, hardware: str) -> str:
         )
     recipe = f"Recipe `{training['recipe']}`" if training.get("recipe") else "Recipe"
     precision = f", {training['precision']} matrix products" if "precision" in training else ""
+    if len(config.properties) > 1 and "task_weights" in training:
+        lines.append(f"Several properties: {_WEIGHTING[training['task_weights']]}.")
     lines.append(
         f"{recipe}: L1 loss on standardised targets, AdamW with OneCycle, moving average of the "
         f"weights{precision}."
@@ -238,26 +286,34 @@ def _training(config: ModelConfig, hardware: str) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _network(network: ReciNetConfig, named: str | None) -> str:
+def _network(network: ReciNetConfig, named: str | None, outputs: int = 1) -> str:
     """Architecture in a line."""
     size = f"`{named}` " if named else ""
     waves = f", k_max {network.k_max} 1/A" if network.reciprocal == "lattice" else ""
+    decoder = {
+        "shared": ", one head for all properties",
+        "linear": ", a head for each property",
+        "moe": f", {network.experts} experts of which a property uses {network.top_k}",
+    }[network.multitask]
     return (
         f"Network: ReciNet {size}({network.width} wide, {network.blocks} blocks, reciprocal block "
-        f"`{network.reciprocal}`{waves})."
+        f"`{network.reciprocal}`{waves}{decoder if outputs > 1 else ''})."
     )
 
 
 def _split(config: ModelConfig) -> str:
-    training, info = config.training, config.infos[0]
+    training, infos = config.training, config.infos
     dataset = training.get("dataset", "")
     counts = f"{training.get('n_train', '?')} training and {training.get('n_val', '?')} validation"
     rule = training.get("split", "published")
     if rule != "published":
         return f"{rule}, seed {training['split_seed']}, {counts} crystals"
-    if dataset in DATASETS and info.name in DATASETS[dataset].tasks:
-        task = DATASETS[dataset].split_name(info)
-        return f"JARVIS-Leaderboard `{task}`, {counts} crystals"
+    if dataset in DATASETS and all(info.name in DATASETS[dataset].tasks for info in infos):
+        tasks = ", ".join(f"`{DATASETS[dataset].split_name(info)}`" for info in infos)
+        if len(infos) > 1:
+            counts += " crystals in all; those of any validation or test set are in no training set"
+            return f"JARVIS-Leaderboard {tasks}; {counts}"
+        return f"JARVIS-Leaderboard {tasks}, {counts} crystals"
     return f"{counts} crystals"
 
 
@@ -275,20 +331,23 @@ def _stage(number: int, run: dict[str, Any]) -> str:
     return ", ".join(part for part in known if part) + "."
 
 
-def _limits(config: ModelConfig, scored: PredictionTable | None) -> str:
+def _limits(config: ModelConfig, tables: Sequence[PredictionTable | None]) -> str:
     lines = [
         f"{len(config.elements)} elements occur in the training data; a crystal with another one "
         "is refused."
     ]
-    if scored is not None and len(scored):
+    for info, scored in zip(config.infos, tables, strict=True):
+        if scored is None or not len(scored):
+            continue
         overall = float(scored.absolute_errors.mean())
+        which = f" of {info.label}" if len(tables) > 1 else ""
         for kind, groups in (
             ("Chemistries", by_chemistry(scored)),
             ("Elements", by_element(scored)),
             ("True values", by_value(scored)),
         ):
-            if listed := _notable(groups, overall, config.infos[0].unit):
-                lines.append(f"{kind} with at least twice the overall error: {listed}.")
+            if listed := _notable(groups, overall, info.unit):
+                lines.append(f"{kind} with at least twice the overall error{which}: {listed}.")
     lines += [
         "Relaxed, ordered, three-dimensional crystals near equilibrium. Strained or disordered "
         "cells, surfaces, molecules and liquids are outside the training data.",

@@ -12,6 +12,7 @@ from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.graph.neighbours import SHELL_NEIGHBOURS
 from recinet_ase.nn.recinet import SIZES, ReciNetConfig
 
+TASK_WEIGHTS = ("labels", "equal", "uncertainty")
 DEFAULT_SIZE = "small"
 CONFIG_VERSION = 2
 
@@ -50,6 +51,12 @@ class TrainingConfig:
         patience: Stop after this many validations without a better one, or None.
         freeze: Parts of the network that keep their weights: ``"embedding"``, ``"encoder"``
             (everything but the head), or ``"blocks:N"`` (embedding and first N blocks).
+        task_weights: What counts alike in a run of several properties: ``"labels"`` (every
+            label), ``"equal"`` (every property) or ``"uncertainty"`` (every property's relative
+            error; see `recinet_ase.training.weighting`).
+        balance: Weight of the experts' imbalance in the loss (``multitask = "moe"``).
+        references: Properties from which a sum of elements' energies is taken before learning
+            (see `recinet_ase.training.references`).
         recipe: Name of the recipe that the settings were taken from, or None.
         version: Version of this layout.
     """
@@ -80,8 +87,15 @@ class TrainingConfig:
     limit: int | None = None
     patience: int | None = None
     freeze: str | None = None
+    task_weights: str = "labels"
+    balance: float = 0.01
+    references: tuple[str, ...] = ()
     recipe: str | None = None
     version: int = CONFIG_VERSION
+
+    def __post_init__(self) -> None:
+        if self.task_weights not in TASK_WEIGHTS:
+            raise UnknownNameError("task weighting", self.task_weights, TASK_WEIGHTS)
 
     @property
     def rule(self) -> SplitRule | None:
@@ -121,8 +135,8 @@ class TrainingConfig:
                 )
             known = {f.name for f in fields(cls)}
             values = {key: value for key, value in data.items() if key in known}
-            for key in ("properties", "hold_out"):
-                values[key] = tuple(values[key])
+            for key in ("properties", "hold_out", "references"):
+                values[key] = tuple(values.get(key, ()))
             values["network"] = tuple((key, value) for key, value in values["network"])
             return cls(**values)
         except (ValueError, KeyError, TypeError) as error:

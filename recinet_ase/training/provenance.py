@@ -100,5 +100,6 @@ def provenance(
         "learning_rate": config.learning_rate,
         "seed": config.seed,
         "precision": config.precision,
+        "task_weights": config.task_weights,
         "started_from": None if initial is None else initial.config.training,
     }

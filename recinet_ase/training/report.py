@@ -42,8 +42,10 @@ def write_report(model: PropertyModel, data: PreparedData, folder: Path) -> None
         if len(table):
             name = "parity.png" if len(infos) == 1 else f"parity_{info.name}.png"
             parity_plot(table.targets, table.predictions, info, folder / name)
-    faults = known_faults(str(model.config.training["dataset"]), infos[0].name)
-    card = model_card(model.config, tables[0], faults=faults, usage=str(folder))
+    dataset = str(model.config.training["dataset"])
+    faults = [known_faults(dataset, info.name) for info in infos]
+    others = list(zip(tables, faults, strict=True))[1:]
+    card = model_card(model.config, tables[0], faults=faults[0], others=others, usage=str(folder))
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 

@@ -24,21 +24,25 @@ import torch
 from recinet_ase.data.dataset import Dataset
 from recinet_ase.data.left_out import write_left_out
 from recinet_ase.data.splits import ids_digest
+from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.model import ModelConfig, PropertyModel
-from recinet_ase.nn.recinet import OUTPUT_AXIS, ReciNetConfig
+from recinet_ase.nn.recinet import DECODER_FIELDS, OUTPUT_AXIS, ReciNetConfig
 from recinet_ase.pretrained import load_network
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.devices import hardware, make_fabric
 from recinet_ase.training.labels import PreparedData, open_run_dataset, prepare_data
 from recinet_ase.training.provenance import check_start, provenance
+from recinet_ase.training.references import composition, fit_references
 from recinet_ase.training.report import write_report
 from recinet_ase.training.trainer import Progress, Trainer, load_checkpoint
 
 TRAINING_FILE = "training.json"
 LEFT_OUT_FILE = "left_out.csv"
-_FREE = ("dropout", "block_dropout", "composition")  # may differ from those of the start
+# What may differ from the start, besides the decoder.
+_FREE = ("dropout", "block_dropout", "composition")
+_PER_FORMULA = ("ehull",)  # labels that JARVIS divided by the atoms of the formula (docs/limits.md)
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,21 @@ def architecture(config: TrainingConfig, initial: PropertyModel | None) -> ReciN
         ReciNetError: If both are given and differ, or the network cannot be trained so.
     """
     outputs = len(config.properties)
+    asked_for = dict(config.network).get("multitask", "shared")
+    if outputs == 1 and asked_for != "shared":
+        raise ReciNetError(
+            f"--multitask {asked_for} needs several properties, and this run learns "
+            f"{config.properties[0]} alone; name them, as in --props formation_energy,bandgap"
+        )
     network = config.architecture(outputs)
     if initial is not None:
         theirs = replace(initial.config.network, outputs=outputs)
         asked = network if config.size is not None else replace(theirs, **dict(config.network))
+        changed = dict(config.network)
+        decoder = {name: changed.get(name, getattr(theirs, name)) for name in DECODER_FIELDS}
+        asked = replace(asked, **decoder)
         free = {name: getattr(asked, name) for name in _FREE}
-        theirs = replace(theirs, **free)
+        theirs = replace(theirs, **free, **decoder)
         if asked != theirs:
             raise ReciNetError(
                 f"{config.init} has another architecture than this run asks for; leave out "
@@ -109,8 +122,10 @@ def build_model(
     if initial is not None:
         check_start(initial, config, dataset)
     torch.manual_seed(config.seed)
-    mean = data.train.values.nanmean(0)
-    spread = (data.train.values - mean).abs().nanmean(0).clamp(min=1e-6)
+    references = fit_references(data.store, data.train, config.properties, config.references)
+    values = _without_references(data, config.properties, references)
+    mean = values.nanmean(0)
+    spread = (values - mean).abs().nanmean(0).clamp(min=1e-6)
     model = PropertyModel(
         ModelConfig(
             name=name,
@@ -122,17 +137,43 @@ def build_model(
             network=network,
             graph=GraphSettings(neighbours=config.neighbours),
             functional=tuple(dataset.functional_of(info) for info in infos),
+            references=references,
             training=provenance(config, dataset, data, network, initial),
         )
     )
+    if network.composition and network.multitask != "shared":
+        _start_per_atom(model)
     if initial is not None:
         _take_weights(model, initial)
     return model
 
 
+def _without_references(
+    data: PreparedData, properties: tuple[str, ...], references: dict[str, dict[str, float]]
+) -> torch.Tensor:
+    """Training labels without the elements' energies, ``[n, outputs]``."""
+    values = data.train.values.clone()
+    for name, energies in references.items():
+        shares = composition(data.store, data.train.index)
+        table = torch.tensor([energies.get(s, 0.0) for s in symbols()], dtype=shares.dtype)
+        values[:, properties.index(name)] -= (shares @ table).to(values.dtype)
+    return values
+
+
+@torch.no_grad()
+def _start_per_atom(model: PropertyModel) -> None:
+    """Undo the composition branch's division by the formula's atoms where nothing asks for it."""
+    assert model.network.composition is not None
+    for at, name in enumerate(model.config.properties):
+        if name not in _PER_FORMULA:
+            model.network.composition.scale[:, at] = torch.tensor([0.0, 1.0])
+
+
 @torch.no_grad()
 def _take_weights(model: PropertyModel, initial: PropertyModel) -> None:
     """Copy a trained network; outputs and branches that it does not have start afresh.
+
+    So does a decoder of another kind: then the encoder alone is taken over.
 
     With one output on both sides the last layer is copied whatever the property:
     measured on fine-tuning from formation energy to gaps, that start is the better one.
@@ -140,8 +181,11 @@ def _take_weights(model: PropertyModel, initial: PropertyModel) -> None:
     ours = model.network.state_dict()
     known, wanted = initial.config.properties, model.config.properties
     same_head = known == wanted or len(known) == len(wanted) == 1
+    ours_is, theirs_is = (
+        [getattr(m.config.network, field) for field in DECODER_FIELDS] for m in (model, initial)
+    )
     for key, value in initial.network.state_dict().items():
-        if key not in ours:
+        if key not in ours or (key.startswith("head.") and ours_is != theirs_is):
             continue
         axis = next((a for prefix, a in OUTPUT_AXIS.items() if key.startswith(prefix)), None)
         if axis is None or same_head:

@@ -22,6 +22,8 @@ from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.freeze import frozen_modules
 from recinet_ase.training.labels import Targets
 from recinet_ase.training.metrics import append_metrics
+from recinet_ase.training.references import composition
+from recinet_ase.training.weighting import TaskWeights
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -116,9 +118,10 @@ class _StoredCrystals(nn.Module):
         super().__init__()
         self.network, self.store, self.pad = network, store, pad
 
-    def forward(self, index: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.network(self.store.batch(index, pad=self.pad))
-        return output.float()
+    def forward(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = self.store.batch(index, pad=self.pad)
+        output, imbalance = self.network.read(self.network.encode(batch), batch)
+        return output.float(), imbalance.float()
 
 
 class Trainer:
@@ -170,6 +173,10 @@ class Trainer:
         self.model, self.store = model.to(device), store.to(device)
         self.train, self.val = train.to(device), val.to(device)
         self.config, self.folder, self.on_step = config, folder, on_step
+        self.targets = self._standardised()
+        self.task_weights = TaskWeights(
+            config.task_weights, (~torch.isnan(self.train.values)).sum(0)
+        )
         self.frozen = frozen_modules(model.network, config.freeze)
         self.steps_per_epoch = len(train) // config.batch_size
         self.average = AveragedModel(
@@ -210,6 +217,14 @@ class Trainer:
         averaged = PropertyModel(self.model.config).to(self.train.values)
         averaged.network.load_state_dict(self.average.module.state_dict())
         return averaged.eval()
+
+    def _standardised(self) -> torch.Tensor:
+        """What the network is to give for the training crystals, ``[n, outputs]``."""
+        values = self.train.values
+        if self.model.config.references:
+            shares = composition(self.store, self.train.index).to(values.dtype)
+            values = values - shares @ self.model.reference[: shares.shape[1]]
+        return self.model.standardise(values)
 
     def validation_errors(self) -> tuple[float, dict[str, float]]:
         """Error of the averaged model on the validation set.
@@ -275,18 +290,21 @@ class Trainer:
     def _train_step(self, order: torch.Tensor) -> None:
         size, world, rank = self.config.batch_size, self.fabric.world_size, self.fabric.global_rank
         chosen = order[self.step * size : (self.step + 1) * size]
-        labels = (~torch.isnan(self.train.values[chosen])).sum()  # of the whole batch
+        labels = (~torch.isnan(self.targets[chosen])).sum()  # of the whole batch
         mine = chosen.tensor_split(world)[rank]
         done = self.epoch * self.steps_per_epoch + self.step
         torch.manual_seed(self.config.seed * 1_000_003 + done * world + rank)
         self.model.train()
         for module in self.frozen:
             module.eval()  # running statistics are weights, too
-        output = self.module(self.train.index[mine])
-        target = self.model.standardise(self.train.values[mine])
-        # Gradients are averaged over the processes, hence the factor.
-        loss = absolute_errors(output, target).sum() * (world / labels.clamp(min=1))
-        value = loss.item() if world == 1 else self._mean_over_processes(loss.detach())
+        output, imbalance = self.module(self.train.index[mine])
+        target = self.targets[mine]
+        errors = absolute_errors(output, target)
+        share = world / labels.clamp(min=1)  # gradients are averaged over the processes
+        loss = (errors * self.task_weights.values).sum() * share
+        loss = loss + self.config.balance * imbalance
+        reported = errors.detach().sum() * share
+        value = reported.item() if world == 1 else self._mean_over_processes(reported)
         if not math.isfinite(value):
             raise ReciNetError(
                 f"the loss became {value} in epoch {self.epoch + 1}; "
@@ -298,6 +316,7 @@ class Trainer:
         self.optimizer.step()
         self.schedule.step()
         self.average.update_parameters(self.model.network)
+        self.task_weights.update(errors.detach(), ~torch.isnan(target))
         self.step += 1
         self.loss_sum += value
         if self.on_step is not None and rank == 0:
@@ -349,6 +368,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "task_errors": self.task_weights.state,
             **{key: getattr(self, key) for key in _POSITION},
         }
         part = self.folder / f".{CHECKPOINT_FILE}.{os.getpid()}.part"
@@ -366,6 +386,8 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
+            if "task_errors" in state:  # checkpoints of earlier versions weighted all labels alike
+                self.task_weights.state = state["task_errors"].to(self.fabric.device)
             for key in _POSITION:
                 setattr(self, key, state[key])
         except Exception as error:
