@@ -20,7 +20,7 @@ from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.model import PropertyModel
-from recinet_ase.nn.reciprocal import LatticeOperator
+from recinet_ase.nn.reciprocal import FULL_GRAPHS, LatticeOperator
 from recinet_ase.preparation import (
     WINDOW,
     Prediction,
@@ -144,7 +144,7 @@ class Predictor:
             k_max=max(cutoffs, default=None),
             dtype=self.dtype,
             # The equations as printed tell apart atoms that symmetry does not.
-            reduce=reduce and all(network.reciprocal != "literal" for network in networks),
+            reduce=reduce and all(network.reciprocal not in FULL_GRAPHS for network in networks),
             crystals=WINDOW if auto else int(batch_size),
             edges=self._edge_budget() if auto else math.inf,
         )

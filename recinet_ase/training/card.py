@@ -5,6 +5,7 @@ One writer for run folders and for the shipped models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -18,7 +19,7 @@ from recinet_ase.evaluation.breakdowns import (
     by_value,
     markdown_table,
 )
-from recinet_ase.evaluation.metrics import regression_metrics
+from recinet_ase.evaluation.metrics import log10_error, regression_metrics
 from recinet_ase.evaluation.provenance import training_stages
 from recinet_ase.evaluation.table import PredictionTable
 from recinet_ase.model import ModelConfig
@@ -70,14 +71,19 @@ def model_card(
     info, training = config.infos[0], config.training
     name = usage or config.name
     heading = f"{info.label[:1].upper()}{info.label[1:]} of inorganic crystals"
-    parts = [
-        f"# {config.name}",
-        f"{heading}{f' in {info.unit}' if info.unit else ''}{_level(config)}.",
-    ]
+    heading = f"{heading}{f' in {info.unit}' if info.unit else ''}{_level(config)}."
+    if len(config.properties) > 1:
+        heading = (
+            f"{len(config.properties)} properties of inorganic crystals from one network. Where "
+            f"nothing else is said, figures are those of the first, {info.label}."
+        )
+    parts = [f"# {config.name}", heading]
     if config.caution:
         parts.append(f"**Caution.** This model is {config.caution}.")
     scored = validation.scored() if validation is not None else None
     parts.append(_figures(config, scored, faults))
+    if len(config.properties) > 1:
+        parts.append(_each_property(config))
     parts += ["## Use", _usage(name, info.name)]
     parts += ["## How the figures were obtained", _measured(config, validation, name)]
     if scored is not None and len(scored):
@@ -119,10 +125,16 @@ def _figures(config: ModelConfig, scored: PredictionTable | None, faults: Collec
     if scored is not None and len(scored):
         m = regression_metrics(scored.targets, scored.predictions)
         deviation = m.mad if deviation is None else deviation
+        log_error, positive = math.nan, 0
+        if config.infos[0].logarithmic:
+            log_error, positive = log10_error(scored.targets, scored.predictions)
         rows.append(("validation MAE", f"**{m.mae:.3g}{unit}** ({m.n} crystals)"))
         rows.append(
             ("95 % interval of it (bootstrap)", f"{m.mae_low:.3g} to {m.mae_high:.3g}{unit}")
         )
+        if positive:
+            logarithm = f"log10({config.infos[0].unit})"
+            rows.append((f"validation MAE of {logarithm}", f"{log_error:.4f} ({positive} crystals)"))
         right = scored.select(np.array([key not in faults for key in scored.ids]))
         if 0 < len(right) < len(scored):
             wrong = len(scored) - len(right)
@@ -153,6 +165,22 @@ def _figures(config: ModelConfig, scored: PredictionTable | None, faults: Collec
     if "parameters" in training:
         rows.append(("parameters", f"{training['parameters']:,}"))
     return "\n".join(["| | |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
+
+
+def _each_property(config: ModelConfig) -> str:
+    """Validation error of every property beside that of its training mean."""
+    found = config.training.get("validation", {})
+    lines = [
+        "| property | unit | functional | validation MAE | always the mean | meaning |",
+        "|---|---|---|---|---|---|",
+    ]
+    for info in config.infos:
+        mae, mad = (found.get(info.name, {}).get(key, math.nan) for key in ("mae", "mad"))
+        lines.append(
+            f"| `{info.name}` | {info.unit or '1'} | {config.functional_of(info.name)} | "
+            f"{mae:.3g} | {mad:.3g} | {info.description or info.label} |"
+        )
+    return "\n".join(lines)
 
 
 def _usage(name: str, prop: str) -> str:

@@ -26,8 +26,9 @@ from recinet_ase.data.left_out import write_left_out
 from recinet_ase.data.splits import ids_digest
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.crystal import GraphSettings
-from recinet_ase.model import ModelConfig, PropertyModel
+from recinet_ase.model import ModelConfig, PropertyModel, as_learnt
 from recinet_ase.nn.recinet import OUTPUT_AXIS, ReciNetConfig
+from recinet_ase.nn.reciprocal import FULL_GRAPHS
 from recinet_ase.pretrained import load_model
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.devices import hardware, make_fabric
@@ -84,8 +85,10 @@ def architecture(config: TrainingConfig, initial: PropertyModel | None) -> ReciN
                 "--size and network options to take it over"
             )
         network = theirs
-    if network.reciprocal == "literal" and config.reduce:
-        raise ReciNetError("the literal reciprocal block needs full graphs: add --full-graphs")
+    if network.reciprocal in FULL_GRAPHS and config.reduce:
+        raise ReciNetError(
+            f"the {network.reciprocal} reciprocal block needs full graphs: add --full-graphs"
+        )
     return network
 
 
@@ -109,8 +112,9 @@ def build_model(
     if initial is not None:
         check_start(initial, config, dataset)
     torch.manual_seed(config.seed)
-    mean = data.train.values.nanmean(0)
-    spread = (data.train.values - mean).abs().nanmean(0).clamp(min=1e-6)
+    values = _as_learnt(data.train.values, config)
+    mean = values.nanmean(0)
+    spread = (values - mean).abs().nanmean(0).clamp(min=1e-6)
     model = PropertyModel(
         ModelConfig(
             name=name,
@@ -122,12 +126,29 @@ def build_model(
             network=network,
             graph=GraphSettings(neighbours=config.neighbours),
             functional=tuple(dataset.functional_of(info) for info in infos),
+            logarithmic=config.log_targets,
             training=provenance(config, dataset, data, network, initial),
         )
     )
     if initial is not None:
         _take_weights(model, initial)
     return model
+
+
+def _as_learnt(values: torch.Tensor, config: TrainingConfig) -> torch.Tensor:
+    """Training labels ``[n, outputs]``, as logarithms where these are learnt.
+
+    Raises:
+        ReciNetError: If a label has no logarithm.
+    """
+    for name, column in zip(config.properties, values.T, strict=True):
+        wrong = int((column <= 0).sum()) if name in config.log_targets else 0
+        if wrong:
+            raise ReciNetError(
+                f"{wrong} training labels of {name} are not above zero and have no logarithm; "
+                f"leave {name} out of --log-targets"
+            )
+    return as_learnt(values, torch.tensor([p in config.log_targets for p in config.properties]))
 
 
 @torch.no_grad()
