@@ -87,7 +87,7 @@ def paired(row: str, paper: str | None, table: str, results: list[Result]) -> st
     theirs = PAPER[table]["rows"].get(paper, [None] * len(COLUMNS))
     for (task, (_, factor)), published in zip(COLUMNS.items(), theirs, strict=True):
         errors = [factor * r.error for r in results if r.task == task and r.variant == row]
-        ours = "–" if not errors else f"{statistics.mean(errors):.4g}"
+        ours = "-" if not errors else f"{statistics.mean(errors):.4g}"
         if len(errors) > 1:
             ours += f" ± {statistics.stdev(errors):.2g}"
         cells.append(ours if published is None else f"{ours} ({published:g})")

@@ -67,7 +67,10 @@ def settings(
     from recinet_ase.training.recipes import load_recipe, recipe_names
 
     own = f"matbench/{task.removeprefix('matbench_')}"
-    found = load_recipe(own if own in recipe_names() else "matbench/jdft2d")
+    known = own in recipe_names()
+    found = load_recipe(own if known else "matbench/jdft2d")
+    if not known:
+        found.pop("log_targets", None)
     if init is not None:  # the network is that of the start
         free = ("dropout", "block_dropout")
         network = tuple((k, v) for k, v in found.get("network", ()) if k in free)

@@ -34,9 +34,7 @@ _DATA = (
     click.option(
         "--leave-out", metavar="FILE", help="Keep the ids in this file out of training, one a line."
     ),
-    click.option(
-        "--log-targets", metavar="PROPS", help="Learn the logarithm of these properties."
-    ),
+    click.option("--log-targets", metavar="PROPS", help="Learn the logarithm of these properties."),
     click.option("--limit", type=click.IntRange(1), help="Use only this many training crystals."),
     click.option(
         "--hold-out",

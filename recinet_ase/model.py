@@ -191,7 +191,7 @@ class PropertyModel(nn.Module):
         return values, latent
 
     def standardise(self, values: torch.Tensor) -> torch.Tensor:
-        """Targets in units to the network's scale ``[B, outputs]``; NaN where they have no place."""
+        """Targets in units to the network's scale ``[B, outputs]``; NaN where there is none."""
         return (as_learnt(values, self.logarithms) - self.mean) / self.std
 
     def save(self, folder: str | Path, half: bool = True) -> None:

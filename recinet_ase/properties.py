@@ -256,7 +256,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "",
             ("power_factor", "powerfactor", "n_powerfact"),
             minimum=0.0,
-            symbol="S²σ",
+            symbol="PF",
             description=(
                 "mean of the diagonal, BoltzTraP at 600 K and 1e20 electrons/cm^3, relaxation "
                 "time 1e-14 s"

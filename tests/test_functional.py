@@ -175,9 +175,9 @@ def test_ranges_of_the_published_labels() -> None:
     """Units against the data: Dulong and Petit bound the heat capacity, iron has 2.2 muB."""
     dataset = open_dataset("jarvis")
     heat = np.array(list(dataset.labels(dataset.info("heat_capacity")).values()))
-    assert 0 < heat.min() and heat.max() < 24.95 and np.median(heat) > 20
+    assert heat.min() > 0 and heat.max() < 24.95 and np.median(heat) > 20
     moment = dataset.labels(dataset.info("magnetic_moment"))
-    assert moment["JVASP-14619"] == pytest.approx(2.172) == moment["JVASP-14619"]
+    assert moment["JVASP-14619"] == pytest.approx(2.172)
     efficiency = dataset.labels(dataset.info("slme"))
     assert max(efficiency.values()) <= 34 and efficiency["JVASP-1174"] == pytest.approx(33.73)
     masses = dataset.labels(dataset.info("electron_mass"))

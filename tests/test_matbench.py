@@ -91,6 +91,7 @@ def test_the_runner(
     write_matbench(tmp_path, crystals)
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import matbench
+
     from recinet_ase.training import recipes
 
     small = {"size": "tiny", "batch_size": 8, "network": ()}

@@ -134,7 +134,9 @@ def _figures(config: ModelConfig, scored: PredictionTable | None, faults: Collec
         )
         if positive:
             logarithm = f"log10({config.infos[0].unit})"
-            rows.append((f"validation MAE of {logarithm}", f"{log_error:.4f} ({positive} crystals)"))
+            rows.append(
+                (f"validation MAE of {logarithm}", f"{log_error:.4f} ({positive} crystals)")
+            )
         right = scored.select(np.array([key not in faults for key in scored.ids]))
         if 0 < len(right) < len(scored):
             wrong = len(scored) - len(right)

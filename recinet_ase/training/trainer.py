@@ -216,8 +216,8 @@ class Trainer:
 
         Returns:
             The figure to be minimised (the mean absolute error, of the logarithm where that is
-            learnt; with several properties the mean of theirs, each divided by its deviation), and the mean absolute error of
-            each property in its unit.
+            learnt; with several properties the mean of theirs, each divided by its deviation),
+            and the mean absolute error of each property in its unit.
         """
         predicted = evaluate(self.averaged_model, self.store, self.val)
         known = ~torch.isnan(self.val.values)
