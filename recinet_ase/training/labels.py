@@ -141,14 +141,18 @@ def merged_splits(dataset: Dataset, config: TrainingConfig) -> list[Split]:
     for name in config.hold_out:
         held_out |= dataset.split(dataset.info(name), config.rule).held_out
     if config.leave_out is not None:
-        held_out |= _listed_ids(Path(config.leave_out))
+        held_out |= listed_ids(config.leave_out)
     return [split.without(held_out) for split in splits]
 
 
-def _listed_ids(path: Path) -> set[str]:
-    """The ids in a text file, one a line."""
+def listed_ids(path: str | Path) -> set[str]:
+    """The ids in a text file, one a line.
+
+    Raises:
+        ReciNetError: If it is no such file, or empty.
+    """
     try:
-        ids = set(path.expanduser().read_text(encoding="utf-8").split())
+        ids = set(Path(path).expanduser().read_text(encoding="utf-8").split())
     except (OSError, UnicodeDecodeError) as error:
         raise ReciNetError(f"{path} is no list of ids to leave out ({error})") from None
     if not ids:
