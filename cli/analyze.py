@@ -128,8 +128,7 @@ def _analysis(
         assert sample is not None
         return report.analyse_data(sample)
     from recinet_ase.predictor import Predictor
-    from recinet_ase.pretrained import load_network
-    from recinet_ase.pretrained import model_card
+    from recinet_ase.pretrained import load_network, model_card
 
     if model_card(model).get("kind") == "forces":
         return report.analyse_force_model(model, sample)

@@ -31,6 +31,10 @@ _DATA = (
         type=click.FloatRange(0, 1),
         help="Share of unusable rows above which nothing is trained.  [default: 0.05]",
     ),
+    click.option(
+        "--leave-out", metavar="FILE", help="Keep the ids in this file out of training, one a line."
+    ),
+    click.option("--log-targets", metavar="PROPS", help="Learn the logarithm of these properties."),
     click.option("--limit", type=click.IntRange(1), help="Use only this many training crystals."),
     click.option(
         "--hold-out",
@@ -45,7 +49,7 @@ _NETWORK = (
     click.option("--blocks", type=click.IntRange(1), help="ReciNet blocks, else the size's own."),
     click.option(
         "--reciprocal",
-        type=click.Choice(["lattice", "mean", "literal", "none"]),
+        type=click.Choice(["lattice", "mean", "literal", "ewald", "none"]),
         help="Reciprocal block, else the size's own (lattice).",
     ),
     click.option(
@@ -268,7 +272,7 @@ def _configuration(recipe: str | None, given: dict[str, Any]) -> Any:
             settings["properties"] = value
         elif key not in _NETWORK_FIELDS:
             settings[key] = value
-    for key in ("properties", "hold_out"):
+    for key in ("properties", "hold_out", "log_targets"):
         if key in settings:
             names = settings[key]
             names = names.split(",") if isinstance(names, str) else names

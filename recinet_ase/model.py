@@ -31,7 +31,7 @@ from recinet_ase.properties import PropertyInfo, property_of
 from recinet_ase.uncertainty import calibration as calibrations
 from recinet_ase.uncertainty.calibration import Calibration
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -53,6 +53,8 @@ class ModelConfig:
         functional: Level of theory of each property, e.g. ``"TB-mBJ"``.
         references: Energy of an atom of each element, by property and symbol, in the
             property's unit per atom: their mean over the atoms is added to a prediction.
+        logarithmic: Properties whose network output is the decimal logarithm:
+            prediction = 10^(mean + std * output).
         caution: What a user must know before trusting the numbers, in one sentence.
         training: Provenance: data, split, recipe, digests of the ids seen, errors.
         format_version: Version of this layout.
@@ -69,6 +71,7 @@ class ModelConfig:
     graph: GraphSettings = field(default_factory=GraphSettings)
     functional: tuple[str, ...] = ()
     references: dict[str, dict[str, float]] = field(default_factory=dict)
+    logarithmic: tuple[str, ...] = ()
     caution: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -111,6 +114,7 @@ class ModelConfig:
             values = {key: value for key, value in data.items() if key in known}
             for key in ("properties", "units", "mean", "std", "elements", "functional"):
                 values[key] = tuple(values[key])
+            values["logarithmic"] = tuple(values.get("logarithmic", ()))
             if version < 2:  # lattice sums were divided by the number of atoms
                 values["network"]["wave_norm"] = "atom"
             values["format_version"] = FORMAT_VERSION
@@ -163,6 +167,7 @@ class PropertyModel(nn.Module):
     std: torch.Tensor
     minimum: torch.Tensor
     reference: torch.Tensor
+    logarithms: torch.Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -183,6 +188,8 @@ class PropertyModel(nn.Module):
             for symbol, value in config.references.get(name, {}).items():
                 reference[symbols().index(symbol), column] = value
         self.register_buffer("reference", reference, persistent=False)
+        logarithms = torch.tensor([name in config.logarithmic for name in config.properties])
+        self.register_buffer("logarithms", logarithms, persistent=False)
 
     @property
     def members(self) -> tuple[PropertyModel, ...]:
@@ -216,11 +223,13 @@ class PropertyModel(nn.Module):
         values = self.mean + self.std * self.network.decode(latent, batch)
         if self.config.references:
             values = values + crystal_mean(self.reference[batch.z], batch)
+        if self.config.logarithmic:
+            values = torch.where(self.logarithms, 10.0**values, values)
         return values, latent
 
     def standardise(self, values: torch.Tensor) -> torch.Tensor:
-        """Targets in units to the network's scale ``[B, outputs]``."""
-        return (values - self.mean) / self.std
+        """Targets in units to the network's scale ``[B, outputs]``; NaN where there is none."""
+        return (as_learnt(values, self.logarithms) - self.mean) / self.std
 
     def save(self, folder: str | Path, half: bool = True) -> None:
         """Write ``config.json`` and ``model.safetensors``, each atomically.
@@ -287,10 +296,20 @@ class PropertyModel(nn.Module):
         return model.eval()
 
 
+def as_learnt(values: torch.Tensor, logarithms: torch.Tensor) -> torch.Tensor:
+    """Values ``[n, outputs]`` with the decimal logarithm of the columns that are learnt so.
+
+    NaN where there is no logarithm.
+    """
+    return torch.where(logarithms, torch.log10(values.where(values > 0, torch.nan)), values)
+
+
 def _fingerprint(config: ModelConfig, state: dict[str, torch.Tensor]) -> str:
     """sha256 of what predictions follow from, the same for full and half precision files."""
     digest = hashlib.sha256()
-    scale = (config.properties, config.mean, config.std, config.references)
+    scale: tuple[Any, ...] = (config.properties, config.mean, config.std, config.references)
+    if config.logarithmic:
+        scale = (*scale, config.logarithmic)
     digest.update(json.dumps(scale, sort_keys=True).encode())
     for key, value in sorted(state.items()):
         digest.update(key.encode())

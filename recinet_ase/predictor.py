@@ -21,7 +21,7 @@ from recinet_ase.ensemble import AnyModel, EnsembleModel
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.model import PropertyModel
-from recinet_ase.nn.reciprocal import LatticeSums
+from recinet_ase.nn.reciprocal import FULL_GRAPHS, LatticeSums
 from recinet_ase.preparation import (
     WINDOW,
     Prediction,
@@ -146,7 +146,8 @@ class Predictor:
             k_max=max(cutoffs, default=None),
             dtype=self.dtype,
             # The equations as printed tell apart atoms that symmetry does not.
-            reduce=reduce and all(network.reciprocal != "literal" for network in self._networks),
+            reduce=reduce
+            and all(network.reciprocal not in FULL_GRAPHS for network in self._networks),
             crystals=WINDOW if auto else int(batch_size),
             edges=self._edge_budget() if auto else math.inf,
         )

@@ -29,6 +29,10 @@ class PropertyInfo:
         per_atom: Whether the quantity is normalised per atom.
         variant_of: Property that this is another level of theory of; a model that is named
             explicitly answers for it too.
+        symbol: Usual symbol.
+        description: What exactly the number is, where the label does not say it.
+        logarithmic: Whether benchmarks score the decimal logarithm; errors are then given for
+            both.
     """
 
     name: str
@@ -39,6 +43,9 @@ class PropertyInfo:
     minimum: float | None = None
     per_atom: bool = False
     variant_of: str | None = None
+    symbol: str = ""
+    description: str = ""
+    logarithmic: bool = False
 
     @property
     def column(self) -> str:
@@ -99,6 +106,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "GPa",
             "jarvis-bulk",
             ("kv", "k_v", "bulk", "k_vrh", "bulk_modulus_kv"),
+            logarithmic=True,
         ),
         PropertyInfo(
             "shear_modulus",
@@ -106,6 +114,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "GPa",
             "jarvis-shear",
             ("gv", "g_v", "shear", "g_vrh", "shear_modulus_gv"),
+            logarithmic=True,
         ),
         PropertyInfo(
             "exfoliation_energy",
@@ -154,6 +163,145 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "eV/cell",
             "",
             ("perovskite_formation_energy",),
+        ),
+        # What JARVIS computes besides; nothing here is answered before a model is shipped.
+        PropertyInfo(
+            "dielectric",
+            "electronic dielectric constant",
+            "",
+            "",
+            ("epsilon", "eps", "mepsx", "dielectric_constant", "dielectric_mbj"),
+            minimum=0.0,
+            symbol="ε∞",
+            description=(
+                "mean of the diagonal of the static electronic dielectric tensor, from "
+                "interband transitions alone (metals have none of their Drude part)"
+            ),
+        ),
+        PropertyInfo(
+            "dielectric_opt",
+            "electronic dielectric constant (OptB88vdW)",
+            "",
+            "",
+            ("epsx", "epsilon_opt", "eps_opt"),
+            minimum=0.0,
+            variant_of="dielectric",
+            symbol="ε∞",
+            description="as dielectric, from OptB88vdW bands, whose gaps are too small",
+        ),
+        PropertyInfo(
+            "dielectric_total",
+            "largest static dielectric constant, ions included",
+            "",
+            "",
+            ("dfpt_piezo_max_dielectric", "static_dielectric", "eps0"),
+            minimum=1.0,
+            symbol="ε0",
+            description="largest element of the static dielectric tensor (DFPT)",
+        ),
+        PropertyInfo(
+            "piezoelectric_strain",
+            "largest piezoelectric strain coefficient",
+            "pC/N",
+            "",
+            ("dfpt_piezo_max_dij", "piezo_dij", "dij"),
+            minimum=0.0,
+            symbol="d",
+            description="largest absolute element of the piezoelectric strain tensor (DFPT)",
+        ),
+        PropertyInfo(
+            "slme",
+            "spectroscopic limited maximum efficiency",
+            "%",
+            "",
+            ("solar_efficiency", "sq_slme"),
+            minimum=0.0,
+            symbol="SLME",
+            description="of a thin-film solar cell, from the absorption spectrum",
+        ),
+        PropertyInfo(
+            "spillage",
+            "spin-orbit spillage",
+            "",
+            "",
+            ("spin_orbit_spillage", "soc_spillage"),
+            minimum=0.0,
+            symbol="η",
+            description="largest over k points; above about 0.5 a hint at band inversion",
+        ),
+        PropertyInfo(
+            "magnetic_moment",
+            "magnetic moment",
+            "muB/atom",
+            "",
+            ("magnetisation", "magnetization", "magmom_oszicar"),
+            minimum=0.0,
+            per_atom=True,
+            symbol="μ",
+            description="total moment of the cell, of a ferromagnetic start, per atom",
+        ),
+        PropertyInfo(
+            "seebeck_n",
+            "Seebeck coefficient (n-type)",
+            "uV/K",
+            "",
+            ("seebeck", "n_seebeck"),
+            symbol="S",
+            description="mean of the diagonal, BoltzTraP at 600 K and 1e20 electrons/cm^3",
+        ),
+        PropertyInfo(
+            "power_factor_n",
+            "thermoelectric power factor (n-type)",
+            "uW/(m K^2)",
+            "",
+            ("power_factor", "powerfactor", "n_powerfact"),
+            minimum=0.0,
+            symbol="PF",
+            description=(
+                "mean of the diagonal, BoltzTraP at 600 K and 1e20 electrons/cm^3, relaxation "
+                "time 1e-14 s"
+            ),
+        ),
+        PropertyInfo(
+            "electron_mass",
+            "effective mass of electrons",
+            "m_e",
+            "",
+            ("avg_elec_mass", "electron_effective_mass"),
+            minimum=0.0,
+            symbol="m*e",
+            description="mean of the diagonal of the tensor (BoltzTraP); not defined for metals",
+        ),
+        PropertyInfo(
+            "hole_mass",
+            "effective mass of holes",
+            "m_e",
+            "",
+            ("avg_hole_mass", "hole_effective_mass"),
+            minimum=0.0,
+            symbol="m*h",
+            description="mean of the diagonal of the tensor (BoltzTraP); not defined for metals",
+        ),
+        PropertyInfo(
+            "heat_capacity",
+            "heat capacity per mole of atoms",
+            "J/(mol K)",
+            "",
+            ("ph_heat_capacity", "cv"),
+            minimum=0.0,
+            per_atom=True,
+            symbol="C_V",
+            description="of the phonons at room temperature; at most 3 R = 24.94 J/(mol K)",
+        ),
+        PropertyInfo(
+            "electric_field_gradient",
+            "largest electric field gradient",
+            "1e21 V/m^2",
+            "",
+            ("max_efg", "efg"),
+            minimum=0.0,
+            symbol="V_zz",
+            description="largest over the atoms of the cell",
         ),
     )
 }

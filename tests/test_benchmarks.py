@@ -100,6 +100,38 @@ def test_cost_curve(tmp_path: Path) -> None:
     assert prefix.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_comparators(
+    jarvis_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two networks, one of them on full graphs; the tables print the paper's figures beside."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import ablation
+    import comparators
+
+    for name in ("COMMON", "TASKS", "VARIANTS"):  # put back afterwards
+        monkeypatch.setattr(ablation, name, getattr(ablation, name))
+    monkeypatch.setattr(comparators, "COMMON", {**comparators.COMMON, "batch_size": 8})
+    options = [
+        *(str(tmp_path / "runs"), "--data-dir", str(jarvis_folder), "--tasks", "mbj"),
+        *("--cache-dir", str(jarvis_folder / "cache"), "--epochs", "1", "--size", "tiny"),
+        *("--variants", "Ewald message passing, 3 blocks;lattice, 3 blocks", "--timed", "3"),
+    ]
+
+    def tables(*more: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["comparators.py", *options, *more])
+        comparators.main()
+        return capsys.readouterr().out
+
+    first = tables()
+    assert "Table 12" in first and "(0.26) |" in first and "| paper, A100: PotNet |" in first
+    monkeypatch.setattr("recinet_ase.training.run.train", None)
+    again = tables("--tables-only")
+    assert again.split("Table 5")[0] in first
+
+
 def test_the_ablation_study_runs_and_goes_on(
     jarvis_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,6 +180,17 @@ def test_the_literal_equations_are_not_invariant() -> None:
         assert (outputs(model, changed) - value).abs().max() > 1e-4
 
 
+def test_a_box_of_wave_indices_depends_on_the_cell() -> None:
+    # Ewald message passing as the paper compares with: rotations and translations, but not
+    # another cell of the same crystal.
+    model = random_model(properties=("formation_energy",), reciprocal="ewald").double()
+    atoms = TRICLINIC
+    value = outputs(model, atoms)
+    for same in (rotated(atoms, 1), unwrapped(atoms, 1), permuted(atoms, 1)):
+        assert outputs(model, same) == pytest.approx(value, rel=1e-9)
+    assert (outputs(model, other_cell(atoms, 1)) - value).abs().max() > 1e-4
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
 def test_one_alone_equals_one_in_a_batch(dtype: torch.dtype, crystals: dict[str, Atoms]) -> None:
     model = MODELS["lattice", dtype]

@@ -102,7 +102,7 @@ def test_unknown_choices_are_refused() -> None:
         ReciNetConfig.from_dict({"width": 8, "attention_heads": 4})
 
 
-@pytest.mark.parametrize("mode", ["lattice", "mean", "literal"])
+@pytest.mark.parametrize("mode", ["lattice", "mean", "literal", "ewald"])
 def test_the_reciprocal_block_matters(mode: str, crystals: dict[str, Atoms]) -> None:
     model = random_model(reciprocal=mode)
     batch = collate([graph_of(a) for a in list(crystals.values())[20:30]])

@@ -6,6 +6,7 @@ missing. A file appears under its own name once it is complete.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -36,11 +37,25 @@ def fetch_jarvis(release: str, path: Path) -> Path:
 
 
 def fetch_matminer(name: str, path: Path) -> Path:
-    """Fetch a MatBench dataset with matminer (see `fetch_jarvis`)."""
+    """A MatBench dataset from matminer: what it has already, or fetched (see `fetch_jarvis`).
+
+    Returns:
+        ``path``, or the file in matminer's own folder (``MATMINER_DATA``, or that of the
+        package).
+    """
+    homes = [Path(os.environ["MATMINER_DATA"])] if os.environ.get("MATMINER_DATA") else []
     try:
+        from matminer import datasets
         from matminer.datasets import load_dataset
     except ImportError:
-        raise _missing(path, "matminer") from None
+        load_dataset = None
+    else:
+        homes += [Path(folder) for folder in getattr(datasets, "__path__", ())]
+    for home in homes:
+        if (home / path.name).is_file():
+            return home / path.name
+    if load_dataset is None:
+        raise _missing(path, "matminer")
     return _fetch(path, lambda folder: load_dataset(name, data_home=folder))
 
 

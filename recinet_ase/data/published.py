@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from recinet_ase.data.dataset import Dataset, data_root
+from recinet_ase.data.extraction import FUNCTIONAL_TASKS, Extraction
 from recinet_ase.data.faults import JARVIS_MBJ_GAPS
 from recinet_ase.data.fetch import fetch_jarvis
-from recinet_ase.data.labels import as_number
 from recinet_ase.data.splits import (
     Split,
     SplitRule,
@@ -39,6 +39,8 @@ class PublishedDataset:
         functional: Level of theory, by property; ``""`` is that of all others.
         faults: Ids whose label is known to be wrong, by property.
         keys: Key of each property's label in a record.
+        derived: How the label follows from a record, for properties that are no plain column;
+            their split files say which crystals belong where, the records give the labels.
         release: jarvis-tools' name of the archive.
         size: Crystals in the release.
         labelled: Crystals with a label in the release, by property, where published.
@@ -53,6 +55,7 @@ class PublishedDataset:
     functional: Mapping[str, str]
     faults: Mapping[str, frozenset[str]] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    derived: Mapping[str, Extraction] = field(default_factory=dict)
     release: str = ""
     size: int = 0
     labelled: Mapping[str, int] = field(default_factory=dict)
@@ -92,11 +95,21 @@ class PublishedDataset:
             raise UnknownNameError(f"{self.name} property", info.name, self.tasks)
         return self.tasks[info.name]
 
-    def split(self, info: PropertyInfo, data_dir: str | Path | None = None) -> Split:
+    def split(
+        self,
+        info: PropertyInfo,
+        data_dir: str | Path | None = None,
+        labels: Mapping[str, float] | None = None,
+    ) -> Split:
         """The official split of a property, known faults taken out of training.
 
         It is read from the leaderboard's file; where there is none it is made by the published
         recipe (`recinet_ase.data.splits.published_recipe`), which needs the whole release.
+
+        Args:
+            info: The property.
+            data_dir: Data folder.
+            labels: The property's labels in the records, if they are already read.
 
         Raises:
             UnknownNameError: If the dataset has no such property.
@@ -105,6 +118,14 @@ class PublishedDataset:
         """
         path = self.split_path(info, data_dir)
         split = leaderboard_split(path) if path else self._by_recipe(info, data_dir)
+        if path and info.name in self.derived:
+            if labels is None:
+                labels = self.record_labels(self.records(data_dir))[info.name]
+            train, val = (
+                {key: labels[key] for key in part if key in labels}
+                for part in (split.train, split.val)
+            )
+            split = Split(train, val, split.test)
         return split.without(self.faults.get(info.name, ()))
 
     def split_path(self, info: PropertyInfo, data_dir: str | Path | None = None) -> Path | None:
@@ -119,6 +140,13 @@ class PublishedDataset:
         return next(found, None)
 
     def _by_recipe(self, info: PropertyInfo, data_dir: str | Path | None) -> Split:
+        if info.name in self.derived:
+            folder = self.archive_path(data_dir).parent
+            raise ReciNetError(
+                f"{self.split_name(info)}.json.zip is neither in {folder / 'splits'} nor in "
+                f"{folder}, and which labels it leaves out cannot be told from the archive. Put "
+                "the leaderboard's split file there, or choose --split-by random"
+            )
         records = self.records(data_dir)
         labels = self.record_labels(records)[info.name]
         expected = self.labelled.get(info.name, len(labels))
@@ -138,10 +166,11 @@ class PublishedDataset:
     ) -> dict[str, dict[str, float]]:
         """The labels in the records, by property and id, in file order."""
         found: dict[str, dict[str, float]] = {name: {} for name in self.tasks}
+        rules = {name: Extraction((column,)) for name, column in self.keys.items()}
         for key, record in records.items():
-            for name, column in self.keys.items():
-                value = as_number(record.get(column))
-                if not isinstance(value, str):
+            for name, rule in {**rules, **self.derived}.items():
+                value = rule.label(record)
+                if value is not None:
                     found[name][key] = value
         return found
 
@@ -166,10 +195,17 @@ JARVIS = PublishedDataset(
     name="jarvis",
     archive="jdft_3d-8-18-2021.json.zip",
     id_key="jid",
-    tasks={name: f"dft_3d_{key}" for name, key in _JARVIS_KEYS.items()},
-    functional={"": "OptB88vdW", "bandgap": "TB-mBJ"},
+    tasks={
+        name: f"dft_3d_{key}"
+        for name, key in (
+            *_JARVIS_KEYS.items(),
+            *((name, task) for name, (task, _) in FUNCTIONAL_TASKS.items()),
+        )
+    },
+    functional={"": "OptB88vdW", **dict.fromkeys(("bandgap", "dielectric", "slme"), "TB-mBJ")},
     faults={"bandgap": JARVIS_MBJ_GAPS},
     keys=_JARVIS_KEYS,
+    derived={name: rule for name, (_, rule) in FUNCTIONAL_TASKS.items()},
     release="dft_3d_2021",
     size=55_723,
     labelled={
@@ -250,7 +286,7 @@ class Published(Dataset):
         name = self.info(info.name).name
         labels = dict(self._record_labels[name])
         path = self.definition.split_path(info, self.data_dir)
-        if path is not None:
+        if path is not None and name not in self.definition.derived:
             split = leaderboard_split(path)
             for key, value in {**split.train, **split.val}.items():
                 labels.setdefault(key, value)
@@ -258,7 +294,10 @@ class Published(Dataset):
 
     def published_split(self, info: PropertyInfo, rule: SplitRule) -> Split:
         """The leaderboard's split."""
-        return self.definition.split(self.info(info.name), self.data_dir)
+        info = self.info(info.name)
+        derived = info.name in self.definition.derived
+        labels = self._record_labels[info.name] if derived else None
+        return self.definition.split(info, self.data_dir, labels)
 
     def split(self, info: PropertyInfo, rule: SplitRule | None = None) -> Split:
         """A split, labels that are known to be wrong taken out of training."""

@@ -77,6 +77,18 @@ def regression_metrics(
     )
 
 
+def log10_error(targets: npt.ArrayLike, predictions: npt.ArrayLike) -> tuple[float, int]:
+    """Mean absolute error of the decimal logarithm, and the number of crystals that have one.
+
+    NaN and 0 if no crystal has both numbers above zero.
+    """
+    true, predicted = _pair(targets, predictions)
+    known = (true > 0) & (predicted > 0)
+    if not known.any():
+        return math.nan, 0
+    return float(np.abs(np.log10(predicted[known] / true[known])).mean()), int(known.sum())
+
+
 def bootstrap_interval(
     values: npt.ArrayLike, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:

@@ -28,6 +28,7 @@ from recinet_ase.evaluation.metrics import (
     GapClassification,
     Metrics,
     gap_classification,
+    log10_error,
     regression_metrics,
 )
 from recinet_ase.evaluation.plots import parity_plot
@@ -46,6 +47,8 @@ class Report:
     Attributes:
         evaluation: The predictions.
         metrics: Errors, None where no label is known or nothing was predicted.
+        log_error: Mean absolute error of the decimal logarithm and the number of crystals that
+            have one, for properties that are scored so.
         without_faults: The same without the labels known to be wrong, where there are any.
         gaps: Metals against non-metals, for band gaps.
         comparisons: Against other models.
@@ -53,6 +56,7 @@ class Report:
 
     evaluation: Evaluation
     metrics: Metrics | None = None
+    log_error: tuple[float, int] | None = None
     without_faults: Metrics | None = None
     gaps: GapClassification | None = None
     comparisons: tuple[Comparison, ...] = ()
@@ -101,7 +105,10 @@ def make_report(
     without_faults = None
     if 0 < len(right) < len(scored):
         without_faults = regression_metrics(right.targets, right.predictions, resamples)
-    return Report(evaluation, metrics, without_faults, gaps, tuple(comparisons))
+    log_error = None
+    if evaluation.info.logarithmic:
+        log_error = log10_error(scored.targets, scored.predictions)
+    return Report(evaluation, metrics, log_error, without_faults, gaps, tuple(comparisons))
 
 
 def summary(report: Report) -> list[tuple[str, str]]:
@@ -127,6 +134,9 @@ def summary(report: Report) -> list[tuple[str, str]]:
             ("MAD of the targets", f"{m.mad:.4g}{unit}  (MAD/MAE {_number(m.mad_mae_ratio)})"),
             ("R2", _number(m.r2, ".4f")),
         ]
+    if report.log_error is not None and report.log_error[1]:
+        error, n = report.log_error
+        rows.append((f"MAE of log10({e.info.unit})", f"{error:.4g} ({n} above zero)"))
     if (right := report.without_faults) is not None:
         wrong = len(e.table.scored()) - right.n
         rows.append((f"MAE without {wrong} labels known to be wrong", f"{right.mae:.4g}{unit}"))
@@ -201,6 +211,7 @@ def document(report: Report) -> dict[str, Any]:
         "seconds": None if math.isnan(e.seconds) else round(e.seconds, 2),
         "warnings": list(e.warnings),
         "metrics": None if report.metrics is None else _without_nan(asdict(report.metrics)),
+        "log10_mae": None if report.log_error is None else _finite(report.log_error[0]),
         "metrics_without_known_faults": (
             None if report.without_faults is None else _without_nan(asdict(report.without_faults))
         ),
@@ -209,8 +220,12 @@ def document(report: Report) -> dict[str, Any]:
     }
 
 
+def _finite(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
+    return {k: _finite(v) if isinstance(v, float) else v for k, v in values.items()}
 
 
 def markdown(report: Report) -> str:

@@ -33,7 +33,7 @@ class ReciNetConfig:
         basis_low, basis_high: Range of their centres in 1/angstrom.
         basis_width: Width of a Gaussian in units of the spacing.
         norm: ``"batch"`` or ``"layer"`` in the local block.
-        reciprocal: ``"lattice"``, ``"mean"``, ``"literal"`` or ``"none"``.
+        reciprocal: ``"lattice"``, ``"mean"``, ``"literal"``, ``"ewald"`` or ``"none"``.
         k_max: Cutoff of the wave vectors in 1/angstrom.
         n_waves: Radial functions of the reciprocal filter.
         wave_norm: What lattice sums are divided by: ``"volume"`` or ``"atom"``.

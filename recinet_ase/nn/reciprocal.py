@@ -1,6 +1,6 @@
 """The reciprocal block: long-range message passing through the lattice (eq. 7-10).
 
-Four readings are available:
+Five readings are available:
 
 * ``"lattice"`` (default): filters of ``|G|`` over all reciprocal lattice vectors up to a
   cutoff, plus the ``G = 0`` term; invariant to every description of the same crystal;
@@ -8,6 +8,8 @@ Four readings are available:
 * ``"literal"``: equations (8)-(9) as printed, with the three basis vectors for k and the
   phase ``k.f``. Neither rotation nor choice of cell leaves it unchanged; it exists for
   comparison and must not be shipped;
+* ``"ewald"``: Ewald message passing over a box of indices (`recinet_ase.nn.index_box`), which
+  the choice of cell does not leave unchanged either; for comparison;
 * ``"none"``: no block.
 """
 
@@ -29,8 +31,11 @@ from recinet_ase.graph.waves import (
     pair_kernels,
     wave_table,
 )
+from recinet_ase.nn.index_box import IndexBoxSum
 
-MODES = ("lattice", "mean", "literal", "none")
+MODES = ("lattice", "mean", "literal", "ewald", "none")
+FULL_GRAPHS = ("literal", "ewald")
+"""Readings that depend on every atom's own coordinates: symmetry must not merge atoms."""
 
 # Above this size the two matrix products of the wave sum cost less than all pairs of atoms;
 # both are the same function. Waves go crystal by crystal, pairs all at once, which suits GPUs.
@@ -246,7 +251,7 @@ class ReciprocalBlock(nn.Module):
         width: Node feature width d.
         channels: Channels C of the transform.
         n_radial: Radial functions R of the filter.
-        mode: ``"lattice"``, ``"mean"`` or ``"literal"``.
+        mode: ``"lattice"``, ``"mean"``, ``"literal"`` or ``"ewald"``.
     """
 
     def __init__(self, width: int, channels: int, n_radial: int, mode: str) -> None:
@@ -254,6 +259,7 @@ class ReciprocalBlock(nn.Module):
         self.mode = mode
         self.norm = nn.LayerNorm(width)
         self.down = nn.Linear(width, channels)
+        self.box = IndexBoxSum(channels) if mode == "ewald" else None
         # "literal" has its G-dependence in the waves themselves and W_filter in `up`.
         self.filter = nn.Parameter(torch.randn(n_radial, channels) / math.sqrt(n_radial))
         if mode != "lattice":
@@ -271,6 +277,8 @@ class ReciprocalBlock(nn.Module):
         u = functional.silu(self.down(self.norm(h))).to(h.dtype)
         if self.mode == "literal":
             return self.up(literal_sum(u, batch))
+        if self.box is not None:
+            return self.up(self.box(u, batch))
         mean = crystal_mean(u, batch)[batch.crystal]
         if self.mode == "mean":
             return self.up(mean)

@@ -5,6 +5,7 @@ One writer for run folders and for the shipped models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from recinet_ase.evaluation.breakdowns import (
     by_value,
     markdown_table,
 )
-from recinet_ase.evaluation.metrics import regression_metrics
+from recinet_ase.evaluation.metrics import log10_error, regression_metrics
 from recinet_ase.evaluation.provenance import training_stages
 from recinet_ase.evaluation.table import PredictionTable
 from recinet_ase.model import ModelConfig
@@ -147,10 +148,18 @@ def _figures(
     if scored is not None and len(scored):
         m = regression_metrics(scored.targets, scored.predictions)
         deviation = m.mad if deviation is None else deviation
+        log_error, positive = math.nan, 0
+        if config.infos[at].logarithmic:
+            log_error, positive = log10_error(scored.targets, scored.predictions)
         rows.append(("validation MAE", f"**{m.mae:.3g}{unit}** ({m.n} crystals)"))
         rows.append(
             ("95 % interval of it (bootstrap)", f"{m.mae_low:.3g} to {m.mae_high:.3g}{unit}")
         )
+        if positive:
+            logarithm = f"log10({config.infos[0].unit})"
+            rows.append(
+                (f"validation MAE of {logarithm}", f"{log_error:.4f} ({positive} crystals)")
+            )
         right = scored.select(np.array([key not in faults for key in scored.ids]))
         if 0 < len(right) < len(scored):
             wrong = len(scored) - len(right)

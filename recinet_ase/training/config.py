@@ -47,6 +47,9 @@ class TrainingConfig:
         seed: Seed of initial weights, order of batches and dropout.
         init: Model to start from (name or folder), or None.
         hold_out: Properties whose validation and test ids are kept out of training too.
+        leave_out: Text file with ids, one a line, that are kept out of training, or None.
+        log_targets: Properties of which the decimal logarithm is learnt; predictions are in the
+            property's unit all the same.
         limit: Use only this many training crystals (a seeded sample), or None.
         patience: Stop after this many validations without a better one, or None.
         freeze: Parts of the network that keep their weights: ``"embedding"``, ``"encoder"``
@@ -84,6 +87,8 @@ class TrainingConfig:
     seed: int = 0
     init: str | None = None
     hold_out: tuple[str, ...] = ()
+    leave_out: str | None = None
+    log_targets: tuple[str, ...] = ()
     limit: int | None = None
     patience: int | None = None
     freeze: str | None = None
@@ -135,7 +140,7 @@ class TrainingConfig:
                 )
             known = {f.name for f in fields(cls)}
             values = {key: value for key, value in data.items() if key in known}
-            for key in ("properties", "hold_out", "references"):
+            for key in ("properties", "hold_out", "references", "log_targets"):
                 values[key] = tuple(values.get(key, ()))
             values["network"] = tuple((key, value) for key, value in values["network"])
             return cls(**values)

@@ -67,6 +67,8 @@ def open_run_dataset(
         ReciNetError: If the dataset cannot be opened or has no such property.
     """
     names = config.properties
+    if config.leave_out is not None:  # to be resumed from anywhere
+        config = replace(config, leave_out=str(Path(config.leave_out).expanduser().absolute()))
     path = Path(config.dataset).expanduser()
     if config.dataset not in dataset_names() and path.exists():
         config = replace(config, dataset=str(path.absolute()))  # to be resumed from anywhere
@@ -83,7 +85,18 @@ def open_run_dataset(
         dict.fromkeys(dataset.info(name).name for name in names or dataset.properties[:1])
     )
     held = tuple(dict.fromkeys(dataset.info(name).name for name in config.hold_out))
-    return dataset, replace(config, properties=names, hold_out=held)
+    logs = tuple(dict.fromkeys(dataset.info(name).name for name in config.log_targets))
+    for name in logs:
+        if name not in names:
+            raise ReciNetError(
+                f"the logarithm of {name} is to be learnt, but the run learns {', '.join(names)}"
+            )
+        if name in config.references:
+            raise ReciNetError(
+                f"the elements' energies are to be taken off {name}, and its logarithm learnt; "
+                "only one is possible"
+            )
+    return dataset, replace(config, properties=names, hold_out=held, log_targets=logs)
 
 
 def prepare_data(
@@ -132,7 +145,24 @@ def merged_splits(dataset: Dataset, config: TrainingConfig) -> list[Split]:
     held_out = set().union(*(split.held_out for split in splits))
     for name in config.hold_out:
         held_out |= dataset.split(dataset.info(name), config.rule).held_out
+    if config.leave_out is not None:
+        held_out |= listed_ids(config.leave_out)
     return [split.without(held_out) for split in splits]
+
+
+def listed_ids(path: str | Path) -> set[str]:
+    """The ids in a text file, one a line.
+
+    Raises:
+        ReciNetError: If it is no such file, or empty.
+    """
+    try:
+        ids = set(Path(path).expanduser().read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReciNetError(f"{path} is no list of ids to leave out ({error})") from None
+    if not ids:
+        raise ReciNetError(f"{path} lists no ids to leave out")
+    return ids
 
 
 def _table(store: PackedStore, columns: Sequence[dict[str, float]]) -> tuple[Targets, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from recinet_ase.data.dataset import Dataset
 from recinet_ase.data.splits import SplitRule, ids_digest
@@ -10,7 +11,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.model import PropertyModel
 from recinet_ase.nn.recinet import ReciNetConfig, size_name
 from recinet_ase.training.config import TrainingConfig
-from recinet_ase.training.labels import PreparedData
+from recinet_ase.training.labels import PreparedData, listed_ids
 
 
 def check_start(initial: PropertyModel, config: TrainingConfig, dataset: Dataset) -> None:
@@ -69,6 +70,14 @@ def clean_tasks(
     return clean
 
 
+def _left_out(config: TrainingConfig) -> dict[str, object] | None:
+    """The list of ids that were kept out of training, if there was one."""
+    if config.leave_out is None:
+        return None
+    ids = listed_ids(config.leave_out)
+    return {"file": Path(config.leave_out).name, "ids": len(ids), "sha256": ids_digest(ids)}
+
+
 def provenance(
     config: TrainingConfig,
     dataset: Dataset,
@@ -88,6 +97,7 @@ def provenance(
         **_split_entry(config, dataset),
         "properties": list(config.properties),
         "hold_out": list(config.hold_out),
+        "left_out": _left_out(config),
         "clean_for": sorted(clean_for),
         "n_train": len(data.train),
         "n_val": len(data.val),

@@ -1,8 +1,9 @@
 """Recipes: training settings in small files that a person can read and change.
 
 A recipe is a TOML file with fields of `TrainingConfig`, those of the network in a
-``[network]`` table. The shipped ones lie in ``recinet_ase/training/recipes``: ``paper/*``
-follow tables 7, 8 and 10 of the paper, the others are the settings of the shipped models.
+``[network]`` table. A file of ids to leave out lies beside it. The shipped ones lie in
+``recinet_ase/training/recipes``: ``paper/*`` follow tables 7, 8 and 10 of the paper, the others
+are the settings of the shipped models.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ def recipe_names() -> list[str]:
     )
 
 
+def _recipe_path(name: str) -> Path:
+    return Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
+
+
 def recipe_text(name: str) -> str:
     """The text of a recipe, given its name or the path of a ``.toml`` file.
 
@@ -38,7 +43,7 @@ def recipe_text(name: str) -> str:
         UnknownNameError: If there is neither a recipe nor a file of that name.
         ReciNetError: If there is no such file, or it is no text.
     """
-    path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
+    path = _recipe_path(name)
     if not path.is_file():
         if name.endswith(".toml"):
             raise ReciNetError(f"no such recipe: {path}")
@@ -71,6 +76,8 @@ def load_recipe(name: str) -> dict[str, Any]:
     for key, value in settings.items():
         if isinstance(value, list):
             settings[key] = tuple(value)
+    if "leave_out" in settings:  # a file beside the recipe
+        settings["leave_out"] = str(_recipe_path(name).parent / settings["leave_out"])
     return {**settings, "network": tuple(network.items()), "recipe": name}
 
 

@@ -27,8 +27,9 @@ from recinet_ase.data.splits import ids_digest
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.crystal import GraphSettings
-from recinet_ase.model import ModelConfig, PropertyModel
+from recinet_ase.model import ModelConfig, PropertyModel, as_learnt
 from recinet_ase.nn.recinet import DECODER_FIELDS, OUTPUT_AXIS, ReciNetConfig
+from recinet_ase.nn.reciprocal import FULL_GRAPHS
 from recinet_ase.pretrained import load_network
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.devices import hardware, make_fabric
@@ -97,8 +98,10 @@ def architecture(config: TrainingConfig, initial: PropertyModel | None) -> ReciN
                 "--size and network options to take it over"
             )
         network = theirs
-    if network.reciprocal == "literal" and config.reduce:
-        raise ReciNetError("the literal reciprocal block needs full graphs: add --full-graphs")
+    if network.reciprocal in FULL_GRAPHS and config.reduce:
+        raise ReciNetError(
+            f"the {network.reciprocal} reciprocal block needs full graphs: add --full-graphs"
+        )
     return network
 
 
@@ -123,7 +126,7 @@ def build_model(
         check_start(initial, config, dataset)
     torch.manual_seed(config.seed)
     references = fit_references(data.store, data.train, config.properties, config.references)
-    values = _without_references(data, config.properties, references)
+    values = _as_learnt(_without_references(data, config.properties, references), config)
     mean = values.nanmean(0)
     spread = (values - mean).abs().nanmean(0).clamp(min=1e-6)
     model = PropertyModel(
@@ -138,6 +141,7 @@ def build_model(
             graph=GraphSettings(neighbours=config.neighbours),
             functional=tuple(dataset.functional_of(info) for info in infos),
             references=references,
+            logarithmic=config.log_targets,
             training=provenance(config, dataset, data, network, initial),
         )
     )
@@ -167,6 +171,22 @@ def _start_per_atom(model: PropertyModel) -> None:
     for at, name in enumerate(model.config.properties):
         if name not in _PER_FORMULA:
             model.network.composition.scale[:, at] = torch.tensor([0.0, 1.0])
+
+
+def _as_learnt(values: torch.Tensor, config: TrainingConfig) -> torch.Tensor:
+    """Training labels ``[n, outputs]``, as logarithms where these are learnt.
+
+    Raises:
+        ReciNetError: If a label has no logarithm.
+    """
+    for name, column in zip(config.properties, values.T, strict=True):
+        wrong = int((column <= 0).sum()) if name in config.log_targets else 0
+        if wrong:
+            raise ReciNetError(
+                f"{wrong} training labels of {name} are not above zero and have no logarithm; "
+                f"leave {name} out of --log-targets"
+            )
+    return as_learnt(values, torch.tensor([p in config.log_targets for p in config.properties]))
 
 
 @torch.no_grad()

@@ -230,14 +230,16 @@ class Trainer:
         """Error of the averaged model on the validation set.
 
         Returns:
-            The figure to be minimised (the mean absolute error; with several properties the
-            mean of theirs, each divided by its deviation), and the mean absolute error of
-            each property in its unit.
+            The figure to be minimised (the mean absolute error, of the logarithm where that is
+            learnt; with several properties the mean of theirs, each divided by its deviation),
+            and the mean absolute error of each property in its unit.
         """
         predicted = evaluate(self.averaged_model, self.store, self.val)
         known = ~torch.isnan(self.val.values)
         each = absolute_errors(predicted, self.val.values).sum(0) / known.sum(0)
-        overall = (each / self.model.std).nanmean() * self.scale
+        ours, theirs = map(self.model.standardise, (predicted, self.val.values))
+        learnt = absolute_errors(ours, theirs).sum(0) / (~torch.isnan(theirs)).sum(0)
+        overall = learnt.nanmean() * self.scale
         return float(overall), dict(zip(self.config.properties, each.tolist(), strict=True))
 
     def fit(

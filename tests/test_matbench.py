@@ -1,0 +1,133 @@
+"""MatBench: scores, the record's layout, crystals that two datasets share, the runner."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from test_datasets import write_matbench
+
+from recinet_ase import ReciNetError
+from recinet_ase.data.dataset import open_dataset
+from recinet_ase.data.overlap import find_same
+from recinet_ase.evaluation.matbench import (
+    FoldResult,
+    document_hash,
+    regression_scores,
+    results_document,
+    spread,
+    write_results,
+)
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def test_scores_are_matbenchs() -> None:
+    scores = regression_scores([1.0, 2.0, 0.0], [2.0, 2.0, 1.0])
+    assert scores["mae"] == pytest.approx(2 / 3) and scores["rmse"] == pytest.approx((2 / 3) ** 0.5)
+    assert scores["mape"] == pytest.approx(0.5), "labels of zero have no percentage"
+    assert scores["max_error"] == 1
+    assert spread([1.0, 3.0]) == (2.0, 1.0), "numpy's own deviation, not the sample's"
+
+
+def test_the_record(tmp_path: Path) -> None:
+    folds = [
+        FoldResult({f"mb-{k}": 1.0 * k}, {f"mb-{k}": 1.0}, {"hours": 0.1, "list": [1, 2]})
+        for k in range(5)
+    ]
+    document = results_document({"matbench_phonons": folds}, {"algorithm": "ReciNet"})
+    write_results(document, tmp_path / "results.json.gz")
+    again = json.loads(gzip.decompress((tmp_path / "results.json.gz").read_bytes()))
+    assert again == json.loads(json.dumps(document)) and document_hash(again) == again["hash"]
+    assert set(again) == {
+        "@module", "@class", "version", "tasks", "user_metadata", "benchmark_name",
+        "datestamp", "hash",
+    }  # fmt: skip
+    fold = again["tasks"]["matbench_phonons"]["results"]["fold_4"]
+    assert set(fold) == {"data", "parameters", "scores"}
+    assert fold["data"] == {"mb-4": 4.0} and fold["scores"]["mae"] == 3.0
+    with pytest.raises(ReciNetError, match="withheld"):
+        results_document({"matbench_phonons": [FoldResult({"mb-1": 1.0})]}, {})
+
+
+def test_the_same_crystal_is_found_under_another_description() -> None:
+    salt, rutile = bulk("NaCl", "rocksalt", a=5.64), bulk("Si")
+    conventional = bulk("NaCl", "rocksalt", a=5.70, cubic=True)
+    conventional.rotate(33, "z", rotate_cell=True)
+    others = [
+        ("same", conventional),
+        ("polymorph", bulk("NaCl", "cesiumchloride", a=3.5)),
+        ("other", bulk("MgO", "rocksalt", a=4.21)),
+        ("unreadable", ReciNetError("broken")),
+    ]
+    assert find_same({"a": salt, "b": rutile}, others) == {"a": ["same"]}
+
+
+def test_matminers_own_folder_is_read(
+    crystals: dict[str, Atoms], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "ours").mkdir()
+    path = write_matbench(tmp_path / "theirs", crystals, "matbench_mp_gap")
+    monkeypatch.setenv("MATMINER_DATA", str(path.parent))
+    dataset = open_dataset("matbench_mp_gap", tmp_path / "ours")
+    assert dataset.source_files() == [path]
+
+
+def test_the_runner(
+    crystals: dict[str, Atoms],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Five folds, two members; then a second call, which reads what is finished."""
+    write_matbench(tmp_path, crystals)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import matbench
+
+    from recinet_ase.training import recipes
+
+    small = {"size": "tiny", "batch_size": 8, "network": ()}
+    load = recipes.load_recipe
+    monkeypatch.setattr(recipes, "load_recipe", lambda name: {**load(name), **small})
+    common = ["--data-dir", str(tmp_path), "--cache-dir", str(tmp_path / "cache")]
+    arguments = [str(tmp_path / "out"), "--tasks", "matbench_phonons", "--epochs", "2", *common]
+
+    def call(*more: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["matbench.py", *arguments, *more])
+        matbench.main()
+        return capsys.readouterr().out
+
+    first = call("--members", "2")
+    assert "matbench_phonons-fold4-1 ..." in first and "| matbench_phonons (5 folds) |" in first
+    record = json.loads(gzip.decompress((tmp_path / "out" / "results.json.gz").read_bytes()))
+    results = record["tasks"]["matbench_phonons"]["results"]
+    listed = [key for fold in results.values() for key in fold["data"]]
+    assert sorted(listed) == sorted(open_dataset("matbench_phonons", tmp_path).labels(_peak()))
+    assert np.isfinite([v for fold in results.values() for v in fold["data"].values()]).all()
+    assert "..." not in call("--members", "2"), "finished runs are only read"
+    # Weights that saw the test crystals of other folds are no start.
+    with pytest.raises(SystemExit, match="test crystals were seen"):
+        call("--init", str(tmp_path / "out" / "matbench_phonons-fold0-0"))
+
+
+def _peak() -> object:
+    from recinet_ase.properties import PROPERTIES
+
+    return PROPERTIES["phonon_peak"]
+
+
+@pytest.mark.skipif("RECINET_DATA_DIR" not in os.environ, reason="needs the downloads")
+@pytest.mark.parametrize("name", ["matbench_jdft2d", "matbench_phonons"])
+def test_every_label_of_the_two_tasks_is_at_hand(name: str) -> None:
+    dataset = open_dataset(name)
+    labels = dataset.labels(dataset.info(dataset.properties[0]))
+    folds = dataset.folds()  # type: ignore[attr-defined]
+    assert len(folds) == 5 and set(labels) == {key for fold in folds for key in fold}
