@@ -10,19 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import nn
 
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
+from recinet_ase.files import (
+    CONFIG_FILE,
+    check_version,
+    known_fields,
+    read_config,
+    read_weights,
+    save_weights,
+    take_weights,
+    write_atomic,
+)
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.nn.recinet import ReciNet, ReciNetConfig, ReciNetMT
@@ -32,8 +38,6 @@ from recinet_ase.uncertainty import calibration as calibrations
 from recinet_ase.uncertainty.calibration import Calibration
 
 FORMAT_VERSION = 3
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -105,13 +109,8 @@ class ModelConfig:
         try:
             data = json.loads(text)
             version = data["format_version"]
-            if version > FORMAT_VERSION:
-                raise ReciNetError(
-                    f"{source} has format version {version}; this recinet-ase reads up to "
-                    f"{FORMAT_VERSION}. Upgrade recinet-ase"
-                )
-            known = {f.name for f in fields(cls)}
-            values = {key: value for key, value in data.items() if key in known}
+            check_version(version, FORMAT_VERSION, source)
+            values = known_fields(cls, data)
             for key in ("properties", "units", "mean", "std", "elements", "functional"):
                 values[key] = tuple(values[key])
             values["logarithmic"] = tuple(values.get("logarithmic", ()))
@@ -242,18 +241,13 @@ class PropertyModel(nn.Module):
             half: Store floating point weights in half precision.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         state = {}
         for key, value in self.network.state_dict().items():
             # Running variances span more than half precision can hold.
             kind = torch.float16 if half and "running_" not in key else torch.float32
             state[key] = value.detach().cpu().to(kind).contiguous()
-            if not torch.isfinite(state[key]).all():
-                raise ReciNetError(f"cannot save {folder}: {key} is not finite")
-        payload = save_tensors(state)
-        config = {**self.config.__dict__, "sha256": hashlib.sha256(payload).hexdigest()}
-        write_atomic(folder / WEIGHTS_FILE, payload)
-        write_atomic(folder / CONFIG_FILE, ModelConfig(**config).to_json().encode())
+        config = replace(self.config, sha256=save_weights(folder, state))
+        write_atomic(folder / CONFIG_FILE, config.to_json().encode())
         self.fingerprint = _fingerprint(self.config, state)
         calibrations.keep_only(folder, self.fingerprint, self.calibration)
 
@@ -269,27 +263,11 @@ class PropertyModel(nn.Module):
             ReciNetError: If a file is missing, damaged or not what the configuration says.
         """
         folder = Path(folder)
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (folder / name).is_file():
-                raise ReciNetError(f"{folder} is no model folder: it has no {name}")
-        config = ModelConfig.from_json(
-            (folder / CONFIG_FILE).read_text(encoding="utf-8"), str(folder / CONFIG_FILE)
-        )
-        payload = (folder / WEIGHTS_FILE).read_bytes()
-        if hashlib.sha256(payload).hexdigest() != config.sha256:
-            raise ReciNetError(
-                f"{folder / WEIGHTS_FILE} is damaged: its sha256 differs from {CONFIG_FILE}; "
-                "copy or install the model again"
-            )
+        config = ModelConfig.from_json(read_config(folder), str(folder / CONFIG_FILE))
         model = cls(config)
-        try:
-            state = {key: value.float() for key, value in load_tensors(payload).items()}
-            _drop_gate_biases(state, config.network.norm)
-            model.network.load_state_dict(state)
-        except (SafetensorError, RuntimeError) as error:
-            raise ReciNetError(
-                f"{folder / WEIGHTS_FILE} does not fit its configuration ({error})"
-            ) from None
+        state = read_weights(folder, config.sha256)
+        _drop_gate_biases(state, config.network.norm)
+        take_weights(model.network, state, folder)
         model.fingerprint = _fingerprint(config, state)
         if calibrated and calibrations.present(folder):
             model.calibration = Calibration.load(folder, model.fingerprint)
@@ -321,10 +299,3 @@ def _drop_gate_biases(state: dict[str, torch.Tensor], norm: str) -> None:
     """Weights of format 1 have a bias before batch normalisation: move it into the mean."""
     for key in [k for k in state if norm == "batch" and k.endswith(".gate.bias")]:
         state[key.replace(".gate.bias", ".gate_norm.running_mean")] -= state.pop(key)
-
-
-def write_atomic(path: Path, payload: bytes) -> None:
-    """Write a file so that it is either the old or the whole new one."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(payload)
-    part.replace(path)

@@ -6,24 +6,29 @@ precision: forces are differences). Loading checks a sha256 and never unpickles.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import nn
 
 from recinet_ase.elements import MAX_Z, symbols
 from recinet_ase.errors import ReciNetError, StructureError
+from recinet_ase.files import (
+    CONFIG_FILE,
+    check_version,
+    known_fields,
+    read_config,
+    read_weights,
+    save_weights,
+    take_weights,
+    write_atomic,
+)
 from recinet_ase.forces.batch import ForceBatch, ForceGraph
 from recinet_ase.forces.network import ForceNetwork, ForceNetworkConfig
 from recinet_ase.graph.crystal import Crystal
-from recinet_ase.model import CONFIG_FILE, WEIGHTS_FILE, write_atomic
 
 FORMAT_VERSION = 1
 KIND = "forces"
@@ -84,13 +89,8 @@ class ForceModelConfig:
             data = json.loads(text)
             if data.get("kind") != KIND:
                 raise ReciNetError(f"{source} is no force model; it gives properties, not forces")
-            if data["format_version"] > FORMAT_VERSION:
-                raise ReciNetError(
-                    f"{source} has format version {data['format_version']}; this recinet-ase "
-                    f"reads up to {FORMAT_VERSION}. Upgrade recinet-ase"
-                )
-            known = {f.name for f in fields(cls)}
-            values = {key: value for key, value in data.items() if key in known}
+            check_version(data["format_version"], FORMAT_VERSION, source)
+            values = known_fields(cls, data)
             values["network"] = ForceNetworkConfig.from_dict(data["network"])
             values["elements"] = tuple(data["elements"])
             values["pairs"] = tuple((int(a), int(b)) for a, b in data["pairs"])
@@ -193,17 +193,11 @@ class ForceModel(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors``, each atomically."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         state = {
             k: v.detach().float().cpu().contiguous() for k, v in self.network.state_dict().items()
         }
-        for key, value in state.items():
-            if not torch.isfinite(value).all():
-                raise ReciNetError(f"cannot save {folder}: {key} is not finite")
-        payload = save_tensors(state)
-        config = {**self.config.__dict__, "sha256": hashlib.sha256(payload).hexdigest()}
-        write_atomic(folder / WEIGHTS_FILE, payload)
-        write_atomic(folder / CONFIG_FILE, ForceModelConfig(**config).to_json().encode())
+        config = replace(self.config, sha256=save_weights(folder, state))
+        write_atomic(folder / CONFIG_FILE, config.to_json().encode())
 
     @classmethod
     def load(cls, folder: str | Path) -> ForceModel:
@@ -213,19 +207,7 @@ class ForceModel(nn.Module):
             ReciNetError: If it is missing, damaged, or no force model.
         """
         folder = Path(folder)
-        try:
-            text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
-            payload = (folder / WEIGHTS_FILE).read_bytes()
-        except OSError as error:
-            raise ReciNetError(f"{folder} is no model folder ({error.strerror})") from None
-        config = ForceModelConfig.from_json(text, str(folder / CONFIG_FILE))
-        if hashlib.sha256(payload).hexdigest() != config.sha256:
-            raise ReciNetError(f"{folder / WEIGHTS_FILE} is damaged (its sha256 does not match)")
-        try:
-            model = cls(config)
-            model.network.load_state_dict(load_tensors(payload))
-        except (SafetensorError, RuntimeError) as error:
-            raise ReciNetError(
-                f"{folder / WEIGHTS_FILE} does not fit its config ({error})"
-            ) from None
+        config = ForceModelConfig.from_json(read_config(folder), str(folder / CONFIG_FILE))
+        model = cls(config)
+        take_weights(model.network, read_weights(folder, config.sha256), folder)
         return model.eval()

@@ -14,7 +14,7 @@ takes their rotation-invariant lengths.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from recinet_ase.elements import N_FEATURES, element_features
-from recinet_ase.errors import ReciNetError
+from recinet_ase.files import strict_fields
 from recinet_ase.forces.batch import ForceBatch
 from recinet_ase.graph.waves import WaveBasis, wave_table
 from recinet_ase.nn.radial import PotentialBasis
@@ -69,13 +69,7 @@ class ForceNetworkConfig:
         Raises:
             ReciNetError: If it has keys that this version does not know.
         """
-        unknown = set(data) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ReciNetError(
-                f"the force network has unknown settings {sorted(unknown)}; "
-                "it was made by a newer version of recinet-ase"
-            )
-        return cls(**data)
+        return strict_fields(cls, data, "the force network")
 
 
 def envelope(distance: torch.Tensor, cutoff: float) -> torch.Tensor:

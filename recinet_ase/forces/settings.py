@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recinet_ase.data.splits import PUBLISHED_SEED
-from recinet_ase.errors import ReciNetError
-from recinet_ase.model import write_atomic
+from recinet_ase.files import read_settings, write_json
 
 CONFIG_VERSION = 1
 
@@ -61,7 +59,7 @@ class ForceTrainingConfig:
 
     def save(self, path: Path) -> None:
         """Write as json, atomically."""
-        write_atomic(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
+        write_json(path, self)
 
     @classmethod
     def load(cls, path: Path) -> ForceTrainingConfig:
@@ -70,13 +68,4 @@ class ForceTrainingConfig:
         Raises:
             ReciNetError: If the file is missing or damaged.
         """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            known = {f.name for f in fields(cls)}
-            values = {key: value for key, value in data.items() if key in known}
-            values["network"] = tuple((key, value) for key, value in values["network"])
-            return cls(**values)
-        except OSError as error:
-            raise ReciNetError(f"{path.parent} is no training run ({error.strerror})") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ReciNetError(f"{path} is not a training configuration ({error})") from None
+        return read_settings(cls, path, CONFIG_VERSION)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from recinet_ase.elements import N_FEATURES, element_features
 from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.files import strict_fields
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.waves import WaveBasis
 from recinet_ase.nn.composition import CompositionBranch
@@ -95,13 +96,7 @@ class ReciNetConfig:
         Raises:
             ReciNetError: If it has keys that this version does not know.
         """
-        unknown = set(data) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ReciNetError(
-                f"the architecture has unknown settings {sorted(unknown)}; "
-                "it was made by a newer version of recinet-ase"
-            )
-        return cls(**data)
+        return strict_fields(cls, data, "the architecture")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for json."""

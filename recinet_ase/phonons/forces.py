@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from recinet_ase.errors import ReciNetError
+from recinet_ase.files import write_atomic
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -148,7 +149,7 @@ class SavedForces:
             for old in (*folder.glob("[0-9]*.npy"), folder / "unitcell.json", path):
                 old.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
-        _write(path, json.dumps(dict(settings), indent=1).encode())
+        write_atomic(path, json.dumps(dict(settings), indent=1).encode())
 
     def unitcell(self) -> tuple[Atoms, int | None] | None:
         """The crystal at rest and the steps that led there, if there is one yet."""
@@ -169,7 +170,7 @@ class SavedForces:
                 "positions": atoms.positions.tolist(),
                 "steps": steps,
             }
-            _write(self.folder / "unitcell.json", json.dumps(data).encode())
+            write_atomic(self.folder / "unitcell.json", json.dumps(data).encode())
 
     def load(self, number: int) -> np.ndarray | None:
         """Forces ``[N, 3]`` in eV/A of a displacement, if they are there."""
@@ -258,9 +259,3 @@ def digest(atoms: Atoms) -> str:
     for array in (atoms.numbers.astype(np.int64), atoms.cell.array, atoms.positions):
         state.update(np.ascontiguousarray(array).tobytes())
     return state.hexdigest()[:16]
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)

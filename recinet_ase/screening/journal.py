@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from recinet_ase.errors import ReciNetError
+from recinet_ase.files import write_atomic
 from recinet_ase.screening.engine import ChunkRows
 from recinet_ase.screening.entries import Chunk, Entry, Piece, Source
 from recinet_ase.screening.sources import chunks, read_chunk
@@ -72,7 +73,7 @@ class Journal:
             if exists:
                 self._check()
             else:
-                _write(folder / RUN_FILE, json.dumps(self.header, indent=1) + "\n")
+                write_atomic(folder / RUN_FILE, (json.dumps(self.header, indent=1) + "\n").encode())
             self.offsets, self.counts, self.without_key, self.errors = self._scan()
             self._handle = (folder / ROWS_FILE).open("ab")
             self._handle.truncate(self.offsets[-1])
@@ -197,12 +198,6 @@ def _locked(folder: Path) -> FileLock:
     except OSError as error:
         raise ReciNetError(f"cannot write {folder}: {error.strerror}") from None
     return lock
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_suffix(".new")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 class JournalTable:

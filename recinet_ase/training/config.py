@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recinet_ase.data.splits import PUBLISHED_SEED, SplitRule
-from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.errors import UnknownNameError
+from recinet_ase.files import read_settings, write_json
 from recinet_ase.graph.neighbours import SHELL_NEIGHBOURS
 from recinet_ase.nn.recinet import SIZES, ReciNetConfig
 
@@ -117,9 +117,7 @@ class TrainingConfig:
 
     def save(self, path: Path) -> None:
         """Write as json, atomically."""
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_json(path, self)
 
     @classmethod
     def load(cls, path: Path) -> TrainingConfig:
@@ -128,21 +126,5 @@ class TrainingConfig:
         Raises:
             ReciNetError: If the file is missing or not a training configuration.
         """
-        if not path.is_file():
-            raise ReciNetError(f"{path.parent} is no training run: it has no {path.name}")
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            version = data.pop("version", 1)
-            if version > CONFIG_VERSION:
-                raise ReciNetError(
-                    f"{path} has version {version}; this recinet-ase reads up to "
-                    f"{CONFIG_VERSION}. Upgrade recinet-ase"
-                )
-            known = {f.name for f in fields(cls)}
-            values = {key: value for key, value in data.items() if key in known}
-            for key in ("properties", "hold_out", "references", "log_targets"):
-                values[key] = tuple(values.get(key, ()))
-            values["network"] = tuple((key, value) for key, value in values["network"])
-            return cls(**values)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ReciNetError(f"{path} is not a training configuration ({error})") from None
+        tuples = ("properties", "hold_out", "references", "log_targets")
+        return read_settings(cls, path, CONFIG_VERSION, tuples)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from recinet_ase.errors import ReciNetError
+from recinet_ase.files import write_atomic
 from recinet_ase.screening.figures import error_kinds, property_figures
 from recinet_ase.screening.report.cell import (
     draw_cell,
@@ -314,10 +314,7 @@ def _versions() -> dict[str, str]:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        temporary.replace(path)
+        write_atomic(path, text.encode(errors="replace"))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ReciNetError(f"cannot write the report {path}: {error.strerror}") from None
