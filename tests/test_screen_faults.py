@@ -127,7 +127,7 @@ def test_ended_politely(
 ) -> None:
     out = tmp_path / "out.csv"
     process = subprocess.Popen(
-        command(database, model_folder, out, "--workers", "2"), stderr=subprocess.PIPE, text=True
+        command(database, model_folder, out, "--workers", "1"), stderr=subprocess.PIPE, text=True
     )
     wait_for_lines(out, 1, process)
     workers_of = children_of(process)

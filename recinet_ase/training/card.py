@@ -85,6 +85,7 @@ def model_card(
     given += [(None, ())] * (len(config.properties) - len(given))
     tables = [None if table is None else table.scored() for table, _ in given]
     labels = [f"{info.label[:1].upper()}{info.label[1:]}" for info in config.infos]
+    parts += [_overview(config)] * several
     for at, scored in enumerate(tables):
         parts += [f"## {labels[at]}"] * several
         parts.append(_figures(config, at, scored, given[at][1]))
@@ -135,6 +136,22 @@ def _source(dataset: str) -> tuple[str, str]:
     if not dataset:
         return "not recorded", "not recorded"
     return f"`{dataset}`", "that of the data's owner"
+
+
+def _overview(config: ModelConfig) -> str:
+    """The error of every property beside that of its training mean."""
+    lines = [
+        "| property | unit | functional | validation MAE | always the mean | meaning |",
+        "|---|---|---|---|---|---|",
+    ]
+    for at, info in enumerate(config.infos):
+        stated = stated_error(config.training, config.properties, at)
+        error, deviation = ("" if value is None else f"{value:.3g}" for value in stated)
+        lines.append(
+            f"| `{info.name}` | {info.unit or '1'} | {config.functional_of(info.name)} | "
+            f"{error} | {deviation} | {info.description or info.label} |"
+        )
+    return "\n".join(lines)
 
 
 def _figures(
