@@ -34,6 +34,7 @@ from recinet_ase.forces.model import ForceModel, ForceModelConfig
 from recinet_ase.forces.network import ForceNetworkConfig, envelope, harmonics
 from recinet_ase.forces.settings import ForceTrainingConfig
 from recinet_ase.forces.training import train_forces
+from recinet_ase.graph.adapters import to_crystal
 
 SMALL = ForceNetworkConfig(width=16, blocks=2, angular=4, channels=4, n_basis=12)
 
@@ -350,6 +351,20 @@ def test_command(mlearn_folder: Path, tmp_path: Path) -> None:
         train, ["--resume", "--data-dir", str(mlearn_folder), "-o", str(out)]
     )
     assert resumed.exit_code == 0, resumed.output
+
+
+def test_a_cell_too_small_for_waves(model: ForceModel) -> None:
+    """A primitive cell without a wave below the cutoff has the energy of its supercells."""
+    small = bulk("Ni", a=3.2)
+    assert len(model.graph(to_crystal(small)).waves) == 0
+    large = bulk("Ni", a=3.2, cubic=True)
+    assert len(model.graph(to_crystal(large)).waves) > 0
+    energies, pressures = [], []
+    for atoms in (small, large, small.repeat((3, 1, 2))):
+        atoms.calc = ReciNetForceCalculator(model, dtype="float64")
+        energies.append(atoms.get_potential_energy() / len(atoms))
+        pressures.append(atoms.get_stress()[:3].mean())
+    assert np.ptp(energies) < 1e-9 and np.ptp(pressures) < 1e-9
 
 
 def test_training_goes_on_from_a_model(tmp_path: Path) -> None:

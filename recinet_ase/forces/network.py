@@ -231,7 +231,7 @@ class ForceNetwork(nn.Module):
         found = []
         for b, index in enumerate(batch.waves):
             table = wave_table(frac[b] + moved[b] @ inverse[b], index)
-            table = torch.cat((table, torch.ones_like(table[:, :1])), dim=-1)
+            table = torch.cat((table, table.new_ones(len(table), 1)), dim=-1)
             g = 2 * math.pi * index @ inverse[b].mT @ back[b].mT
             length = torch.cat((torch.linalg.vector_norm(g, dim=-1), zero))
             radial = self.wave_basis(length)
