@@ -376,6 +376,8 @@ def test_training_goes_on_from_a_model(tmp_path: Path) -> None:
     still = replace(short, learning_rate=1e-12)
     model, _ = train_forces(still, tmp_path / "still")
     shipped = load_force_model("mlearn-pes")
+    start = model.config.training["start"]
+    assert start["hours"] == shipped.config.training["hours"] and "train_ids" not in start
     cu = bulk("Cu", cubic=True)
     cu.calc = ReciNetForceCalculator(model)
     other = cu.copy()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase.units import GPa
@@ -39,7 +40,7 @@ Energies, forces and stresses of Li, Mo, Si, Ge, Cu and Ni, for relaxation, dyna
 | data | mlearn (Zuo et al., J. Phys. Chem. A 124, 731 (2020)), BSD-3; PBE, VASP |
 | split | random by configuration, seed {seed}: {train} train, {val} validation, {test} test |
 | network | {parameters:,} parameters; {blocks} blocks, width {width}, cutoff {cutoff} A, waves to {k_max} 1/A |
-| training | {epochs} epochs, batch {batch}, peak learning rate {rate:g}, L1 on energies, forces, stresses; {hours:.1f} h on one CPU core |
+| training | L1 on energies, forces, stresses; {stages}; {hours:.1f} h on one CPU core in all |
 | zero of energy | VASP's PBE energies as in the data: only differences mean something |
 | weights | BSD-3 data, weights under this package's licence (MIT) |
 
@@ -62,6 +63,15 @@ clusters are outside of the data.
 """  # noqa: E501
 
 
+def stage_text(about: dict[str, Any]) -> str:
+    """A stage of training in words."""
+    s = about["settings"]
+    return (
+        f"{s['epochs']} epochs (batch {s['batch_size']}, peak learning rate "
+        f"{s['learning_rate']:g}, weight of stresses {s['stress_weight']:g} per GPa)"
+    )
+
+
 def element_of(cell: LabelledCell) -> str:
     return symbols()[int(cell.graph.numbers[0])]
 
@@ -82,6 +92,9 @@ def main() -> None:
         about["validation" if key == "val" else key] = len(getattr(cells, key))
     model.config = replace(model.config, name=arguments.name, caution=CAUTION, training=about)
     model.save(PRETRAINED / arguments.name)
+    stages = [about]
+    while "start" in stages[0]:
+        stages.insert(0, stages[0]["start"])
     rows = []
     means = {}
     for z in model.config.elements:
@@ -104,8 +117,8 @@ def main() -> None:
         name=arguments.name, seed=settings.split_seed, train=len(cells.train), val=len(cells.val),
         test=len(cells.test), parameters=sum(p.numel() for p in model.network.parameters()),
         **{k: getattr(model.config.network, k) for k in ("blocks", "width", "cutoff", "k_max")},
-        epochs=settings.epochs, batch=settings.batch_size, rate=settings.learning_rate,
-        hours=about.get("hours", 0.0), rows="\n".join(rows),
+        stages="; then ".join(map(stage_text, stages)), rows="\n".join(rows),
+        hours=sum(stage["hours"] for stage in stages),
         caution=CAUTION[0].upper() + CAUTION[1:],
     )  # fmt: skip
     write_atomic(PRETRAINED / arguments.name / "README.md", card.encode())

@@ -309,7 +309,7 @@ def train_forces(
         trainer.restore()
     errors = trainer.run(on_step)
     best = trainer.best_model()
-    return finished(best, config, cells, errors, trainer, folder), errors
+    return finished(best, config, cells, errors, trainer, folder, initial), errors
 
 
 def finished(
@@ -319,8 +319,9 @@ def finished(
     errors: ForceErrors,
     trainer: ForceTrainer,
     folder: Path,
+    initial: ForceModel | None = None,
 ) -> ForceModel:
-    """The model with its provenance, saved."""
+    """The model with its provenance and that of the model it started from, saved."""
     about = {
         "dataset": config.dataset,
         "settings": asdict(config),
@@ -333,6 +334,9 @@ def finished(
         "hours": round(trainer.seconds / 3600, 3),
         "complete": True,
     }
+    if initial is not None:
+        start = initial.config.training
+        about["start"] = {key: value for key, value in start.items() if key != "train_ids"}
     done = ForceModel(ForceModelConfig(**{**model.config.__dict__, "training": about}))
     done.network.load_state_dict(model.network.state_dict())
     done.save(folder)
