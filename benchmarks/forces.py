@@ -128,7 +128,7 @@ def table(found: dict[str, dict[str, Any]]) -> None:
             cells.append(
                 (1e3 * np.mean(energy), 1e3 * forces, np.mean([r["stress"] for r in rows]))
             )
-        ratio = f"{cells[-1][1] / cells[0][1]:.1f} x" if len(cells) > 1 else ""
+        ratio = f"{cells[-1][1] / cells[0][1]:.2f} x" if len(cells) > 1 else ""
         text = " | ".join(f"{e:.1f} meV/atom, {f:.0f} meV/A, {s:.2f} GPa" for e, f, s in cells)
         print(f"| {element} | {text} | {ratio} |")
     for cell in found["ours"]["seconds"]:

@@ -111,8 +111,8 @@ def test_silicon(calculator: ReciNetForceCalculator) -> None:
     assert np.diag(found.tensor)[:3] == pytest.approx([c11] * 3, rel=1e-3)
     assert np.diag(found.tensor)[3:] == pytest.approx([c44] * 3, rel=1e-3)
     # What the shipped model reaches is in docs/forces.md.
-    assert c11 == pytest.approx(153, rel=0.25) and c44 == pytest.approx(75, rel=0.25)
-    assert c12 < c11 and found.bulk_modulus == pytest.approx(89, rel=0.27)
+    assert c11 == pytest.approx(153, rel=0.15) and c44 == pytest.approx(75, rel=0.15)
+    assert c12 < c11 and found.bulk_modulus == pytest.approx(89, rel=0.15)
     curve = equation_of_state(bulk("Si"), calculator)
     assert curve.bulk_modulus == pytest.approx(found.bulk_modulus, rel=0.03)
     # The atoms of diamond move against each other under shear, and soften it.
@@ -124,7 +124,7 @@ def test_copper(calculator: ReciNetForceCalculator) -> None:
     """Measured at 300 K: C11 168, C12 121, C44 75 GPa; PBE within a few per cent of it."""
     found = elastic_constants(bulk("Cu"), calculator)
     assert found.stable and found.bulk_modulus == pytest.approx(138, rel=0.15)
-    assert found.ieee[3, 3] == pytest.approx(75, rel=0.3)
+    assert found.ieee[3, 3] == pytest.approx(75, rel=0.2)
     curve = equation_of_state(bulk("Cu"), calculator, span=0.03)
     assert curve.bulk_modulus == pytest.approx(found.bulk_modulus, rel=0.05)
 

@@ -49,7 +49,7 @@ class ForceTrainingConfig:
     ema_decay: float = 0.999
     energy_weight: float = 5.0
     force_weight: float = 1.0
-    stress_weight: float = 0.02
+    stress_weight: float = 0.1
     validate_every: int = 5
     checkpoint_minutes: float = 5.0
     seed: int = 0
