@@ -102,12 +102,12 @@ def test_examples_in_the_help_keep_their_lines(command: Command) -> None:
     ]
 
 
-def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
+def test_a_reader_that_leaves_early_is_no_error(model_folder: Path) -> None:
     """``recinet-screen ... | head``: the rows that nobody reads end the screen without a word."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "recinet_ase.cli.screen", str(EXAMPLES)),
-            *("--props", "bandgap", "--workers", "1", "--device", "cpu", "--quiet"),
+            *("--model", str(model_folder), "--workers", "1", "--device", "cpu", "--quiet"),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -344,10 +344,10 @@ def test_a_stopped_calculation_goes_on(tmp_path: Path, three: Phonons) -> None:
     assert found.gamma == pytest.approx(three.gamma, abs=1e-6)
     assert found.steps == three.steps
 
-    with pytest.raises(ReciNetError, match="not those of counting as it is now"):
+    with pytest.raises(ReciNetError, match="not those of Counting as it is now"):
         phonons(CU3AU, Counting(scale=1.1), **options)
     with pytest.raises(ReciNetError, match=r"holds another calculation \(other distance\)"):
-        phonons(CU3AU, EMT(), name="counting", **options, distance=0.02)
+        phonons(CU3AU, EMT(), name="Counting", **options, distance=0.02)
     with pytest.raises(ReciNetError, match=r"other structure, calculator"):
         phonons(bulk("Al"), EMT(), **options)
     (tmp_path / "phonons.json").touch()

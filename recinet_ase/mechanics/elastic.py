@@ -60,14 +60,7 @@ class ElasticResult:
     @cached_property
     def _invertible(self) -> ElasticTensor:
         """The tensor, if it has an inverse: Reuss' bounds are made of the compliance."""
-        try:
-            np.linalg.inv(self.tensor)
-        except np.linalg.LinAlgError:
-            raise ReciNetError(
-                f"the stiffness of {self.atoms.get_chemical_formula()} is singular: a strain costs "
-                "nothing, so there is no compliance, nor a modulus that needs it (bulk_voigt and "
-                "shear_voigt do not). Look at eigenvalues, and check the calculator"
-            ) from None
+        _ = self.compliance
         return self.pymatgen
 
     @cached_property
@@ -130,8 +123,19 @@ class ElasticResult:
 
     @property
     def compliance(self) -> np.ndarray:
-        """Inverse of the stiffness ``[6, 6]``, 1/GPa."""
-        return np.linalg.inv(self._invertible.voigt)
+        """Inverse of the stiffness ``[6, 6]``, 1/GPa.
+
+        Raises:
+            ReciNetError: If the stiffness is singular; no modulus with a Reuss bound exists then.
+        """
+        try:
+            return np.linalg.inv(self.tensor)
+        except np.linalg.LinAlgError:
+            raise ReciNetError(
+                f"the stiffness of {self.atoms.get_chemical_formula()} is singular: a strain costs "
+                "nothing, so there is no compliance, nor a modulus that needs it (bulk_voigt and "
+                "shear_voigt do not). Look at eigenvalues, and check the calculator"
+            ) from None
 
     @property
     def eigenvalues(self) -> np.ndarray:
