@@ -60,7 +60,7 @@ def analyze(
     device: str,
     quiet: bool,
 ) -> None:
-    r"""Show what MODEL (a shipped name or a run folder) has learned.
+    """Show what MODEL (a shipped name or a run folder) has learned.
 
     Always: the filters of its reciprocal blocks as curves and matrices, singular values and
     effective ranks. With crystals: how much the reciprocal block contributes, the gates by
@@ -72,7 +72,7 @@ def analyze(
     recinet-analyze jarvis-eform
     recinet-analyze jarvis-mbj --data db.json -o gap/
     recinet-analyze --dataset jarvis --data-dir data/
-    """
+    """  # noqa: D301 (click looks for the character itself)
     from recinet_ase.errors import ReciNetError
 
     if files and dataset:

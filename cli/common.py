@@ -21,6 +21,8 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 
         try:
             return command(*args, **kwargs)
+        except BrokenPipeError:  # the reader has left (`| head`): click ends without a word
+            raise
         except (ReciNetError, OSError) as error:
             click.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise SystemExit(2) from None

@@ -83,14 +83,14 @@ def evaluate(
     data_dir: str | None,
     device: str,
 ) -> None:
-    r"""Measure MODEL (a shipped name or a run folder) on a split of a dataset.
+    """Measure MODEL (a shipped name or a run folder) on a split of a dataset.
 
     \b
     recinet-evaluate jarvis-mbj --dataset jarvis --split val -o out/
     recinet-evaluate jarvis-mbj --dataset my_cifs/ --split all
     recinet-evaluate runs/gap --compare jarvis-mbj --compare other/predictions.csv
     recinet-evaluate jarvis-mbj --split test --leaderboard -o out/
-    """
+    """  # noqa: D301 (click looks for the character itself)
     from recinet_ase.errors import ReciNetError
 
     if leaderboard and output is None:

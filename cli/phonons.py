@@ -79,7 +79,7 @@ from recinet_ase.cli.progress import stages_display
 @click.option("-q", "--quiet", is_flag=True, help="Warnings and errors only.")
 @one_line_errors
 def phonons(structure: Path, **options: Any) -> None:
-    r"""Phonons of the crystal in the file STRUCTURE.
+    """Phonons of the crystal in the file STRUCTURE.
 
     Symmetrise, relax, displace atoms, compute forces, and write band structure, density of
     states and thermal properties (plots and csv), phonopy.yaml for phonopy itself, the relaxed
@@ -89,7 +89,7 @@ def phonons(structure: Path, **options: Any) -> None:
     recinet-phonons Si.cif --model mlearn-pes
     recinet-phonons Cu.cif --calculator emt --supercell 3 3 3 -o copper
     recinet-phonons POSCAR --calculator mymodule:make_calculator
-    """
+    """  # noqa: D301 (click looks for the character itself)
     from click.core import ParameterSource
 
     from recinet_ase.errors import ReciNetError
@@ -100,6 +100,9 @@ def phonons(structure: Path, **options: Any) -> None:
         raise ReciNetError("give --model or --calculator, not both")
     if not structure.exists():
         raise ReciNetError(f"no such file: {structure}")
+    from recinet_ase.phonons.harmonic import require_phonopy
+
+    require_phonopy()
     from recinet_ase.phonons import load_calculator
     from recinet_ase.phonons import phonons as calculate
     from recinet_ase.screening.sources import read_structure

@@ -66,7 +66,7 @@ from recinet_ase.cli.common import one_line_errors
 @click.option("-q", "--quiet", is_flag=True, help="No summary, no progress.")
 @one_line_errors
 def screen(files: tuple[str, ...], **options: Any) -> None:
-    r"""Predict properties for every structure in FILES.
+    """Predict properties for every structure in FILES.
 
     FILES are ASE databases, extxyz, CIF, POSCAR, trajectories, pymatgen, JARVIS and matminer
     json, csv or parquet tables with a column of CIFs, folders, or quoted patterns such as
@@ -76,9 +76,9 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
     \b
     recinet-screen db.json --props bandgap,ehull
     recinet-screen 'cifs/*.cif' --model jarvis-mbj -o gaps.csv
-    recinet-screen db.json --props bandgap,ehull --where 'bandgap > 1 and ehull < 0.05' \
+    recinet-screen db.json --props bandgap,ehull --where 'bandgap > 1 and ehull < 0.05' \\
         --sort ehull --top 50 -o shortlist.csv --report shortlist.html
-    """
+    """  # noqa: D301 (click looks for the character itself)
     props, models = options["props"], options["models"]
     from recinet_ase.errors import ReciNetError
 

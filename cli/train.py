@@ -168,7 +168,7 @@ def train(
     resume: bool,
     **settings: Any,
 ) -> None:
-    r"""Train a model; the run folder can be used wherever a model name can.
+    """Train a model; the run folder can be used wherever a model name can.
 
     \b
     recinet-train --dataset jarvis --props bandgap -o runs/gap
@@ -176,7 +176,7 @@ def train(
     recinet-train --dataset my_cifs/ --props bandgap -o runs/mine
     recinet-train --recipe paper/jarvis-mbj
     recinet-screen db.json --model runs/gap
-    """
+    """  # noqa: D301 (click looks for the character itself)
     from recinet_ase.errors import ReciNetError
 
     given = {key: value for key, value in settings.items() if value is not None}

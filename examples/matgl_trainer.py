@@ -1,17 +1,23 @@
 """ReciNet under matgl's own trainer, then as an ASE calculator (needs recinet-ase[matgl])."""
 
+import sys
 from pathlib import Path
 
-import lightning
 import numpy as np
 from ase.db import connect
-from matgl.ext.pymatgen import get_element_list
-from matgl.graph.data import MGLDataLoader, MGLDataset
-from matgl.utils.training import ModelLightningModule
 from pymatgen.io.ase import AseAtomsAdaptor
 
 from recinet_ase import ReciNetCalculator
-from recinet_ase.matgl import ReciNetGraphConverter, ReciNetModel
+
+try:
+    import lightning
+    from matgl.ext.pymatgen import get_element_list
+    from matgl.graph.data import MGLDataLoader, MGLDataset
+    from matgl.utils.training import ModelLightningModule
+
+    from recinet_ase.matgl import ReciNetGraphConverter, ReciNetModel
+except ImportError as error:
+    sys.exit(f"error: this example needs matgl ({error}): pip install 'recinet-ase[matgl]'")
 
 rows = list(connect(Path(__file__).parent / "crystals.json").select())
 crystals = [row.toatoms() for row in rows]

@@ -1,13 +1,20 @@
-"""Phonons of silicon, or: python phonons.py CALCULATOR ELEMENT, e.g. emt Cu."""
+"""Phonons of silicon, or: python phonons.py CALCULATOR ELEMENT, e.g. emt Cu.
+
+Needs recinet-ase[phonopy].
+"""
 
 import sys
 
 from ase.build import bulk
 
+from recinet_ase import ReciNetError
 from recinet_ase.phonons import load_calculator, phonons
 
 name, element = sys.argv[1:3] or ("mlearn-pes", "Si")
-found = phonons(bulk(element), load_calculator(name), message=print)
+try:
+    found = phonons(bulk(element), load_calculator(name), message=print)
+except ReciNetError as error:
+    sys.exit(f"error: {error}")
 
 print("frequencies in THz")
 for point in found.points:

@@ -108,6 +108,10 @@ def _single_folder(name_or_path: str | Path) -> Path:
         return path
     if path.is_dir():
         raise ReciNetError(f"{path} is no model folder: it has no config.json")
+    if path.is_file():
+        raise ReciNetError(
+            f"{path} is a file; name the folder that holds it ({path.parent}), if that is a model's"
+        )
     if path.name != str(name_or_path):  # a path, which no shipped name is
         raise ReciNetError(f"no such model folder: {path}")
     raise UnknownNameError("model", str(name_or_path), [*_shipped(), *available_ensembles()])
@@ -229,8 +233,9 @@ def load_network(name_or_path: str | Path) -> PropertyModel:
     from recinet_ase.model import PropertyModel
 
     if is_ensemble(name_or_path):
-        names = ", ".join(map(str, model_members(name_or_path)))
-        raise ReciNetError(f"{name_or_path} is an ensemble; name one of its members ({names})")
+        base = str(name_or_path).removesuffix(members.SUFFIX)
+        first = base if base != str(name_or_path) else model_members(name_or_path)[0]
+        raise ReciNetError(f"{name_or_path} is an ensemble; use {first}, its first member")
     _refuse_forces(model_card(name_or_path), name_or_path)
     return PropertyModel.load(model_folder(name_or_path))
 
@@ -247,7 +252,25 @@ def load_force_model(name_or_path: str | Path) -> ForceModel:
     """
     from recinet_ase.forces.model import ForceModel
 
+    refuse_properties(model_card(name_or_path), name_or_path)
     return ForceModel.load(model_folder(name_or_path))
+
+
+def refuse_properties(card: dict[str, Any], name: str | Path) -> None:
+    """Refuse a model of properties where forces are needed.
+
+    Args:
+        card: The model's configuration.
+        name: The model as the user named it, for the message.
+
+    Raises:
+        ReciNetError: If it gives no forces.
+    """
+    if card.get("kind") != _FORCES:
+        raise ReciNetError(
+            f"{name} predicts {', '.join(card.get('properties', [])) or 'properties'} and gives no "
+            f"forces; use {', '.join(available_force_models())} or your own force model"
+        )
 
 
 def _refuse_forces(card: dict[str, Any], name: str | Path) -> None:

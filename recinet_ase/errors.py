@@ -35,7 +35,7 @@ class UnknownNameError(ReciNetError):
         choices = sorted(set(names.values()))
         matches = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         near = list(dict.fromkeys(names[match] for match in matches))
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         listing = f"known: {', '.join(choices)}" if choices else "none are available"
-        super().__init__(f"unknown {kind} {name!r}; {hint + ' ' if hint else ''}({listing})")
+        super().__init__(f"unknown {kind} {name!r}{hint} ({listing})")
         self.kind, self.name, self.suggestions = kind, name, near

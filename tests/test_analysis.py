@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from ase.io import write
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from pymatgen.core import Element
 from support import EXAMPLES, random_model
 
 from recinet_ase.analysis import figures, report, tables
-from recinet_ase.analysis.bonding import BONDING, bonding_class, electronegativity_difference
+from recinet_ase.analysis.bonding import BONDING, RULES, bonding_class, electronegativity_difference
 from recinet_ase.analysis.canvas import FORMATS, save
 from recinet_ase.analysis.filters import FILTER, force_filters, property_filters
 from recinet_ase.analysis.observe import LOCAL, MEAN, PARTS, RECIPROCAL, WAVES, observe
@@ -29,7 +31,7 @@ from recinet_ase.analysis.routing import RoutingTally, cosine_similarity, predic
 from recinet_ase.analysis.sample import Sample, crystal_family, draw_sample
 from recinet_ase.analysis.spectrum import cumulative_energy, effective_rank, singular_values
 from recinet_ase.cli.analyze import analyze
-from recinet_ase.elements import symbols
+from recinet_ase.elements import MAX_Z, symbols
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.waves import filtered_sum, half_space_waves
@@ -351,6 +353,14 @@ def test_several_properties(experts: bool, tmp_path: Path) -> None:
 )
 def test_bonding_of_known_crystals(formula: str, expected: str) -> None:
     assert bonding_class(Atoms(formula).numbers.tolist()) == expected
+
+
+def test_elements_without_an_electronegativity() -> None:
+    missing = [z for z in range(1, MAX_Z + 1) if math.isnan(Element.from_Z(z).X)]
+    names = [symbols()[z] for z in missing]
+    assert RULES["undefined"] == f"compounds of {', '.join(names)}" == "compounds of He, Ne, Ar"
+    for z in range(2, MAX_Z + 1):
+        assert math.isnan(electronegativity_difference((1, z))) == (z in missing)
 
 
 def test_bonding_on_the_line() -> None:

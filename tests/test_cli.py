@@ -5,12 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from click import Command
 from click.testing import CliRunner
+from support import EXAMPLES
 
 import recinet_ase
+from recinet_ase.cli.analyze import analyze
+from recinet_ase.cli.evaluate import evaluate
 from recinet_ase.cli.main import main
+from recinet_ase.cli.phonons import phonons
+from recinet_ase.cli.screen import screen
+from recinet_ase.cli.train import train
+from recinet_ase.errors import UnknownNameError
 from recinet_ase.pretrained import (
     available_ensembles,
     available_force_models,
@@ -78,3 +87,54 @@ def test_recipes_are_listed_and_shown() -> None:
     assert "learning_rate = 0.001" in result.stdout
     result = CliRunner().invoke(main, ["recipes", "paper/jarvis"])
     assert result.exit_code == 2 and "did you mean" in result.stderr
+
+
+@pytest.mark.parametrize("command", [analyze, evaluate, phonons, screen, train])
+def test_examples_in_the_help_keep_their_lines(command: Command) -> None:
+    lines = CliRunner().invoke(command, ["--help"]).stdout.splitlines()
+    text = "\n".join(lines)
+    assert "\\b" not in text and "\b" not in text
+    examples = [line.strip() for line in lines if line.startswith("  recinet-")]
+    written = [line.strip() for line in (command.help or "").splitlines()]
+    assert len(examples) >= 3 and examples == [x for x in written if x.startswith("recinet-")]
+    assert [line.endswith("\\") for line in examples] == [
+        command is screen and "--where" in line for line in examples
+    ]
+
+
+def test_a_reader_that_leaves_early_is_no_error(model_folder: Path) -> None:
+    """``recinet-screen ... | head``: the rows that nobody reads end the screen without a word."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "recinet_ase.cli.screen", str(EXAMPLES)),
+            *("--model", str(model_folder), "--workers", "1", "--device", "cpu", "--quiet"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    with process.stderr:
+        said = process.stderr.read()
+    assert process.wait() == 1
+    assert "error" not in said.lower() and "pipe" not in said.lower(), said
+
+
+def test_unknown_names() -> None:
+    near = str(UnknownNameError("model", "jarvis-mjb", ["jarvis-mbj"]))
+    assert near == "unknown model 'jarvis-mjb'; did you mean 'jarvis-mbj'? (known: jarvis-mbj)"
+    far = str(UnknownNameError("model", "xyz", ["jarvis-mbj"]))
+    assert far == "unknown model 'xyz' (known: jarvis-mbj)"
+    assert str(UnknownNameError("model", "x", [])) == "unknown model 'x' (none are available)"
+
+
+def test_a_file_where_a_model_folder_is_meant(model_folder: Path, tmp_path: Path) -> None:
+    for arguments in (
+        ["analyze", str(model_folder / "config.json"), "-o", str(tmp_path / "a")],
+        ["screen", str(EXAMPLES), "--model", str(model_folder / "config.json")],
+    ):
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 2
+        assert "config.json is a file; name the folder that holds it" in done.stderr
+        assert f"({model_folder})" in done.stderr and "no such" not in done.stderr

@@ -30,6 +30,7 @@ from recinet_ase import (
     load_model,
     predict,
 )
+from recinet_ase.cli.analyze import analyze
 from recinet_ase.cli.main import main
 from recinet_ase.cli.screen import screen
 from recinet_ase.ensemble import EnsembleModel
@@ -223,8 +224,12 @@ def test_damage_and_figures_of_other_members(own: Path) -> None:
 
 
 def test_what_needs_one_network_refuses(own: Path, tmp_path: Path) -> None:
-    with pytest.raises(ReciNetError, match="is an ensemble; name one of its members"):
+    with pytest.raises(ReciNetError, match=f"is an ensemble; use {own}, its first member$"):
         load_network(f"{own}:ensemble")
+    done = CliRunner().invoke(analyze, [SHIPPED, "-o", str(tmp_path / "analysis")])
+    first = SHIPPED.removesuffix(":ensemble")
+    assert done.exit_code == 2 and not (tmp_path / "analysis").exists()
+    assert done.stderr == f"error: {SHIPPED} is an ensemble; use {first}, its first member\n"
     config = TrainingConfig(init=SHIPPED)
     with pytest.raises(ReciNetError, match="is an ensemble|RECINET_DATA_DIR|no such"):
         train(config, tmp_path / "run")

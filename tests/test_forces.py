@@ -35,6 +35,7 @@ from recinet_ase.forces.network import ForceNetworkConfig, envelope, harmonics
 from recinet_ase.forces.settings import ForceTrainingConfig
 from recinet_ase.forces.training import train_forces
 from recinet_ase.graph.adapters import to_crystal
+from recinet_ase.pretrained import model_folder
 
 SMALL = ForceNetworkConfig(width=16, blocks=2, angular=4, channels=4, n_basis=12)
 
@@ -216,8 +217,16 @@ def test_refusals(model: ForceModel) -> None:
         atoms.calc = calc
         with pytest.raises(StructureError, match=message):
             atoms.get_forces()
-    with pytest.raises(ReciNetError, match="gives properties, not forces"):
-        ReciNetForceCalculator("jarvis-mbj")
+    reason = r"^{} predicts {} and gives no forces; use mlearn-pes or your own force model$"
+    for name, prop in (
+        ("jarvis-mbj", "bandgap"),
+        ("jarvis-eform", "formation_energy"),
+        ("jarvis-eform:ensemble", "formation_energy"),
+    ):
+        with pytest.raises(ReciNetError, match=reason.format(name, prop)):
+            ReciNetForceCalculator(name)
+    with pytest.raises(ReciNetError, match=reason.format("jarvis-mbj", "bandgap")):
+        ForceModel.load(model_folder("jarvis-mbj"))
 
 
 def test_files(model: ForceModel, tmp_path: Path) -> None:
@@ -345,6 +354,10 @@ def test_command(mlearn_folder: Path, tmp_path: Path) -> None:
     assert "meV/atom" in done.output and (out / "metrics.csv").exists()
     again = CliRunner().invoke(train, [*call, "--epochs", "1"])
     assert again.exit_code == 2 and "holds a run already" in again.output
+    for init in ("jarvis-mbj", "jarvis-eform:ensemble"):
+        other = CliRunner().invoke(train, [*call[:-1], str(tmp_path / "other"), "--init", init])
+        assert other.exit_code == 2 and f"error: {init} predicts" in other.output
+        assert "damaged" not in other.output and "use mlearn-pes" in other.output
     wrong = CliRunner().invoke(train, [*call, "--neighbours", "12"])
     assert wrong.exit_code == 2 and "--neighbours has no meaning for a force model" in wrong.output
     resumed = CliRunner().invoke(

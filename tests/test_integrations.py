@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +39,38 @@ def test_the_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         for block in re.findall(r"```python\n(.*?)```", section, flags=re.S):
             exec(block, space)
     assert {p.name for p in tmp_path.iterdir()} >= {"salt.extxyz", "salt.db", "volumes"}
+
+
+@pytest.mark.parametrize(
+    ("script", "package", "extra"),
+    [("phonons.py", "phonopy", "phonopy"), ("matgl_trainer.py", "lightning", "matgl")],
+)
+def test_an_example_without_its_extra_ends_in_one_line(
+    script: str, package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(sys, "argv", [script])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
+    said = str(caught.value.code)
+    assert said.startswith("error: ") and f"pip install 'recinet-ase[{extra}]'" in said
+    assert "\n" not in said and not list(tmp_path.iterdir())
+
+
+def test_git_passes_over_what_the_examples_write() -> None:
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("no checkout")
+    names = [
+        f"{folder}{name}"
+        for files in FILES.values()
+        for name in files
+        for folder in ("", "examples/")
+    ]
+    done = subprocess.run(
+        ["git", "check-ignore", *names], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == names, done.stderr
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, make_supercell, molecule
 from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
 from ase.units import GPa
 from pymatgen.io.ase import AseAtomsAdaptor
 
@@ -162,7 +164,38 @@ def test_refusals() -> None:
         elastic_constants(bulk("Si"), EMT(), relax=False)
     with pytest.raises(ReciNetError, match="both signs"):
         elastic_constants(bulk("Cu"), EMT(), strains=[0.01])
+    for strains in ("a", None, ["x", 0.01], 0.01):
+        with pytest.raises(ReciNetError, match="numbers of both signs such as"):
+            elastic_constants(bulk("Cu"), EMT(), strains=strains)
+    with pytest.raises(ReciNetError, match="both signs"):
+        elastic_constants(bulk("Cu"), EMT(), strains=[-0.01, np.nan, 0.01])
+    for wrong in ("mlearn-pes", None, EMT):
+        for work in (elastic_constants, equation_of_state):
+            with pytest.raises(ReciNetError, match="pass an ASE calculator, not"):
+                work(bulk("Cu"), wrong)
     with pytest.raises(ReciNetError, match="at least 5 points"):
         equation_of_state(bulk("Cu"), EMT(), points=3)
     with pytest.raises(StructureError, match="start from a larger cell"):
         equation_of_state(bulk("Cu", a=3.3), EMT(), relax=False)
+
+
+def test_a_relaxation_that_fails_says_what_is_left(calculator: ReciNetForceCalculator) -> None:
+    """Symmetry holds the atoms of diamond in place: it is the stress that is left."""
+    with pytest.raises(StructureError, match="after 1 step with ReciNetForceCalculator") as caught:
+        elastic_constants(bulk("Si", a=5.2), calculator, max_steps=1)
+    message = str(caught.value)
+    (stress,) = re.findall(r"largest stress (\S+) GPa", message)
+    assert float(stress) > 1 and "largest force" in message
+    assert "allow more (max_steps)" in message and "--" not in message
+
+
+def test_nothing_that_holds_the_crystal_together() -> None:
+    argon = bulk("Ar", a=5.26)  # Lennard and Jones' default lengths are of 1 A
+    with pytest.raises(StructureError, match="LennardJones gives no stress in any strained cell"):
+        elastic_constants(argon, LennardJones())
+    tensor = np.diag([10.0, 10, 10, 5, 5, 0])
+    found = ElasticResult(tensor, argon, pressure=0.0, relaxed_ions=True)
+    assert found.bulk_voigt > 0 and not found.stable
+    for name in ("bulk_modulus", "shear_reuss", "youngs_modulus", "anisotropy", "compliance"):
+        with pytest.raises(ReciNetError, match="stiffness of Ar is singular"):
+            getattr(found, name)

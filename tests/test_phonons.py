@@ -344,10 +344,10 @@ def test_a_stopped_calculation_goes_on(tmp_path: Path, three: Phonons) -> None:
     assert found.gamma == pytest.approx(three.gamma, abs=1e-6)
     assert found.steps == three.steps
 
-    with pytest.raises(ReciNetError, match="not those of counting as it is now"):
+    with pytest.raises(ReciNetError, match="not those of Counting as it is now"):
         phonons(CU3AU, Counting(scale=1.1), **options)
     with pytest.raises(ReciNetError, match=r"holds another calculation \(other distance\)"):
-        phonons(CU3AU, EMT(), name="counting", **options, distance=0.02)
+        phonons(CU3AU, EMT(), name="Counting", **options, distance=0.02)
     with pytest.raises(ReciNetError, match=r"other structure, calculator"):
         phonons(bulk("Al"), EMT(), **options)
     (tmp_path / "phonons.json").touch()
@@ -411,8 +411,8 @@ DISTORTED = Atoms("Cu2", scaled_positions=[[0, 0, 0], [0.5, 0.42, 0.5]], cell=[3
         (molecule("H2O"), EMT, {}, r"H2O is not periodic in three directions \(pbc=FFF\)"),
         (bulk("Cu"), Forceless, {}, "gives no forces, which phonons need; use mlearn-pes"),
         (bulk("Cu"), Stressless, {}, "gives no stress, which relaxing the cell needs"),
-        (bulk("Si"), EMT, {}, "emt cannot relax Si2: No EMT-potential for Si"),
-        (bulk("Si"), EMT, {"relax": False}, "emt gives no forces on Si8: No EMT-potential"),
+        (bulk("Si"), EMT, {}, "EMT cannot relax Si2: No EMT-potential for Si"),
+        (bulk("Si"), EMT, {"relax": False}, "EMT gives no forces on Si8: No EMT-potential"),
         (bulk("Cu"), Broken, {}, "3 forces on displaced supercell 1 of 1 that are no finite"),
         (bulk("Cu"), EMT, {"supercell": (9, 9, 9)}, r"9x9x9 of Cu4 \(.*\) has 2916 atoms"),
         (bulk("Cu"), EMT, {"min_length": 40}, "has 6912 atoms, more than 1000"),
@@ -423,14 +423,16 @@ DISTORTED = Atoms("Cu2", scaled_positions=[[0, 0, 0], [0.5, 0.42, 0.5]], cell=[3
         (bulk("Cu"), EMT, {"symprec": -1}, "symprec must be a distance"),
         (bulk("Cu"), EMT, {"mesh": math.nan}, "the mesh's length must be positive"),
         (DISTORTED, EMT, {"relax": False}, "is not at rest: the largest force on an atom is"),
-        (DISTORTED, EMT, {"max_steps": 1}, "not relaxed to 0.001 eV/A after 1 step"),
+        (DISTORTED, EMT, {"max_steps": 1}, "after 1 step with EMT .*stress .* GPa.: allow more"),
+        (bulk("Cu"), "mlearn-pes", {}, "pass an ASE calculator, not 'mlearn-pes': .*load_calc"),
+        (bulk("Cu"), None, {}, "pass an ASE calculator, not None"),
     ],
 )
 def test_what_cannot_be_done_is_said(
-    structure: Atoms, calculator: type, options: dict[str, Any], reason: str
+    structure: Atoms, calculator: Any, options: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ReciNetError, match=reason):
-        phonons(structure, calculator(), **options)
+        phonons(structure, calculator() if callable(calculator) else calculator, **options)
 
 
 def test_stress_is_needed_for_the_cell_alone() -> None:
@@ -455,6 +457,9 @@ def test_supercells_are_long_enough() -> None:
     ("name", "reason"),
     [
         ("jarvis-mbj", "jarvis-mbj predicts bandgap and gives no forces; use mlearn-pes or your"),
+        ("jarvis-eform:ensemble", "jarvis-eform:ensemble predicts formation_energy and gives no"),
+        ("jarvis-efrom:ensemble", "unknown model 'jarvis-efrom'; did you mean 'jarvis-eform'"),
+        ("math:ensemble", "no calculator 'math:ensemble': module 'math' has no attribute"),
         ("emtt", "unknown calculator 'emtt'; did you mean 'emt'"),
         ("mlearn-pez", "did you mean 'mlearn-pes'"),
         ("ase.calculators.emt:EMTT", "no calculator 'ase.calculators.emt:EMTT'"),
@@ -486,6 +491,23 @@ def test_wrong_calls_end_in_one_line(tmp_path: Path) -> None:
         done = run(*arguments)
         assert done.exit_code == 2 and reason in done.output, done.output
         assert len(done.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("package", ["phonopy", "seekpath"])
+def test_missing_packages_are_told_before_any_work(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.chdir(tmp_path)
+    counting = Counting()
+    with pytest.raises(ReciNetError, match=r"pip install 'recinet-ase\[phonopy\]'"):
+        phonons(bulk("Cu"), counting, folder="kept")
+    assert not counting.results, "nothing was computed"
+    (tmp_path / "Cu.cif").touch()
+    done = run("Cu.cif", "--calculator", "emt")
+    assert done.exit_code == 2 and len(done.output.strip().splitlines()) == 1
+    assert "pip install 'recinet-ase[phonopy]'" in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["Cu.cif"]
 
 
 def test_the_block_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ _DECIMALS = 6  # the tabulated values have two
 def electronegativity_difference(numbers: Iterable[int]) -> float:
     """Largest difference of Pauling electronegativities among the elements of a crystal.
 
-    NaN if an element has none (He, Ne, Ar and some of the heaviest), 0 for a single element.
+    NaN if an element has none (up to lawrencium: He, Ne and Ar), 0 for a single element.
 
     Args:
         numbers: Atomic numbers.

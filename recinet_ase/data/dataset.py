@@ -6,7 +6,6 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from recinet_ase.data.splits import (
     random_split,
 )
 from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.formula import reduced_counts
 from recinet_ase.properties import PropertyInfo, get_property_info
 
 
@@ -137,9 +137,7 @@ class Dataset(ABC):
 
 
 def _reduced_formula(numbers: list[int]) -> str:
-    counts = Counter(numbers)
-    divisor = gcd(*counts.values())
-    return " ".join(f"{z}:{n // divisor}" for z, n in sorted(counts.items()))
+    return " ".join(f"{z}:{n}" for z, n in sorted(reduced_counts(Counter(numbers)).items()))
 
 
 def data_root(data_dir: str | Path | None = None) -> Path:

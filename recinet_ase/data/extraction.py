@@ -10,10 +10,10 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 from recinet_ase.data.labels import as_number
+from recinet_ase.formula import reduced_counts
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ class Extraction:
         elements = record["atoms"]["elements"]
         if self.per == "cell":
             return len(elements)
-        counts = Counter(elements).values()
-        return sum(counts) // reduce(math.gcd, counts)
+        return sum(reduced_counts(Counter(elements)).values())
 
 
 FUNCTIONAL_TASKS: dict[str, tuple[str, Extraction]] = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError
+from recinet_ase.formula import reduced_counts
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -19,9 +19,7 @@ Composition = tuple[tuple[int, int], ...]
 
 def composition_key(crystal: Crystal) -> Composition:
     """Atomic numbers with their counts in the reduced formula, ascending."""
-    counts = Counter(crystal.numbers.tolist())
-    divisor = gcd(*counts.values())
-    return tuple(sorted((z, n // divisor) for z, n in counts.items()))
+    return tuple(sorted(reduced_counts(Counter(crystal.numbers.tolist())).items()))
 
 
 def find_same(

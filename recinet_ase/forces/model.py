@@ -85,16 +85,19 @@ class ForceModelConfig:
         Raises:
             ReciNetError: If it is broken, of another kind, or written by a newer version.
         """
+        from recinet_ase.pretrained import refuse_properties
+
         try:
             data = json.loads(text)
-            if data.get("kind") != KIND:
-                raise ReciNetError(f"{source} is no force model; it gives properties, not forces")
+            refuse_properties(data, data.get("name", source))
             check_version(data["format_version"], FORMAT_VERSION, source)
             values = known_fields(cls, data)
             values["network"] = ForceNetworkConfig.from_dict(data["network"])
             values["elements"] = tuple(data["elements"])
             values["pairs"] = tuple((int(a), int(b)) for a, b in data["pairs"])
             return cls(**values)
+        except ReciNetError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ReciNetError(f"{source} is damaged ({error})") from None
 

@@ -24,6 +24,7 @@ STRAINS = (-0.01, -0.005, 0.005, 0.01)
 RESIDUAL_STRESS = 0.5
 """Stress in GPa at zero strain that still counts as none."""
 
+_NOTHING = 1e-9  # GPa, below which no constant is more than rounding
 _LARGEST = 0.1  # strain beyond which nothing is linear
 _CURVED = 0.15  # departure from a straight line, as a share of the largest stress
 _LOPSIDED = 0.03  # C_ij - C_ji, as a share of the largest constant
@@ -57,6 +58,12 @@ class ElasticResult:
         return ElasticTensor.from_voigt(self.tensor)
 
     @cached_property
+    def _invertible(self) -> ElasticTensor:
+        """The tensor, if it has an inverse: Reuss' bounds are made of the compliance."""
+        _ = self.compliance
+        return self.pymatgen
+
+    @cached_property
     def ieee(self) -> np.ndarray:
         """The tensor in the standard orientation of IEEE 176-1987 ``[6, 6]``, symmetrised.
 
@@ -75,7 +82,7 @@ class ElasticResult:
     @property
     def bulk_reuss(self) -> float:
         """Bulk modulus, lower bound (Reuss)."""
-        return float(self.pymatgen.k_reuss)
+        return float(self._invertible.k_reuss)
 
     @property
     def bulk_modulus(self) -> float:
@@ -90,7 +97,7 @@ class ElasticResult:
     @property
     def shear_reuss(self) -> float:
         """Shear modulus, lower bound (Reuss)."""
-        return float(self.pymatgen.g_reuss)
+        return float(self._invertible.g_reuss)
 
     @property
     def shear_modulus(self) -> float:
@@ -112,12 +119,23 @@ class ElasticResult:
     @property
     def anisotropy(self) -> float:
         """Universal anisotropy (Ranganathan and Ostoja-Starzewski 2008), 0 if isotropic."""
-        return float(self.pymatgen.universal_anisotropy)
+        return float(self._invertible.universal_anisotropy)
 
     @property
     def compliance(self) -> np.ndarray:
-        """Inverse of the stiffness ``[6, 6]``, 1/GPa."""
-        return np.linalg.inv(self.tensor)
+        """Inverse of the stiffness ``[6, 6]``, 1/GPa.
+
+        Raises:
+            ReciNetError: If the stiffness is singular; no modulus with a Reuss bound exists then.
+        """
+        try:
+            return np.linalg.inv(self.tensor)
+        except np.linalg.LinAlgError:
+            raise ReciNetError(
+                f"the stiffness of {self.atoms.get_chemical_formula()} is singular: a strain costs "
+                "nothing, so there is no compliance, nor a modulus that needs it (bulk_voigt and "
+                "shear_voigt do not). Look at eigenvalues, and check the calculator"
+            ) from None
 
     @property
     def eigenvalues(self) -> np.ndarray:
@@ -166,8 +184,14 @@ def elastic_constants(
     from ase.units import GPa
     from pymatgen.analysis.elasticity import ElasticTensor, Strain, Stress
 
-    sizes = sorted(float(size) for size in strains)
-    if len(set(sizes)) < 2 or not sizes[0] < 0 < sizes[-1] or max(-sizes[0], sizes[-1]) > _LARGEST:
+    try:
+        sizes = sorted(float(size) for size in strains)
+    except (TypeError, ValueError):
+        raise ReciNetError(
+            f"strains must be numbers of both signs such as {STRAINS}, not {strains!r}"
+        ) from None
+    finite = bool(np.isfinite(sizes).all()) and len(set(sizes)) > 1
+    if not finite or not sizes[0] < 0 < sizes[-1] or max(-sizes[0], sizes[-1]) > _LARGEST:
         raise ReciNetError(
             f"strains must be of both signs, between -{_LARGEST} and {_LARGEST}, not {strains}"
         )
@@ -193,8 +217,15 @@ def elastic_constants(
             vasp=False,
         )
     raw = np.array(fitted.voigt)
+    formula = rest.get_chemical_formula()
     if not np.isfinite(raw).all():
-        raise StructureError(f"no elastic constants of {rest.get_chemical_formula()} can be fitted")
+        raise StructureError(f"no elastic constants of {formula} can be fitted")
+    if np.abs(raw).max() < _NOTHING:
+        raise StructureError(
+            f"{name_of(calculator)} gives no stress in any strained cell of {formula}: its "
+            "interactions do not reach from atom to atom. Check its parameters (cutoff, units) "
+            "and the size of the cell"
+        )
     found = ElasticResult(
         tensor=(raw + raw.T) / 2,
         atoms=rest,

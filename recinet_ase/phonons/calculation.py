@@ -100,6 +100,7 @@ def phonons(
         ReciNetError: If the calculator lacks forces or gives unusable ones, the supercell is too
             large, ``folder`` belongs to another calculation, or phonopy is missing.
     """
+    harmonic.require_phonopy()
     require(calculator, "forces", "phonons need")
     if not 0 < distance < 1:
         raise ReciNetError(f"the displacement must be between 0 and 1 A, not {distance:g}")

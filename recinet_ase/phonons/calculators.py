@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.members import SUFFIX
 
 
 def load_calculator(name: str, device: str = "auto") -> Any:
@@ -29,6 +30,8 @@ def load_calculator(name: str, device: str = "auto") -> Any:
     """
     from recinet_ase.pretrained import available_force_models, available_models
 
+    if name.endswith(SUFFIX) and not _may_be_module(name.removesuffix(SUFFIX)):
+        return _model(name, device)
     if ":" in name:
         return _with_forces(_imported(name), name)
     shipped = available_force_models()
@@ -48,17 +51,17 @@ def load_calculator(name: str, device: str = "auto") -> Any:
     return _with_forces(calculator, name)
 
 
+def _may_be_module(name: str) -> bool:
+    """Whether ``name:ensemble`` may mean the attribute ``ensemble`` of a module."""
+    return not Path(name).is_dir() and all(part.isidentifier() for part in name.split("."))
+
+
 def _model(name: str, device: str) -> Any:
     """The calculator of a force model, by name or folder."""
     from recinet_ase.forces.calculator import ReciNetForceCalculator
-    from recinet_ase.pretrained import model_card
+    from recinet_ase.pretrained import model_card, refuse_properties
 
-    card = model_card(name)
-    if card.get("kind") != "forces":
-        raise ReciNetError(
-            f"{name} predicts {', '.join(card.get('properties', [])) or 'properties'} and gives no "
-            "forces; use mlearn-pes or your own calculator"
-        )
+    refuse_properties(model_card(name), name)  # before torch is loaded
     return ReciNetForceCalculator(name, device=device)
 
 

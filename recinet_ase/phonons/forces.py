@@ -58,16 +58,25 @@ class CalculatorForces:
 
 def name_of(calculator: Any) -> str:
     """What messages and records call a calculator."""
-    name = getattr(calculator, "name", None)
-    return name if isinstance(name, str) and name else type(calculator).__name__
+    name, kind = getattr(calculator, "name", None), type(calculator).__name__
+    # ASE's default is the class in lower case, which reads badly.
+    return name if isinstance(name, str) and name and name != kind.lower() else kind
 
 
 def require(calculator: Any, prop: str, purpose: str) -> None:
-    """Refuse a calculator that says it cannot give what is needed.
+    """Refuse what is no calculator, or one that says it cannot give what is needed.
 
     Raises:
-        ReciNetError: If ``prop`` (``"forces"``, ``"stress"``) is none of its properties.
+        ReciNetError: If it is a name, a class or the like, or ``prop`` (``"forces"``,
+            ``"stress"``) is none of its properties.
     """
+    if isinstance(calculator, type) or not any(
+        hasattr(calculator, method) for method in ("get_property", "forces_of", "many")
+    ):
+        raise ReciNetError(
+            f"pass an ASE calculator, not {calculator!r}: ReciNetForceCalculator('mlearn-pes'), or "
+            "recinet_ase.phonons.load_calculator(NAME) for one by name"
+        )
     if prop in getattr(calculator, "implemented_properties", [prop]):
         return
     raise ReciNetError(

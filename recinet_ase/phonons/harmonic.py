@@ -32,21 +32,27 @@ _CUTOFF = 1e-3
 """Frequency (THz) under which a mode (acoustic at Gamma) has no part in thermal properties."""
 
 
-def build(unitcell: Atoms, supercell: tuple[int, int, int]) -> Phonopy:
-    """Phonopy's object for a conventional standard cell.
+def require_phonopy() -> None:
+    """Say what is missing before any work is done.
 
     Raises:
         ReciNetError: If phonopy or seekpath is not installed.
     """
     try:
+        import phonopy  # noqa: F401
         import seekpath  # noqa: F401
-        from phonopy import Phonopy
-        from phonopy.structure.atoms import PhonopyAtoms
-        from phonopy.structure.cells import guess_primitive_matrix
     except ImportError as error:
         raise ReciNetError(
             f"phonons need phonopy and seekpath ({error}): pip install 'recinet-ase[phonopy]'"
         ) from None
+
+
+def build(unitcell: Atoms, supercell: tuple[int, int, int]) -> Phonopy:
+    """Phonopy's object for a conventional standard cell."""
+    from phonopy import Phonopy
+    from phonopy.structure.atoms import PhonopyAtoms
+    from phonopy.structure.cells import guess_primitive_matrix
+
     cell = PhonopyAtoms(
         numbers=unitcell.numbers,
         cell=unitcell.cell.array,

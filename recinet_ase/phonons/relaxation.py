@@ -52,6 +52,7 @@ def relax(
     from ase.constraints import FixSymmetry
     from ase.filters import FrechetCellFilter
     from ase.optimize import BFGS
+    from ase.units import GPa
 
     require(calculator, "forces", "a relaxation needs")
     if cell:
@@ -76,10 +77,15 @@ def relax(
         ) from error
     force = float(np.linalg.norm(relaxed.get_forces(apply_constraint=False), axis=1).max())
     if not converged or not np.isfinite(relaxed.positions).all() or not np.isfinite(force):
+        left = f"largest force {force:.3g} eV/A"
+        if cell:
+            stress = np.abs(relaxed.get_stress(apply_constraint=False)).max() / GPa
+            left += f", largest stress {stress:.3g} GPa"
         raise StructureError(
-            f"{atoms.get_chemical_formula()} is not relaxed to {fmax:g} eV/A after "
-            f"{optimiser.nsteps} steps with {name_of(calculator)} (largest force {force:.3g} "
-            "eV/A): allow more (max_steps, --max-steps), a larger fmax, or start closer to rest"
+            f"{atoms.get_chemical_formula()} is not relaxed to {fmax:g} eV/A"
+            f"{' and the stress that belongs to it' if cell else ''} after {optimiser.nsteps} "
+            f"step{'' if optimiser.nsteps == 1 else 's'} with {name_of(calculator)} ({left}): "
+            "allow more (max_steps), a larger fmax, or start closer to rest"
         )
     relaxed.set_constraint()
     relaxed.calc = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recinet_ase.errors import ReciNetError, StructureError
+from recinet_ase.formula import reduced_counts
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -149,11 +150,8 @@ def choose_supercell(
 
 def formula(atoms: Atoms) -> str:
     """The reduced formula in Hill's order."""
-    from functools import reduce
-
-    counts: dict[str, int] = atoms.symbols.formula.convert("hill").count()
-    divisor = reduce(math.gcd, counts.values())
-    return "".join(f"{s}{n // divisor if n > divisor else ''}" for s, n in counts.items())
+    counts = reduced_counts(atoms.symbols.formula.convert("hill").count())
+    return "".join(f"{symbol}{n if n > 1 else ''}" for symbol, n in counts.items())
 
 
 def is_gamma(qpoints: np.ndarray) -> np.ndarray:

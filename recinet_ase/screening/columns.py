@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from math import gcd
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.formula import reduced_counts
 from recinet_ase.properties import PROPERTIES, answer_for, get_property_info
 
 ENDS = ("_low", "_high")
@@ -83,5 +83,4 @@ def reduced_formula(formula: str) -> str:
     counts: Counter[str] = Counter()
     for symbol, number in re.findall(r"([A-Z][a-z]?)(\d*)", formula):
         counts[symbol] += int(number or 1)
-    divisor = gcd(*counts.values()) or 1
-    return "".join(f"{symbol}{counts[symbol] // divisor}" for symbol in sorted(counts))
+    return "".join(f"{symbol}{n}" for symbol, n in sorted(reduced_counts(counts).items()))
