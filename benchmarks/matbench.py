@@ -172,13 +172,15 @@ def table(results: dict[str, list[FoldResult]]) -> str:
         for score in ("mae", "rmse"):
             if all(fold.scores for fold in folds):
                 mean, deviation = spread([fold.scores[score] for fold in folds])
-                cells.append(f"{mean:.4g} ± {deviation:.2g} {unit}")
+                between = f" ± {deviation:.2g}" if len(folds) > 1 else ""
+                cells.append(f"{mean:.4g}{between} {unit}")
             else:
                 cells.append("labels withheld")
         inner = float(np.mean([v for f in folds for v in f.parameters["validation_mae"]]))
         hours = sum(fold.parameters["hours"] for fold in folds)
         cells += [f"{inner:.4g} {unit}", f"{hours:.2f}", PUBLISHED.get(task, "")]
-        lines.append(f"| {task} ({len(folds)} folds) | {' | '.join(cells)} |")
+        count = f"{len(folds)} fold{'s' if len(folds) > 1 else ''}"
+        lines.append(f"| {task} ({count}) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -193,11 +195,18 @@ def check_start(run: str, datasets: list[MatBench], resources: Resources) -> Non
     from recinet_ase.model import PropertyModel
     from recinet_ase.training.config import TrainingConfig
     from recinet_ase.training.labels import open_run_dataset, prepare_data
+    from recinet_ase.training.run import TRAINING_FILE
 
+    settings_file = Path(run) / TRAINING_FILE
+    if not settings_file.is_file():
+        raise SystemExit(
+            f"--init {run}: a run folder is needed here, with its {TRAINING_FILE} and the data it "
+            "was trained on at hand: which crystals a shipped model saw cannot be told from it"
+        )
     seen = PropertyModel.load(run).config.training
     if seen.get("started_from"):
         raise SystemExit(f"{run} has an earlier stage, whose crystals are not recorded here")
-    config = TrainingConfig.load(Path(run) / "training.json")
+    config = TrainingConfig.load(settings_file)
     dataset, config = open_run_dataset(config, resources.data_dir)
     network = PropertyModel.load(run).config.network
     data = prepare_data(config, dataset, network, resources.cache)
@@ -231,8 +240,48 @@ def write_overlap(path: Path, name: str, datasets: list[MatBench], resources: Re
     print(f"{len(ids)} ids -> {path}")
 
 
+def chosen_tasks(text: str) -> list[str]:
+    """The tasks asked for.
+
+    Raises:
+        UnknownNameError: If one is none.
+    """
+    from recinet_ase.data.matbench import MATBENCH
+    from recinet_ase.errors import UnknownNameError
+
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in MATBENCH:
+            raise UnknownNameError("MatBench task", name, MATBENCH)
+    return names
+
+
+def chosen_folds(text: str) -> list[int]:
+    """The folds asked for.
+
+    Raises:
+        ReciNetError: If one is none.
+    """
+    from recinet_ase.errors import ReciNetError
+
+    known = {str(fold): fold for fold in range(FOLDS)}
+    names = [name.strip() for name in text.split(",")]
+    if wrong := [name for name in names if name not in known]:
+        raise ReciNetError(f"--folds {','.join(wrong)}: the folds are {', '.join(known)}")
+    return [known[name] for name in names]
+
+
 def main() -> None:
-    """Run what is missing, then score."""
+    """Run what is missing, then score; errors of use in one line."""
+    from recinet_ase.errors import ReciNetError
+
+    try:
+        _main()
+    except ReciNetError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def _main() -> None:
     from recinet_ase.data.matbench import MATBENCH, MatBench
     from recinet_ase.evaluation.matbench import results_document, write_results
     from recinet_ase.training.run import Resources
@@ -251,7 +300,9 @@ def main() -> None:
     parser.add_argument("--cache-dir")
     arguments = parser.parse_args()
     resources = Resources(arguments.data_dir, arguments.cache_dir)
-    datasets = [MatBench(MATBENCH[t], arguments.data_dir) for t in arguments.tasks.split(",")]
+    folds = chosen_folds(arguments.folds)
+    tasks = chosen_tasks(arguments.tasks)
+    datasets = [MatBench(MATBENCH[task], arguments.data_dir) for task in tasks]
     if arguments.overlap is not None:
         write_overlap(arguments.overlap, arguments.of, datasets, resources)
         return
@@ -259,7 +310,6 @@ def main() -> None:
         check_start(arguments.init, datasets, resources)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     changes = {k: getattr(arguments, k) for k in ("epochs", "limit") if getattr(arguments, k)}
-    folds = [int(fold) for fold in arguments.folds.split(",")]
     results = {
         dataset.name: [
             run_fold(

@@ -112,6 +112,8 @@ def evaluate(
     name = None if prop is None else parse_properties(prop, config.infos)[0].name
     choice = choose_data(model, config, dataset, target, unit, rule)
     data = open_data(choice, name or config.properties[0], data_dir)
+    if data.labels_note:
+        click.echo(data.labels_note, err=True)
     part = part or ("all" if choice.foreign else "val")
     _, info = runner.choose_property(config, data, name)
     # What cannot be done is told before the work.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,25 @@ def _lines(text: Callable[[Any], str]) -> Callable[[Any], None]:
     return log
 
 
+def _store_lines() -> Callable[[int, int], None]:
+    """A callback that writes a line every tenth of the way, or half a minute where that is sooner.
+
+    The first comes after five seconds: a small set needs none.
+    """
+    shown_at, shown = math.nan, 0
+
+    def log(done: int, total: int) -> None:
+        nonlocal shown_at, shown
+        if math.isnan(shown_at):
+            shown_at = time.monotonic()
+        waited = time.monotonic() - shown_at
+        if waited >= 30 or (waited >= 5 and 10 * (done - shown) >= total):
+            shown_at, shown = time.monotonic(), done
+            click.echo(f"{done:,} of {total:,} structures converted", err=True)
+
+    return log
+
+
 @contextmanager
 def _bars() -> Iterator[Progress]:
     """Bars on stderr with the time that remains."""
@@ -58,22 +78,28 @@ def _bars() -> Iterator[Progress]:
 
 
 @contextmanager
-def training_display() -> Iterator[tuple[Callable[[Step], None], Callable[[int], None]]]:
-    """Bars on a terminal; a line an epoch where stderr is a file.
+def training_display() -> Iterator[
+    tuple[Callable[[Step], None], Callable[[int, int], None], Callable[[str], None]]
+]:
+    """Bars on a terminal; lines where stderr is a file.
 
     Yields:
-        Callbacks for training steps and for crystals converted to graphs.
+        Callbacks for training steps, for crystals converted to graphs (how many, of how many),
+        and for messages.
     """
     if not sys.stderr.isatty():
-        yield _lines(_text), lambda done: None
+        yield _lines(_text), _store_lines(), lambda text: click.echo(text, err=True)
         return
     with _bars() as bars:
         graphs = bars.add_task("graphs", total=None, visible=False)
         training = bars.add_task("training", total=None, visible=False)
 
-        def on_store(done: int) -> None:
-            text = f"{done} crystals to graphs"
-            bars.update(graphs, completed=done, description=text, visible=True)
+        def on_store(done: int, total: int) -> None:
+            text = f"{done:,} of {total:,} structures to graphs"
+            bars.update(graphs, completed=done, total=total, description=text, visible=True)
+
+        def on_message(text: str) -> None:
+            bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
         def on_step(step: Step) -> None:
             bars.update(
@@ -84,7 +110,7 @@ def training_display() -> Iterator[tuple[Callable[[Step], None], Callable[[int],
                 visible=True,
             )
 
-        yield on_step, on_store
+        yield on_step, on_store, on_message
 
 
 @contextmanager

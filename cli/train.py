@@ -205,8 +205,10 @@ def train(
     )  # fmt: skip
     from recinet_ase.training.devices import is_first_process
 
-    with training_display() as (on_step, on_store):
-        model, complete = run_training(config, folder, resources, resume, on_step, on_store)
+    with training_display() as (on_step, on_store, on_message):
+        model, complete = run_training(
+            config, folder, resources, resume, on_step, on_store, on_message
+        )
     if not is_first_process():
         return
     if not complete:

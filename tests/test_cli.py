@@ -17,6 +17,7 @@ from recinet_ase.cli.analyze import analyze
 from recinet_ase.cli.evaluate import evaluate
 from recinet_ase.cli.main import main
 from recinet_ase.cli.phonons import phonons
+from recinet_ase.cli.progress import training_display
 from recinet_ase.cli.screen import screen
 from recinet_ase.cli.train import train
 from recinet_ase.errors import UnknownNameError
@@ -25,6 +26,25 @@ from recinet_ase.pretrained import (
     available_force_models,
     available_models,
 )
+
+
+def test_the_conversion_to_graphs_is_seen_in_a_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line every tenth of the way, and never half a minute without one."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with training_display() as (_, on_store, _):
+        for done in range(1, 1001):
+            now += 0.2 if done <= 500 else 1.0
+            on_store(done, 1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["100 of 1,000 structures converted", "200 of 1,000 structures converted"]
+    assert len(lines) == 5 + 500 // 30
+    with training_display() as (_, on_store, _):
+        for done in range(1, 51):
+            on_store(done, 50)
+    assert capsys.readouterr().err == "", "what takes no time needs no lines"
 
 
 @pytest.mark.parametrize("command", ["main", "screen", "train", "evaluate", "analyze", "phonons"])

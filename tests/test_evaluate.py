@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from click.testing import CliRunner, Result
-from support import random_model, write_jarvis_folder
+from support import EXAMPLES, random_model, write_jarvis_folder
 
 from recinet_ase import Predictor, load_model
 from recinet_ase.cli.evaluate import evaluate
@@ -247,7 +247,10 @@ def test_a_shipped_model_on_ones_own_data(crystals: dict[str, Atoms], tmp_path: 
     result = CliRunner().invoke(evaluate, ["jarvis-mbj", "--dataset", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "2 judged" in result.stdout, "all of it by default"
+    assert "labels are 'value', taken as bandgap in eV\n" in result.stderr
     assert "whose ids cannot be compared" in result.stderr
+    result = CliRunner().invoke(evaluate, ["jarvis-mbj", "--dataset", str(EXAMPLES)])
+    assert result.exit_code == 2 and "say --target 'spacegroup'" in result.stderr
     arguments = ["jarvis-mbj", "--dataset", str(tmp_path), "--compare", "jarvis-opt"]
     result = CliRunner().invoke(evaluate, arguments)
     assert result.exit_code == 0, result.output

@@ -118,6 +118,42 @@ def test_the_runner(
         call("--init", str(tmp_path / "out" / "matbench_phonons-fold0-0"))
 
 
+def test_wrong_calls_of_the_runner(
+    crystals: dict[str, Atoms], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_matbench(tmp_path, crystals)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import matbench
+
+    for arguments, message in (
+        (["--tasks", "nosuch"], "error: unknown MatBench task 'nosuch'"),
+        (["--folds", "0,9"], "error: --folds 9: the folds are 0, 1, 2, 3, 4"),
+        (["--folds", "all"], "error: --folds all"),
+        (["--init", "jarvis-mbj"], "--init jarvis-mbj: a run folder is needed here"),
+        (["--data-dir", str(tmp_path / "nowhere")], "error: the data folder .* does not exist"),
+    ):
+        monkeypatch.setattr(
+            sys, "argv",
+            ["matbench.py", str(tmp_path / "out"), "--tasks", "matbench_phonons",
+             "--data-dir", str(tmp_path), *arguments],
+        )  # fmt: skip
+        with pytest.raises(SystemExit, match=message):
+            matbench.main()
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_fold_has_no_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import matbench
+
+    folds = [
+        FoldResult({"a": 1.0}, {"a": 2.0 + k}, {"hours": 0.1, "validation_mae": [1.0]})
+        for k in range(2)
+    ]
+    assert "(1 fold) | 1 1/cm |" in matbench.table({"matbench_phonons": folds[:1]})
+    assert "(2 folds) | 1.5 ± 0.5 1/cm |" in matbench.table({"matbench_phonons": folds})
+
+
 def _peak() -> object:
     from recinet_ase.properties import PROPERTIES
 

@@ -433,6 +433,7 @@ def test_wrong_calls(tasks: Path, tmp_path: Path) -> None:
         (("--multitask", "linear"), "needs several properties"),
         (("--props", "bandgap,formation_energy", "--multitask", "mixture"), "'moe', 'linear'"),
         (("--props", "bandgap", "--task-weights", "fair"), "is not one of"),
+        (("--props", "bandgap", "--task-weights", "uncertainty"), "needs several properties"),
     ]
     for arguments, message in cases:
         result = run(tmp_path / "run", tasks, *arguments)

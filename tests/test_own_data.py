@@ -226,6 +226,37 @@ def test_numbers_of_another_property_are_not_taken(crystals: Crystals, tmp_path:
     )
 
 
+def test_the_only_numbers_are_not_labels_whatever_they_are_called(
+    crystals: Crystals, tmp_path: Path
+) -> None:
+    few = list(crystals.values())[:3]
+
+    def path_with(key: str) -> str:
+        path = tmp_path / f"{key}.extxyz"
+        frames = [atoms.copy() for atoms in few]
+        for frame in frames:
+            frame.info = {key: label(frame)}
+        ase.io.write(path, frames)
+        return str(path)
+
+    message = "the only numbers in .* are called 'spacegroup', which is not {}; say --target 'space"
+    with pytest.raises(ReciNetError, match=message.format("'bandgap'")):
+        open_dataset(path_with("spacegroup"), prop="bandgap")
+    with pytest.raises(ReciNetError, match=message.format("the name of a property")):
+        open_dataset(path_with("spacegroup"))
+    with pytest.raises(ReciNetError, match=message.format("'melting_temperature'")):
+        open_dataset(path_with("spacegroup"), prop="melting_temperature", unit="K")
+    chosen = open_dataset(path_with("spacegroup"), target="spacegroup", prop="bandgap")
+    assert list(gap(chosen).values()) == pytest.approx([label(atoms) for atoms in few])
+    for key in ("target", "Value", "label", "y", "property", "mbj"):
+        dataset = open_dataset(path_with(key), prop="bandgap")
+        assert dataset.labels_note == f"{key}.extxyz: labels are '{key}', taken as bandgap in eV"
+    note = open_dataset(path_with("gap"), unit="meV").labels_note
+    assert note == "gap.extxyz: labels are 'gap', taken as bandgap in meV, converted to eV"
+    note = open_dataset(path_with("y"), prop="tolerance", unit="1").labels_note
+    assert note == "y.extxyz: labels are 'y', taken as tolerance in 1"
+
+
 def test_units(crystals: Crystals, tmp_path: Path) -> None:
     path = str(write_matminer(tmp_path, dict(list(crystals.items())[:4])))
     plain = gap(open_dataset(path, unit="eV"))

@@ -119,6 +119,7 @@ def test_frozen_parts_stay(part: str, both: Path, two_tasks: Path, tmp_path: Pat
 def test_wrong_settings(both: Path, two_tasks: Path, tmp_path: Path) -> None:
     cases = [
         (("--init", both, "--props", "bandgap", "--freeze", "blocks:9"), "N up to 2"),
+        (("--props", "bandgap", "--freeze", "encoder"), "--freeze encoder would keep random"),
         (("--props", "bandgap", "--split-by", "halves"), "unknown split 'halves'"),
         (("--recipe", "jarvis/mjb"), "unknown recipe 'jarvis/mjb'; did you mean 'jarvis/mbj'"),
         (("--recipe", "mine.toml"), "no such recipe"),
@@ -148,6 +149,11 @@ def test_training_on_a_folder_of_cifs(tmp_path: Path, crystals: dict[str, Atoms]
     own = ("--dataset", folder, "--props", "volume_per_atom", "--unit", "A^3")
     result = run(tmp_path / "run", tmp_path, *own, "--epochs", 3)
     assert result.exit_code == 0, result.output
+    first, second = result.stderr.splitlines()[:2]
+    assert first == "my_cifs: labels are 'value', taken as volume_per_atom in A^3"
+    assert second == (f"converting 51 structures to graphs (once; kept in {tmp_path / 'cache'})"), (
+        "told where stderr is no terminal"
+    )
     with (tmp_path / "run" / "left_out.csv").open() as handle:
         assert [row["id"] for row in csv.DictReader(handle)] == ["broken"]
     results = Predictor(tmp_path / "run", device="cpu").predict_many(crystals.values())

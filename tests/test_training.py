@@ -243,6 +243,40 @@ def test_held_out_crystals_are_not_trained_on(tmp_path: Path, crystals: dict[str
         assert positions == data.train.index.tolist()
 
 
+def test_listed_ids_are_left_out(trained: Path, tmp_path: Path, jarvis_folder: Path) -> None:
+    """The list is checked against the data, and the run goes on without it, elsewhere too."""
+    ids = list(JARVIS.split(PROPERTIES["bandgap"], jarvis_folder).train)[:3]
+    listing = tmp_path / "lists" / "ids.txt"
+    listing.parent.mkdir()
+    listing.write_text("nothing\nJVASP-none\n")
+    result = run(tmp_path / "none", jarvis_folder, "--leave-out", listing)
+    assert result.exit_code == 2 and f"none of the 2 ids in {listing} occurs" in result.stderr
+    assert not (tmp_path / "none").exists()
+
+    listing.write_text("\n".join([*ids, "nothing"]))
+    cut = ("--leave-out", listing, "--epochs", 6, "--max-minutes", 0)
+    result = run(tmp_path / "run", jarvis_folder, *cut)
+    assert result.exit_code == 0, result.output
+    assert f"left out 3 training crystals listed in {listing}" in result.stderr
+    assert "warning: 1 of the 4 ids" in result.stderr and "'nothing'" in result.stderr
+    assert load_model(tmp_path / "run").config.training["n_train"] == 35 - 3
+    earlier = Path(shutil.copytree(tmp_path / "run", tmp_path / "earlier"))
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    assert (moved / "left_out_ids.txt").read_text() == listing.read_text()
+    # Runs of earlier releases have the list's absolute path, and no copy.
+    (earlier / "left_out_ids.txt").unlink()
+    settings = json.loads((earlier / "training.json").read_text())
+    assert settings["leave_out"] == "left_out_ids.txt"
+    (earlier / "training.json").write_text(json.dumps({**settings, "leave_out": str(listing)}))
+    result = run(earlier, jarvis_folder, "--resume")
+    assert result.exit_code == 0, result.output
+    shutil.rmtree(listing.parent)
+    result = run(moved, jarvis_folder, "--resume")
+    assert result.exit_code == 0, result.output
+    one, other = weights(moved), weights(earlier)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
 def test_full_graphs_learn_the_same_function(jarvis_folder: Path, tmp_path: Path) -> None:
     for name, extra in (("reduced", ()), ("full", ("--full-graphs",))):
         result = run(tmp_path / name, jarvis_folder, "--epochs", 3, *extra)
@@ -263,6 +297,18 @@ def test_bfloat16_and_each_reciprocal_block(tmp_path: Path, jarvis_folder: Path)
     result = run(tmp_path / "reduced", jarvis_folder, *literal)
     assert result.exit_code == 2 and "--full-graphs" in result.stderr
     assert run(tmp_path / "literal", jarvis_folder, *literal, "--full-graphs").exit_code == 0
+
+
+def test_fabric_says_nothing_of_the_precision() -> None:
+    code = (
+        "import logging, lightning_fabric\n"
+        "level = logging.getLogger('lightning_fabric').level\n"
+        "from recinet_ase.training.devices import make_fabric\n"
+        "make_fabric('bfloat16', 'cpu')\n"
+        "assert logging.getLogger('lightning_fabric').level == level\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stderr == "" and found.stdout == ""
 
 
 def test_a_run_that_diverges_says_so(tmp_path: Path, jarvis_folder: Path) -> None:

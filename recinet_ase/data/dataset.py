@@ -33,11 +33,13 @@ class Dataset(ABC):
         name: What a run records: ``"jarvis"``, ``"matbench_phonons"``, or the path's name.
         properties: Canonical or custom names that it holds labels of.
         default_rule: The split that is used unless another is asked for.
+        labels_note: What was taken for the labels, in which unit; ``""`` where that is no choice.
     """
 
     name: str
     properties: tuple[str, ...]
     default_rule: SplitRule = SplitRule("random")
+    labels_note: str = ""
 
     def info(self, name: str) -> PropertyInfo:
         """What one of the properties is.
@@ -72,6 +74,10 @@ class Dataset(ABC):
         A structure is anything that `recinet_ase.graph.adapters.to_crystal` takes, or the
         exception that reading it raised.
         """
+
+    def ids(self) -> set[str]:
+        """Ids of `structures`."""
+        return {key for key, _ in self.structures()}
 
     @abstractmethod
     def labels(self, info: PropertyInfo) -> dict[str, float]:

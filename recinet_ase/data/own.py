@@ -13,6 +13,10 @@ from recinet_ase.data.table import TableDataset
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.properties import PropertyInfo, custom_property, get_property_info
 
+# Names that say "the label" of no property in particular: what `folder_rows` calls the second
+# column of an id_prop.csv without a header, and what people write.
+NEUTRAL_KEYS = frozenset("label labels prop property target targets value values y".split())
+
 
 def open_own(
     path: Path,
@@ -25,7 +29,7 @@ def open_own(
     Args:
         path: See `recinet_ase.data.rows.read_rows`.
         target: Key of the labels. If None: the key that is called like the property, else the
-            only key with numbers.
+            only key with numbers if its name is one of a property or neutral (`NEUTRAL_KEYS`).
         prop: Property; the target's own name if that is one.
         unit: Unit of the labels, else the property's.
 
@@ -40,7 +44,13 @@ def open_own(
     name = path.resolve().name
     if name in dataset_names():
         name = f"./{name}"  # a run must not be taken for one on published data
-    return TableDataset(name, rows, sources, key, info, factor)
+    dataset = TableDataset(name, rows, sources, key, info, factor)
+    given = unit if unit is not None else info.unit
+    converted = f", converted to {info.unit}" if factor != 1.0 else ""
+    dataset.labels_note = (
+        f"{name}: labels are {key!r}, taken as {info.name} in {given or '1'}{converted}"
+    )
+    return dataset
 
 
 def choose_target(rows: Sequence[Row], path: Path, target: str | None, prop: str | None) -> str:
@@ -64,13 +74,13 @@ def choose_target(rows: Sequence[Row], path: Path, target: str | None, prop: str
         return alike[0]
     if len(numbers) == 1 and not alike:
         (key,) = numbers
-        other = _registered(key)
-        if prop is not None and other is not None and other != _registered(prop):
-            raise ReciNetError(
-                f"the only numbers in {path} are called {key!r}, which is not {prop!r}; if they "
-                f"are meant, say so with --target {key!r}"
-            )
-        return key
+        if key.strip().lower() in NEUTRAL_KEYS or (prop is None and _registered(key) is not None):
+            return key
+        wanted = "the name of a property" if prop is None else repr(prop)
+        raise ReciNetError(
+            f"the only numbers in {path} are called {key!r}, which is not {wanted}; say "
+            f"--target {key!r} if they are meant"
+        )
     raise ReciNetError(f"say which key of {path} holds the labels (--target KEY); {listing}")
 
 

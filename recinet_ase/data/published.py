@@ -277,6 +277,10 @@ class Published(Dataset):
         """Id and JARVIS record of every crystal, in file order."""
         yield from self.definition.records(self.data_dir).items()
 
+    def ids(self) -> set[str]:
+        """Ids of all records."""
+        return self._contents[0]
+
     def functional_of(self, info: PropertyInfo) -> str:
         """Level of theory of a property."""
         return self.definition.functional_of(info)
@@ -304,6 +308,11 @@ class Published(Dataset):
         return super().split(info, rule).without(self.definition.faults.get(info.name, ()))
 
     @cached_property
-    def _record_labels(self) -> dict[str, dict[str, float]]:
+    def _contents(self) -> tuple[set[str], dict[str, dict[str, float]]]:
         # The records themselves are not kept: they take a gigabyte.
-        return self.definition.record_labels(self.definition.records(self.data_dir))
+        records = self.definition.records(self.data_dir)
+        return set(records), self.definition.record_labels(records)
+
+    @property
+    def _record_labels(self) -> dict[str, dict[str, float]]:
+        return self._contents[1]

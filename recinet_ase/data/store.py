@@ -291,6 +291,7 @@ def cached_store(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
     name: str = "dataset",
+    begin: Callable[[Path], None] | None = None,
 ) -> PackedStore:
     """The store of a dataset from the cache, built first if it is not there.
 
@@ -302,12 +303,15 @@ def cached_store(
         workers: Worker processes for building.
         progress: Called with the number of crystals done while building.
         name: The dataset's name, for the file of a dataset of several files.
+        begin: Called with the store's path before it is built.
     """
     paths = [sources] if isinstance(sources, Path) else list(sources)
     stem = paths[0].name.split(".")[0] if len(paths) == 1 else Path(name).name
     path = folder / f"{stem}-{fingerprint(paths, settings)}.safetensors"
     if path.exists():
         return PackedStore.load(path)
+    if begin is not None:
+        begin(path)
     store = build_store(structures(), settings, workers, progress)
     store.save(path)
     return store

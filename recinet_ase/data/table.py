@@ -86,6 +86,10 @@ class TableDataset(Dataset):
                 structure = ReciNetError(reason)
             yield key, structure
 
+    def ids(self) -> set[str]:
+        """Ids of all rows, without reading their structures."""
+        return set(self._rows)
+
     def labels(self, info: PropertyInfo) -> dict[str, float]:
         """The labels, in the property's unit."""
         if info.name != self._info.name:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from recinet_ase.nn.recinet import SIZES, ReciNetConfig
 TASK_WEIGHTS = ("labels", "equal", "uncertainty")
 DEFAULT_SIZE = "small"
 CONFIG_VERSION = 2
+LEFT_OUT_IDS_FILE = "left_out_ids.txt"
+"""A run folder's own copy of the list of ids that ``leave_out`` named."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,14 @@ class TrainingConfig:
     def load(cls, path: Path) -> TrainingConfig:
         """Read what `save` wrote.
 
+        A relative ``leave_out`` is the file of that name beside ``path``, wherever the run folder
+        has been moved to; earlier releases wrote an absolute one, which is kept.
+
         Raises:
             ReciNetError: If the file is missing or not a training configuration.
         """
         tuples = ("properties", "hold_out", "references", "log_targets")
-        return read_settings(cls, path, CONFIG_VERSION, tuples)
+        config = read_settings(cls, path, CONFIG_VERSION, tuples)
+        if config.leave_out is None:
+            return config
+        return replace(config, leave_out=str(path.parent.absolute() / config.leave_out))

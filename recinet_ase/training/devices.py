@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from recinet_ase.errors import ReciNetError
@@ -38,7 +41,7 @@ def make_fabric(
     # Statistics are the same in every process by construction: no need to send them around.
     strategy = DDPStrategy(broadcast_buffers=False) if several else "auto"
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_info():
             warnings.filterwarnings("ignore", category=UserWarning, module="lightning_fabric")
             return Fabric(
                 accelerator=accelerator,
@@ -51,6 +54,18 @@ def make_fabric(
         raise ReciNetError(
             f"cannot train on {devices} x {accelerator!r} here: {str(error).splitlines()[0]}"
         ) from None
+
+
+@contextmanager
+def _without_info() -> Iterator[None]:
+    """No "Using bfloat16 ..." from Fabric; its warnings, and its level afterwards, stay."""
+    logger = logging.getLogger("lightning_fabric")
+    before = logger.level
+    logger.setLevel(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def hardware(fabric: Fabric) -> str:

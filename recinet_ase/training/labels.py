@@ -105,7 +105,8 @@ def prepare_data(
     network: ReciNetConfig,
     cache: str | Path | None = None,
     workers: int = 1,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    message: Callable[[str], None] | None = None,
 ) -> PreparedData:
     """Load structures (from the cache where possible) and the labels of a run.
 
@@ -113,11 +114,20 @@ def prepare_data(
     removed from training: a model of property P must never have seen, as a training label
     of any property, a crystal in P's validation or test ids.
 
+    Args:
+        config: Settings of the run, of `open_run_dataset`.
+        dataset: Its dataset.
+        network: What the graphs are for.
+        cache: Folder of packed stores.
+        workers: Processes for building the store.
+        progress: Called with the number of crystals converted and that of all.
+        message: Called with what the user should know.
+
     Raises:
         ReciNetError: If data is missing, too much of it is bad, or fewer crystals remain than
             a split needs.
     """
-    splits = merged_splits(dataset, config)
+    splits = merged_splits(dataset, config, message)
     settings = StoreSettings(
         graph=GraphSettings(neighbours=config.neighbours),
         reduce=config.reduce,
@@ -125,29 +135,72 @@ def prepare_data(
         n_waves=network.n_waves,
         wave_norm=network.wave_norm,
     )
+    total = 0
+
+    def begin(path: Path) -> None:
+        nonlocal total
+        total = len(dataset.ids())
+        if message is not None:
+            message(f"converting {total:,} structures to graphs (once; kept in {path.parent})")
+
+    def convert(done: int) -> None:
+        if progress is not None:
+            progress(done, total)
+
     store = cached_store(
         dataset.source_files(),
         dataset.structures,
         settings,
         cache_dir(cache),
         workers,
-        progress,
+        convert,
         dataset.name,
+        begin,
     )
     left_out = {**store.skipped, **dataset.rejected()}
     check_share(left_out, len(store) + len(left_out), config.max_bad)
     return _labelled(store, splits, config, left_out)
 
 
-def merged_splits(dataset: Dataset, config: TrainingConfig) -> list[Split]:
-    """The split of each property, without the held-out crystals of all others in training."""
+def merged_splits(
+    dataset: Dataset, config: TrainingConfig, message: Callable[[str], None] | None = None
+) -> list[Split]:
+    """The split of each property, without the held-out crystals of all others in training.
+
+    Raises:
+        ReciNetError: If the dataset has no such split, or none of the ids to leave out.
+    """
     splits = [dataset.split(dataset.info(name), config.rule) for name in config.properties]
     held_out = set().union(*(split.held_out for split in splits))
     for name in config.hold_out:
         held_out |= dataset.split(dataset.info(name), config.rule).held_out
-    if config.leave_out is not None:
-        held_out |= listed_ids(config.leave_out)
-    return [split.without(held_out) for split in splits]
+    splits = [split.without(held_out) for split in splits]
+    if config.leave_out is None:
+        return splits
+    listed = listed_ids(config.leave_out)
+    _check_listed(listed, dataset, config.leave_out, message)
+    if message is not None:
+        removed = listed.intersection(key for split in splits for key in split.train)
+        message(f"left out {len(removed):,} training crystals listed in {config.leave_out}")
+    return [split.without(listed) for split in splits]
+
+
+def _check_listed(
+    listed: set[str], dataset: Dataset, path: str, message: Callable[[str], None] | None
+) -> None:
+    """The ids to leave out must be those of the dataset."""
+    unknown = listed - dataset.ids()
+    example = min(unknown, default="")
+    if unknown == listed:
+        raise ReciNetError(
+            f"none of the {len(listed):,} ids in {path} occurs in {dataset.name} ({example!r} does "
+            "not, for example), so nothing would be left out; list ids as the dataset has them"
+        )
+    if unknown and message is not None:
+        message(
+            f"warning: {len(unknown):,} of the {len(listed):,} ids in {path} do not occur in "
+            f"{dataset.name} ({example!r}, for example)"
+        )
 
 
 def listed_ids(path: str | Path) -> set[str]:

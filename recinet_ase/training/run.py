@@ -1,7 +1,8 @@
 """A training run from its configuration: data, model, loop, result.
 
 The run folder holds ``training.json`` (the configuration), ``metrics.csv``,
-``left_out.csv`` (crystals that could not be used, with the reason), plots, a model card,
+``left_out.csv`` (crystals that could not be used, with the reason), ``left_out_ids.txt``
+(the list of ids that ``leave_out`` named, if it did), plots, a model card,
 ``checkpoint.pt`` (the last state) and, from the first validation on, ``config.json`` and
 ``model.safetensors`` (the best validated weights): it is a model folder like the shipped
 ones.
@@ -26,12 +27,13 @@ from recinet_ase.data.left_out import write_left_out
 from recinet_ase.data.splits import ids_digest
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
+from recinet_ase.files import write_atomic
 from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.model import ModelConfig, PropertyModel, as_learnt
 from recinet_ase.nn.recinet import DECODER_FIELDS, OUTPUT_AXIS, ReciNetConfig
 from recinet_ase.nn.reciprocal import FULL_GRAPHS
 from recinet_ase.pretrained import load_network
-from recinet_ase.training.config import TrainingConfig
+from recinet_ase.training.config import LEFT_OUT_IDS_FILE, TrainingConfig
 from recinet_ase.training.devices import hardware, make_fabric
 from recinet_ase.training.labels import PreparedData, open_run_dataset, prepare_data
 from recinet_ase.training.provenance import check_start, provenance
@@ -82,6 +84,16 @@ def architecture(config: TrainingConfig, initial: PropertyModel | None) -> ReciN
         raise ReciNetError(
             f"--multitask {asked_for} needs several properties, and this run learns "
             f"{config.properties[0]} alone; name them, as in --props formation_energy,bandgap"
+        )
+    if outputs == 1 and config.task_weights != "labels":
+        raise ReciNetError(
+            f"--task-weights {config.task_weights} needs several properties, and this run learns "
+            f"{config.properties[0]} alone; name them, as in --props formation_energy,bandgap"
+        )
+    if initial is None and config.freeze is not None:
+        raise ReciNetError(
+            f"--freeze {config.freeze} would keep random weights: say with --init which model's "
+            "weights to keep"
         )
     network = config.architecture(outputs)
     if initial is not None:
@@ -222,7 +234,8 @@ def train(
     resources: Resources | None = None,
     resume: bool = False,
     on_step: Callable[[Progress], None] | None = None,
-    on_store: Callable[[int], None] | None = None,
+    on_store: Callable[[int, int], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
 ) -> tuple[PropertyModel, bool]:
     """Run (or continue) a training and leave a loadable model in ``folder``.
 
@@ -232,7 +245,9 @@ def train(
         resources: Data, devices, time.
         resume: Continue from the folder's checkpoint.
         on_step: Called after every training step (in the first process).
-        on_store: Called with the number of crystals converted while building the store.
+        on_store: Called with the number of crystals converted while building the store, and
+            that of all.
+        on_message: Called with what the user should know of the data (in the first process).
 
     Returns:
         The model of the best validation, and whether the run is complete.
@@ -250,15 +265,18 @@ def train(
     state = load_checkpoint(folder) if resume else None
     if not resume and fabric.is_global_zero:
         _check_free(folder)
+    say = on_message if fabric.is_global_zero else None
     dataset, config = open_run_dataset(config, at.data_dir)
+    if say is not None and dataset.labels_note:
+        say(dataset.labels_note)
     with fabric.rank_zero_first(local=True):  # one process builds the store, the others load it
-        model, data = _start(config, dataset, folder, at, state, on_store)
+        model, data = _start(config, dataset, folder, at, state, on_store, say)
     trainer = Trainer(model, data.store, data.train, data.val, config, folder, fabric, on_step)
     if state is not None:
         trainer.restore(state)
     if fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
-        config.save(settings_file)
+        _keep_settings(config, settings_file)
         write_left_out(folder / LEFT_OUT_FILE, data.left_out)
     fabric.barrier()
     with _stop_signals() as interrupted:
@@ -267,6 +285,16 @@ def train(
         _finish(trainer, data, folder, complete)
     fabric.barrier()
     return PropertyModel.load(folder), complete
+
+
+def _keep_settings(config: TrainingConfig, path: Path) -> None:
+    """Write the settings, and the list of ids that they name beside them."""
+    if config.leave_out is not None:
+        copy = path.parent / LEFT_OUT_IDS_FILE
+        if Path(config.leave_out).resolve() != copy.resolve():
+            write_atomic(copy, Path(config.leave_out).read_bytes())
+        config = replace(config, leave_out=LEFT_OUT_IDS_FILE)
+    config.save(path)
 
 
 def _check_free(folder: Path) -> None:
@@ -284,17 +312,18 @@ def _start(
     folder: Path,
     at: Resources,
     state: dict[str, Any] | None,
-    on_store: Callable[[int], None] | None,
+    on_store: Callable[[int, int], None] | None,
+    say: Callable[[str], None] | None,
 ) -> tuple[PropertyModel, PreparedData]:
     """Model and data of a new run, or of the one that ``state`` belongs to."""
     if state is None:
         initial = None if config.init is None else load_network(config.init)
         network = architecture(config, initial)
-        data = prepare_data(config, dataset, network, at.cache, at.workers, on_store)
+        data = prepare_data(config, dataset, network, at.cache, at.workers, on_store, say)
         name = folder.resolve().name
         return build_model(config, dataset, data, name, network, initial), data
     stored = ModelConfig.from_json(state["config"], str(folder))
-    data = prepare_data(config, dataset, stored.network, at.cache, at.workers, on_store)
+    data = prepare_data(config, dataset, stored.network, at.cache, at.workers, on_store, say)
     if ids_digest(data.train_ids) != stored.training["train_ids_sha256"]:
         raise ReciNetError(f"the training crystals are not those that {folder} began with")
     return PropertyModel(stored), data
