@@ -6,8 +6,9 @@ first object that needs them is used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from recinet_ase.lazy import exports
 
 if TYPE_CHECKING:
     from recinet_ase.annotations import annotate, key_value_pairs
@@ -28,23 +29,23 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "annotate": "recinet_ase.annotations",
-    "key_value_pairs": "recinet_ase.annotations",
-    "predict": "recinet_ase.prediction",
-    "predict_structure": "recinet_ase.prediction",
-    "ReciNetCalculator": "recinet_ase.calculator",
-    "ReciNetForceCalculator": "recinet_ase.forces.calculator",
-    "Predictor": "recinet_ase.predictor",
-    "available_ensembles": "recinet_ase.pretrained",
-    "available_force_models": "recinet_ase.pretrained",
-    "available_models": "recinet_ase.pretrained",
-    "load_force_model": "recinet_ase.pretrained",
-    "load_model": "recinet_ase.pretrained",
-    "PROPERTIES": "recinet_ase.properties",
-    "get_property_info": "recinet_ase.properties",
-    "ReciNetError": "recinet_ase.errors",
-    "StructureError": "recinet_ase.errors",
-    "UnknownNameError": "recinet_ase.errors",
+    "annotate": "annotations",
+    "key_value_pairs": "annotations",
+    "predict": "prediction",
+    "predict_structure": "prediction",
+    "ReciNetCalculator": "calculator",
+    "ReciNetForceCalculator": "forces.calculator",
+    "Predictor": "predictor",
+    "available_ensembles": "pretrained",
+    "available_force_models": "pretrained",
+    "available_models": "pretrained",
+    "load_force_model": "pretrained",
+    "load_model": "pretrained",
+    "PROPERTIES": "properties",
+    "get_property_info": "properties",
+    "ReciNetError": "errors",
+    "StructureError": "errors",
+    "UnknownNameError": "errors",
 }
 
 __all__ = [
@@ -68,12 +69,4 @@ __all__ = [
     "predict_structure",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(import_module(_EXPORTS[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_EXPORTS])
+__getattr__, __dir__ = exports(__name__, _EXPORTS)

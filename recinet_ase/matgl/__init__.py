@@ -10,8 +10,9 @@ is used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from recinet_ase.lazy import exports
 
 if TYPE_CHECKING:
     from recinet_ase.matgl.converter import ReciNetGraphConverter
@@ -19,20 +20,12 @@ if TYPE_CHECKING:
     from recinet_ase.matgl.model import ReciNetModel
 
 _EXPORTS = {
-    "ReciNetGraphConverter": "recinet_ase.matgl.converter",
-    "ReciNetModel": "recinet_ase.matgl.model",
-    "from_matgl_graph": "recinet_ase.matgl.graphs",
-    "to_matgl_graph": "recinet_ase.matgl.graphs",
+    "ReciNetGraphConverter": "converter",
+    "ReciNetModel": "model",
+    "from_matgl_graph": "graphs",
+    "to_matgl_graph": "graphs",
 }
 
 __all__ = ["ReciNetGraphConverter", "ReciNetModel", "from_matgl_graph", "to_matgl_graph"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(import_module(_EXPORTS[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_EXPORTS])
+__getattr__, __dir__ = exports(__name__, _EXPORTS)

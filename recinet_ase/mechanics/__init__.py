@@ -13,8 +13,9 @@ calculator can (``many``); `elastic` and `equation` fit what comes out.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from recinet_ase.lazy import exports
 
 if TYPE_CHECKING:
     from recinet_ase.mechanics.elastic import ElasticResult, elastic_constants
@@ -29,8 +30,4 @@ _EXPORTS = {
 
 __all__ = ["ElasticResult", "EquationOfStateResult", "elastic_constants", "equation_of_state"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = exports(__name__, _EXPORTS)

@@ -14,8 +14,9 @@ supercells, kept as they come), `harmonic` (force constants and what phonopy mak
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from recinet_ase.lazy import exports
 
 if TYPE_CHECKING:
     from recinet_ase.phonons.calculation import phonons
@@ -32,8 +33,4 @@ _EXPORTS = {
 
 __all__ = ["ForceModel", "Phonons", "load_calculator", "phonons"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = exports(__name__, _EXPORTS)
