@@ -127,7 +127,11 @@ def test_ended_politely(
 ) -> None:
     out = tmp_path / "out.csv"
     process = subprocess.Popen(
-        command(database, model_folder, out, "--workers", "1"), stderr=subprocess.PIPE, text=True
+        command(database, model_folder, out, "--workers", "1"),
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where tests run in the background of a shell, programs begin deaf to interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     wait_for_lines(out, 1, process)
     workers_of = children_of(process)
