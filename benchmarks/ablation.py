@@ -1,20 +1,24 @@
 """What each part of the network is worth: variants, tasks and seeds, one table.
 
     python benchmarks/ablation.py runs/ablation --data-dir DIR --tasks eform,mbj --seeds 0,1,2
+    python benchmarks/ablation.py runs/ablation --tables-only
 
 Every run is an ordinary run folder under the given one (``<task>-<variant>-<seed>``), so that
 the script can be stopped and started again: finished runs are kept, unfinished ones resumed.
-It ends by writing ``table.md``, ``table.csv`` and ``ablation.png`` from all finished runs: the
-validation error of the shipped-size network, mean and standard deviation over the seeds,
-with the difference from ``base`` in units of its standard error.
+It ends by writing ``table.md``, ``table.csv`` and ``ablation.png`` from the finished runs among
+those asked for: the validation error of the shipped-size network, mean and standard deviation
+over the seeds, with the difference from ``base`` in units of its standard error.
+`comparators.py` sets the same runs beside the paper's tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,8 @@ TASKS: dict[str, dict[str, Any]] = {
     "eform": {"properties": ("formation_energy",), "limit": 5_500},
     "mbj": {"properties": ("bandgap",), "limit": 6_000},
     "ehull": {"properties": ("ehull",), "limit": 5_500},
+    "opt": {"properties": ("bandgap_opt",), "limit": 5_500},
+    "etot": {"properties": ("total_energy",), "limit": 5_500},
 }
 
 COMMON: dict[str, Any] = {
@@ -37,6 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no reciprocal block": {"network": {"reciprocal": "none"}},
     "virtual node (G = 0 alone)": {"network": {"reciprocal": "mean"}},
     "literal equations (8)-(9)": {"network": {"reciprocal": "literal"}, "reduce": False},
+    "Ewald message passing": {"network": {"reciprocal": "ewald"}, "reduce": False},
     "lattice sums per atom": {"network": {"wave_norm": "atom"}},
     "128 channels": {"network": {"channels": 128}},
     "k_max 6": {"network": {"k_max": 6.0, "n_waves": 24}},
@@ -44,6 +51,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "2 blocks": {"network": {"blocks": 2}},
     "4 blocks": {"network": {"blocks": 4}},
     "5 blocks": {"network": {"blocks": 5}},
+    # A tenth more parameters than base: is it the reciprocal block, or its parameters?
+    "4 blocks without reciprocal": {"network": {"reciprocal": "none", "blocks": 4}},
     "width 192": {"network": {"width": 192}},
     # The local block.
     "edge update": {"network": {"edge_update": True}},
@@ -72,7 +81,6 @@ class Result:
     error: float
     unit: str
     parameters: int
-    seconds: float
 
 
 def settings(task: str, variant: str, seed: int) -> dict[str, Any]:
@@ -88,6 +96,12 @@ def folder_of(root: Path, task: str, variant: str, seed: int) -> Path:
     return root / f"{task}-{name}-{seed}"
 
 
+def finished(folder: Path) -> bool:
+    """Whether a run has come to its end."""
+    path = folder / "config.json"
+    return path.exists() and bool(json.loads(path.read_text())["training"].get("complete"))
+
+
 def run_one(root: Path, task: str, variant: str, seed: int, resources: Any) -> Result:
     """Train (or continue, or only read) one run."""
     from recinet_ase.model import PropertyModel
@@ -95,8 +109,9 @@ def run_one(root: Path, task: str, variant: str, seed: int, resources: Any) -> R
     from recinet_ase.training.run import train
 
     folder = folder_of(root, task, variant, seed)
-    model = PropertyModel.load(folder) if (folder / "config.json").exists() else None
-    if model is None or not model.config.training.get("complete"):
+    if finished(folder):
+        model = PropertyModel.load(folder)
+    else:
         config = TrainingConfig(**settings(task, variant, seed))
         resume = (folder / "training.json").exists()
         print(f"{folder.name} ...", flush=True)
@@ -104,7 +119,7 @@ def run_one(root: Path, task: str, variant: str, seed: int, resources: Any) -> R
     figures = model.config.training
     return Result(
         task, variant, seed, figures["validation_mae"], model.config.units[0],
-        figures["parameters"], 3600 * figures["hours"],
+        figures["parameters"],
     )  # fmt: skip
 
 
@@ -127,7 +142,6 @@ def summarise(results: list[Result]) -> list[dict[str, Any]]:
                 "change": statistics.mean(errors) / statistics.mean(base) - 1 if base else math.nan,
                 "sigma": _sigma(errors, base),
                 "parameters": some[0].parameters,
-                "seconds": statistics.mean(r.seconds for r in some),
             }
             rows.append(row)
     return rows
@@ -148,8 +162,8 @@ def write_tables(rows: list[dict[str, Any]], root: Path) -> str:
         writer.writeheader()
         writer.writerows(rows)
     lines = [
-        "| task | variant | validation MAE | seeds | change | standard errors | parameters | s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| task | variant | validation MAE | seeds | change | standard errors | parameters |",
+        "|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         spread = "" if math.isnan(r["sd"]) else f" ± {r['sd']:.2g}"
@@ -157,7 +171,7 @@ def write_tables(rows: list[dict[str, Any]], root: Path) -> str:
         sigma = "" if math.isnan(r["sigma"]) else f"{r['sigma']:+.1f}"
         lines.append(
             f"| {r['task']} | {r['variant']} | {r['mae']:.4g}{spread} {r['unit']} | {r['seeds']} | "
-            f"{change} | {sigma} | {r['parameters']:,} | {r['seconds']:.0f} |"
+            f"{change} | {sigma} | {r['parameters']:,} |"
         )
     text = "\n".join(lines) + "\n"
     (root / "table.md").write_text(text, encoding="utf-8")
@@ -191,26 +205,44 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main() -> None:
-    """Run what is missing, then write the tables."""
-    from recinet_ase.training.run import Resources
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments_parser(description: str) -> argparse.ArgumentParser:
+    """What is asked of both scripts that print these runs."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data-dir")
     parser.add_argument("--cache-dir")
     parser.add_argument("--tasks", default="eform,mbj,ehull")
-    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--variants", help="separated by commas")
     parser.add_argument("--seeds", default="0,1,2")
-    arguments = parser.parse_args()
+    parser.add_argument("--tables-only", action="store_true", help="train nothing")
+    return parser
+
+
+def run_all(arguments: argparse.Namespace, variants: Iterable[str], resources: Any) -> list[Result]:
+    """Run what is missing (or only read what is finished), seed by seed."""
+    if arguments.variants is not None:
+        variants = arguments.variants.split(",")
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    resources = Resources(arguments.data_dir, arguments.cache_dir)
+    root = arguments.folder
     results = [
-        run_one(arguments.folder, task, variant, int(seed), resources)
+        run_one(root, task, variant, int(seed), resources)
         for seed in arguments.seeds.split(",")
         for task in arguments.tasks.split(",")
-        for variant in arguments.variants.split(",")
+        for variant in variants
+        if not arguments.tables_only or finished(folder_of(root, task, variant, int(seed)))
     ]
+    if not results:
+        raise SystemExit(f"{root} holds no finished run yet")
+    return results
+
+
+def main() -> None:
+    """Run what is missing, then write the tables."""
+    from recinet_ase.training.run import Resources
+
+    arguments = arguments_parser(__doc__.splitlines()[0]).parse_args()
+    resources = Resources(arguments.data_dir, arguments.cache_dir)
+    results = run_all(arguments, VARIANTS, resources)
     print(write_tables(summarise(results), arguments.folder))
 
 

@@ -1,8 +1,8 @@
 """Tables 4, 5, 11 and 12 of the paper, for what the machine affords.
 
-    python benchmarks/comparators.py runs/comparators --data-dir DIR
-    python benchmarks/comparators.py runs/comparators --tasks eform,mbj --seeds 0,1,2
-    python benchmarks/comparators.py runs/comparators --tables-only
+    python benchmarks/comparators.py runs/ablation --data-dir DIR
+    python benchmarks/comparators.py runs/ablation --tasks eform,mbj --seeds 0
+    python benchmarks/comparators.py runs/ablation --tables-only
 
 Every network is trained in this code base, by one engine, on the same crystals for the same
 number of epochs: PotNet's and ALIGNN's kind of local network alone (no reciprocal block, 3 and
@@ -11,33 +11,28 @@ the lattice block with 3, 4 and 5 blocks. Beside them stand the paper's figures:
 errors after 500 epochs on all of JARVIS, ours validation errors of short runs on a sample, so
 that the order of the rows is what can be compared, not the numbers.
 
-Runs are ordinary run folders; finished ones are kept and unfinished ones resumed, so that
-the script can be stopped at any time. It writes ``tables.md`` and ``comparators.csv``.
+The runs are those of `ablation.py`, kept and resumed as there. It writes ``tables.md`` and
+``comparators.csv``. Times are measured at the end, the networks taking turns: a training step
+(forward and backward pass of 64 crystals, optimiser apart) in processor time, and predictions one
+by one, as the paper counts them.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import math
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ablation
-from ablation import Result, run_one
+from ablation import Result, arguments_parser, folder_of, run_all
 
+EPOCH = 44_514  # crystals of the formation-energy training split
+BATCH = 64
 PAPER = json.loads(Path(__file__).with_name("paper_tables.json").read_text(encoding="utf-8"))
 
-TASKS: dict[str, dict[str, Any]] = {
-    "eform": {"properties": ("formation_energy",), "limit": 4_000},
-    "opt": {"properties": ("bandgap_opt",), "limit": 4_000},
-    "etot": {"properties": ("total_energy",), "limit": 4_000},
-    "mbj": {"properties": ("bandgap",), "limit": 4_000},
-    "ehull": {"properties": ("ehull",), "limit": 4_000},
-}
 COLUMNS = {
     "eform": ("formation energy (meV/atom)", 1e3),
     "opt": ("gap OPT (eV)", 1.0),
@@ -45,19 +40,15 @@ COLUMNS = {
     "mbj": ("gap MBJ (eV)", 1.0),
     "ehull": ("ehull (meV/atom)", 1e3),
 }
-COMMON: dict[str, Any] = {
-    "dataset": "jarvis", "size": "small", "epochs": 10, "precision": "bfloat16",
-    "validate_every": 5, "checkpoint_minutes": 1.0,
-}  # fmt: skip
-LOCAL: dict[str, Any] = {"reciprocal": "none"}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "local network alone, 3 blocks": {"network": {**LOCAL, "blocks": 3}},
-    "local network alone, 4 blocks": {"network": {**LOCAL, "blocks": 4}},
-    "Ewald message passing, 3 blocks": {"network": {"reciprocal": "ewald"}, "reduce": False},
-    "literal equations, 3 blocks": {"network": {"reciprocal": "literal"}, "reduce": False},
-    "lattice, 3 blocks": {"network": {"blocks": 3}},
-    "lattice, 4 blocks": {"network": {"blocks": 4}},
-    "lattice, 5 blocks": {"network": {"blocks": 5}},
+# Names of these networks among the variants of `ablation.py`, whose runs they are.
+VARIANTS: dict[str, str] = {
+    "local network alone, 3 blocks": "no reciprocal block",
+    "local network alone, 4 blocks": "4 blocks without reciprocal",
+    "Ewald message passing, 3 blocks": "Ewald message passing",
+    "literal equations, 3 blocks": "literal equations (8)-(9)",
+    "lattice, 3 blocks": "base",
+    "lattice, 4 blocks": "4 blocks",
+    "lattice, 5 blocks": "5 blocks",
 }
 # Row of ours, and of the paper's table (None where the paper has none).
 TABLES: dict[str, list[tuple[str, str | None]]] = {
@@ -86,7 +77,9 @@ def paired(row: str, paper: str | None, table: str, results: list[Result]) -> st
     cells = []
     theirs = PAPER[table]["rows"].get(paper, [None] * len(COLUMNS))
     for (task, (_, factor)), published in zip(COLUMNS.items(), theirs, strict=True):
-        errors = [factor * r.error for r in results if r.task == task and r.variant == row]
+        errors = [
+            factor * r.error for r in results if r.task == task and r.variant == VARIANTS[row]
+        ]
         ours = "-" if not errors else f"{statistics.mean(errors):.4g}"
         if len(errors) > 1:
             ours += f" ± {statistics.stdev(errors):.2g}"
@@ -105,7 +98,7 @@ def error_tables(results: list[Result]) -> str:
     return "\n\n".join(parts)
 
 
-def efficiency_table(results: list[Result], inference: dict[str, float], epochs: int) -> str:
+def efficiency_table(results: list[Result], times: dict[str, tuple[float, float]]) -> str:
     """Table 5: parameters, time of an epoch and of a prediction."""
     lines = [
         f"Table 5: {PAPER['5']['title']}",
@@ -113,46 +106,81 @@ def efficiency_table(results: list[Result], inference: dict[str, float], epochs:
         "| | parameters | s/epoch | ms/crystal |",
         "|---|---|---|---|",
     ]
-    for variant in VARIANTS:
-        some = [r for r in results if r.variant == variant]
-        if some:
-            seconds = statistics.mean(r.seconds for r in some) / epochs
-            lines.append(
-                f"| {variant} | {some[0].parameters:,} | {seconds:.2f} | "
-                f"{inference.get(variant, math.nan):.2f} |"
-            )
+    for name, variant in VARIANTS.items():
+        if variant in times:
+            parameters = next(r.parameters for r in results if r.variant == variant)
+            step, prediction = times[variant]
+            epoch = step * EPOCH / BATCH
+            lines.append(f"| {name} | {parameters:,} | {epoch:.0f} | {1e3 * prediction:.1f} |")
     for name, (parameters, seconds, milliseconds) in PAPER["5"]["rows"].items():
         lines.append(f"| paper, A100: {name} | {parameters} | {seconds} | {milliseconds} |")
     return "\n".join(lines)
 
 
-def inference_time(folder: Path, structures: list[Any]) -> float:
-    """Milliseconds a crystal from structure to number, one by one as table 5 counts."""
+def time_steps(folders: dict[str, Path], resources: Any, rounds: int) -> dict[str, float]:
+    """Processor time of a training step, median over ``rounds`` batches, taking turns."""
+    import torch
+
+    from recinet_ase.model import PropertyModel
+    from recinet_ase.training.config import TrainingConfig
+    from recinet_ase.training.labels import open_run_dataset, prepare_data
+
+    steps: dict[str, Callable[[int], None]] = {}
+    for variant, folder in folders.items():
+        model = PropertyModel.load(folder)
+        config = TrainingConfig.load(folder / "training.json")
+        dataset, config = open_run_dataset(config, resources.data_dir)
+        data = prepare_data(config, dataset, model.config.network, resources.cache)
+        steps[variant] = _step(model.network.train(), data, config.precision)
+    spent: dict[str, list[float]] = {variant: [] for variant in steps}
+    for number in range(-1, rounds):
+        for variant, step in steps.items():
+            torch.manual_seed(number + 1)
+            start = time.process_time()
+            step(number + 1)
+            if number >= 0:  # the first warms up
+                spent[variant].append(time.process_time() - start)
+    return {variant: statistics.median(values) for variant, values in spent.items()}
+
+
+def _step(network: Any, data: Any, precision: str) -> Callable[[int], None]:
+    import torch
+
+    index = data.train.index
+    order = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))
+    batches = index[order].split(BATCH)
+
+    def step(number: int) -> None:
+        batch = data.store.batch(batches[number % len(batches)], pad=precision == "bfloat16")
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            output = network(batch)
+        output.float().abs().mean().backward()
+
+    return step
+
+
+def time_predictions(folders: dict[str, Path], structures: list[Any]) -> dict[str, float]:
+    """Seconds a crystal from structure to number, one by one as table 5 counts; median."""
     from recinet_ase.predictor import Predictor
 
-    predictor = Predictor(folder, device="cpu")
-    predictor.predict_many(structures[:2])
-    start = time.perf_counter()
-    for structure in structures:
-        predictor.predict_many([structure])
-    return 1e3 * (time.perf_counter() - start) / len(structures)
+    predictors = {name: Predictor(folder, device="cpu") for name, folder in folders.items()}
+    spent: dict[str, list[float]] = {name: [] for name in folders}
+    for structure in structures[:1] + structures:
+        for name, predictor in predictors.items():
+            start = time.perf_counter()
+            predictor.predict_many([structure])
+            spent[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values[1:]) for name, values in spent.items()}
 
 
 def write_csv(results: list[Result], path: Path) -> None:
     """All runs, one a line."""
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(("task", "variant", "seed", "mae", "unit", "parameters", "seconds"))
+        writer.writerow(("task", "variant", "seed", "mae", "unit", "parameters"))
         writer.writerows(
-            (r.task, r.variant, r.seed, r.error, r.unit, r.parameters, round(r.seconds, 1))
-            for r in results
+            (r.task, r.variant, r.seed, r.error, r.unit, r.parameters) for r in results
         )
-
-
-def finished(folder: Path) -> bool:
-    """Whether a run has come to its end."""
-    path = folder / "config.json"
-    return path.exists() and bool(json.loads(path.read_text())["training"].get("complete"))
 
 
 def main() -> None:
@@ -160,47 +188,22 @@ def main() -> None:
     from recinet_ase.data.dataset import open_dataset
     from recinet_ase.training.run import Resources
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--data-dir")
-    parser.add_argument("--cache-dir")
-    parser.add_argument("--tasks", default="eform,mbj")
-    parser.add_argument("--variants", default=";".join(VARIANTS), help="separated by ;")
-    parser.add_argument("--seeds", default="0")
-    parser.add_argument("--epochs", type=int, default=COMMON["epochs"])
-    parser.add_argument("--limit", type=int, help="training crystals instead of 4,000")
-    parser.add_argument("--size", default=COMMON["size"])
-    parser.add_argument("--timed", type=int, default=50, help="crystals that are predicted")
-    parser.add_argument("--tables-only", action="store_true", help="train nothing")
+    parser = arguments_parser(__doc__.splitlines()[0])
+    parser.add_argument("--timed", type=int, default=30, help="steps and crystals that are timed")
     arguments = parser.parse_args()
-    ablation.COMMON = {**COMMON, "epochs": arguments.epochs, "size": arguments.size}
-    limit = {} if arguments.limit is None else {"limit": arguments.limit}
-    ablation.TASKS = {name: {**task, **limit} for name, task in TASKS.items()}
-    ablation.VARIANTS = VARIANTS
-    arguments.folder.mkdir(parents=True, exist_ok=True)
     resources = Resources(arguments.data_dir, arguments.cache_dir)
-    wanted = [
-        (task, variant, int(seed))
-        for seed in arguments.seeds.split(",")
-        for task in arguments.tasks.split(",")
-        for variant in arguments.variants.split(";")
-    ]
-    results, folders = [], {}
-    for task, variant, seed in wanted:
-        folder = ablation.folder_of(arguments.folder, task, variant, seed)
-        if arguments.tables_only and not finished(folder):
-            continue
-        results.append(run_one(arguments.folder, task, variant, seed, resources))
-        folders.setdefault(variant, folder)
-    if not results:
-        raise SystemExit(f"{arguments.folder} holds no finished run yet")
+    results = run_all(arguments, VARIANTS.values(), resources)
     write_csv(results, arguments.folder / "comparators.csv")
+    folders: dict[str, Path] = {}
+    for r in results:
+        if r.task == results[0].task:
+            folders[r.variant] = folder_of(arguments.folder, r.task, r.variant, r.seed)
+    steps = time_steps(folders, resources, arguments.timed)
     pairs = open_dataset("jarvis", arguments.data_dir).structures()
     structures = [structure for _, structure in pairs][: arguments.timed]
-    inference = {v: inference_time(folder, structures) for v, folder in folders.items()}
-    text = "\n\n".join(
-        [error_tables(results), efficiency_table(results, inference, arguments.epochs)]
-    )
+    predictions = time_predictions(folders, structures)
+    times = {name: (steps[name], predictions[name]) for name in folders}
+    text = f"{error_tables(results)}\n\n{efficiency_table(results, times)}"
     (arguments.folder / "tables.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
