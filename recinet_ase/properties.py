@@ -102,7 +102,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
         # (6 % of the shear moduli), and a model that hides them says less than the data.
         PropertyInfo(
             "bulk_modulus",
-            "bulk modulus (Voigt)",
+            "bulk modulus",
             "GPa",
             "jarvis-bulk",
             ("kv", "k_v", "bulk", "k_vrh", "bulk_modulus_kv"),
@@ -110,7 +110,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
         ),
         PropertyInfo(
             "shear_modulus",
-            "shear modulus (Voigt)",
+            "shear modulus",
             "GPa",
             "jarvis-shear",
             ("gv", "g_v", "shear", "g_vrh", "shear_modulus_gv"),

@@ -36,7 +36,8 @@ class PublishedDataset:
         archive: File name of the structures, a json.zip of records with ``atoms``.
         id_key: Key of a record's id.
         tasks: File stem of each property's split, by canonical property name.
-        functional: Level of theory, by property; ``""`` is that of all others.
+        functional: Level of theory (and what average, where there are several), by property;
+            ``""`` is that of all others.
         faults: Ids whose label is known to be wrong, by property.
         keys: Key of each property's label in a record.
         derived: How the label follows from a record, for properties that are no plain column;
@@ -202,7 +203,11 @@ JARVIS = PublishedDataset(
             *((name, task) for name, (task, _) in FUNCTIONAL_TASKS.items()),
         )
     },
-    functional={"": "OptB88vdW", **dict.fromkeys(("bandgap", "dielectric", "slme"), "TB-mBJ")},
+    functional={
+        "": "OptB88vdW",
+        **dict.fromkeys(("bandgap", "dielectric", "slme"), "TB-mBJ"),
+        **dict.fromkeys(("bulk_modulus", "shear_modulus"), "OptB88vdW, Voigt average"),
+    },
     faults={"bandgap": JARVIS_MBJ_GAPS},
     keys=_JARVIS_KEYS,
     derived={name: rule for name, (_, rule) in FUNCTIONAL_TASKS.items()},
@@ -226,7 +231,10 @@ MATERIALS_PROJECT = PublishedDataset(
         "bulk_modulus": "megnet_bulk_modulus",
         "shear_modulus": "megnet_shear_modulus",
     },
-    functional={"": "PBE"},
+    functional={
+        "": "PBE",
+        **dict.fromkeys(("bulk_modulus", "shear_modulus"), "PBE, Voigt-Reuss-Hill average"),
+    },
     keys={
         "formation_energy": "e_form",
         "bandgap": "gap pbe",
