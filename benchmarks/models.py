@@ -1,22 +1,25 @@
 """What each shipped model takes for a crystal of its training data's kind.
 
-    OMP_NUM_THREADS=1 python benchmarks/models.py --data-dir DIR
+    OMP_NUM_THREADS=1 python benchmarks/models.py --data-dir DIR -o docs/speed.csv
 
 One thread, from JARVIS records to values with intervals, as `recinet_ase.predict` gives them:
 reading, graphs and network. ``x fastest`` is the cost beside the cheapest model in the same run.
+The file is where `tools/model_table.py` finds the README's column.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import time
 from itertools import islice
+from pathlib import Path
 
 import torch
 
 from recinet_ase.data.published import JARVIS
 from recinet_ase.predictor import Predictor
-from recinet_ase.pretrained import available_models
+from recinet_ase.pretrained import available_ensembles, available_models
 
 
 def main() -> None:
@@ -24,7 +27,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir")
     parser.add_argument("--crystals", type=int, default=1000)
-    parser.add_argument("--models", nargs="*", default=available_models())
+    parser.add_argument(
+        "--models", nargs="*", default=[*available_models(), *available_ensembles()]
+    )
+    parser.add_argument("-o", "--output", type=Path, help="csv: model, crystals a second")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     records = JARVIS.records(arguments.data_dir).values()
@@ -44,6 +50,11 @@ def main() -> None:
             f"parameters, {failed} refused",
             flush=True,
         )
+    if arguments.output is not None:
+        rows = sorted((name, f"{1 / value:.0f}") for name, value in seconds.items())
+        with arguments.output.open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.writer(handle, lineterminator="\n")
+            writer.writerows([("model", "crystals_per_second"), *rows])
 
 
 if __name__ == "__main__":
