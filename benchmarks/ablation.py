@@ -59,6 +59,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "24 neighbours": {"neighbours": 24},
     "basis from -1.2": {"network": {"basis_low": -1.2}},
     "layer norm": {"network": {"norm": "layer"}},
+    "attention pooling": {"network": {"pooling": "attention"}},
     # Regularisation and the loop.
     "dropout 0.1 in blocks": {"network": {"block_dropout": 0.1}},
     "dropout 0.1 in head": {"network": {"dropout": 0.1}},

@@ -60,6 +60,12 @@ _NETWORK = (
     ),
     click.option("--norm", type=click.Choice(["batch", "layer"]), help="Else the size's (batch)."),
     click.option(
+        "--pooling",
+        type=click.Choice(["mean", "attention"]),
+        help="From atoms to a crystal: their mean, or one that learns which atoms count "
+        "(else the size's, mean).",
+    ),
+    click.option(
         "--neighbours",
         type=click.IntRange(1),
         help="Neighbours that set an atom's cutoff.  [default: 16]",
@@ -140,7 +146,7 @@ _RESOURCES = (
         help="Stop cleanly after this time, with a checkpoint.",
     ),
 )
-_NETWORK_FIELDS = ("blocks", "reciprocal", "norm", "multitask")
+_NETWORK_FIELDS = ("blocks", "reciprocal", "norm", "pooling", "multitask")
 
 
 def _settings(command: Any) -> Any:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.crystal import CrystalGraph, build_graph
 from recinet_ase.model import ModelConfig, PropertyModel
+from recinet_ase.nn.pooling import AttentionPooling
 from recinet_ase.nn.recinet import SIZES
 from recinet_ase.pretrained import model_card
 from recinet_ase.properties import PROPERTIES
@@ -74,6 +75,8 @@ def random_model(
                 buffer.uniform_(0.5, 2.0)
         for block in model.network.reciprocal_blocks:
             block.up.weight.mul_(5)  # long-range terms large enough to be seen
+        if isinstance(model.network.pool, AttentionPooling):
+            model.network.pool.score.weight.normal_(0, 1)  # it starts as the plain mean
     return model.eval()
 
 

@@ -19,9 +19,13 @@ from recinet_ase.pretrained import available_models, load_model
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 DTYPES = [torch.float64, torch.float32]
+NETWORKS = {
+    **{mode: {"reciprocal": mode} for mode in ("lattice", "mean", "none")},
+    "attention": {"pooling": "attention"},
+}
 MODELS = {
-    (mode, dtype): random_model(properties=("formation_energy",), reciprocal=mode).to(dtype)
-    for mode in ("lattice", "mean", "none")
+    (name, dtype): random_model(properties=("formation_energy",), **network).to(dtype)
+    for name, network in NETWORKS.items()
     for dtype in DTYPES
 }
 
@@ -103,7 +107,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
-@pytest.mark.parametrize("mode", ["lattice", "mean", "none"])
+@pytest.mark.parametrize("mode", NETWORKS)
 @pytest.mark.parametrize("change", CHANGES)
 @given(atoms=random_crystals(), seed=st.integers(0, 10**6))
 def test_random_crystals(
@@ -117,7 +121,8 @@ def test_random_crystals(
 def test_real_crystals(change: str, dtype: torch.dtype, crystals: dict[str, Atoms]) -> None:
     for seed, atoms in enumerate(crystals.values()):
         if len(atoms) <= 20:
-            assert_same("lattice", dtype, atoms, CHANGES[change](atoms, seed))
+            for mode in ("lattice", "attention"):
+                assert_same(mode, dtype, atoms, CHANGES[change](atoms, seed))
 
 
 @given(atoms=random_crystals())

@@ -17,7 +17,9 @@ from recinet_ase.graph.batch import collate
 from recinet_ase.nn.composition import formula_atoms
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import WeightedBatchNorm
+from recinet_ase.nn.pooling import AttentionPooling
 from recinet_ase.nn.recinet import SIZES, ReciNet, ReciNetConfig
+from recinet_ase.nn.reciprocal import crystal_mean
 
 
 def test_element_features_are_92_and_unique() -> None:
@@ -98,6 +100,8 @@ def test_unknown_choices_are_refused() -> None:
         ReciNetConfig(norm="group")
     with pytest.raises(ReciNetError, match="did you mean 'lattice'"):
         ReciNetConfig(reciprocal="latice")
+    with pytest.raises(ReciNetError, match="unknown pooling 'max'"):
+        ReciNetConfig(pooling="max")
     with pytest.raises(ReciNetError, match="newer version"):
         ReciNetConfig.from_dict({"width": 8, "attention_heads": 4})
 
@@ -157,3 +161,14 @@ def test_the_composition_branch_starts_as_the_answer_per_formula(
     with torch.no_grad():
         expected = plain(batch) / formula_atoms(batch)[:, None]
         torch.testing.assert_close(branched(batch), expected)
+
+
+def test_attention_starts_as_the_mean_and_can_choose_one_atom(crystals: dict[str, Atoms]) -> None:
+    batch = collate([graph_of(a) for a in list(crystals.values())[:8]])
+    h = torch.randn(len(batch.z), 4, dtype=torch.float64)
+    pool = AttentionPooling(4).double()
+    with torch.no_grad():
+        torch.testing.assert_close(pool(h, batch), crystal_mean(h, batch))
+        pool.score.weight.copy_(1e4 * torch.eye(4))
+        for i, pooled in enumerate(pool(h, batch)):
+            torch.testing.assert_close(pooled, h[batch.crystal == i].amax(0))

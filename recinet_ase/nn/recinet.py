@@ -19,8 +19,9 @@ from recinet_ase.nn.experts import DECODERS, ExpertHeads, TaskHeads
 from recinet_ase.nn.fused import EdgeIndex
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import NORMS
+from recinet_ase.nn.pooling import POOLINGS, make_pooling
 from recinet_ase.nn.radial import PotentialBasis
-from recinet_ase.nn.reciprocal import MODES, LatticeOperator, ReciprocalBlock, crystal_mean
+from recinet_ase.nn.reciprocal import MODES, LatticeOperator, ReciprocalBlock
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class ReciNetConfig:
         dropout: Dropout before the head's last layer.
         block_dropout: Dropout of the summed messages in each local block.
         edge_update: Whether edge embeddings change from block to block.
+        pooling: How atoms become a crystal: ``"mean"`` (the paper) or ``"attention"``.
         composition: Whether a branch of the composition alone is added to the head.
         outputs: Number of predicted values.
         multitask: How several values are read from a crystal's representation: ``"shared"`` (one
@@ -69,6 +71,7 @@ class ReciNetConfig:
     dropout: float = 0.0
     block_dropout: float = 0.0
     edge_update: bool = False
+    pooling: str = "mean"
     composition: bool = False
     outputs: int = 1
     multitask: str = "shared"
@@ -86,6 +89,8 @@ class ReciNetConfig:
             )
         if self.reciprocal not in MODES:
             raise UnknownNameError("reciprocal block", self.reciprocal, MODES)
+        if self.pooling not in POOLINGS:
+            raise UnknownNameError("pooling", self.pooling, POOLINGS)
         if self.norm not in NORMS:
             raise UnknownNameError("normalisation", self.norm, NORMS)
 
@@ -136,7 +141,7 @@ def size_name(config: ReciNetConfig) -> str:
 
 
 class ReciNet(nn.Module):
-    """The network: node and edge embeddings, blocks, mean pooling, head.
+    """The network: node and edge embeddings, blocks, pooling, head.
 
     Outputs are standardised; a `recinet_ase.model.PropertyModel` turns them into units.
 
@@ -166,6 +171,7 @@ class ReciNet(nn.Module):
             ReciprocalBlock(d, config.channels, config.n_waves, config.reciprocal)
             for _ in range(config.blocks if config.reciprocal != "none" else 0)
         )
+        self.pool = make_pooling(config.pooling, d)
         self.head = _decoder(config)
         self.composition = (
             CompositionBranch(N_FEATURES, d, config.outputs) if config.composition else None
@@ -197,7 +203,7 @@ class ReciNet(nn.Module):
     def encode(
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
     ) -> torch.Tensor:
-        """Crystal representations: the mean over atoms after the last block, ``[B, d]``."""
+        """Crystal representations: the pooled atoms after the last block, ``[B, d]``."""
         h = self.embed_atom(self.element_table[batch.z])
         v = functional.softplus(self.embed_edge(self.edge_basis(batch.distance)))
         edge_weight = batch.edge_count * batch.atom_weight[batch.centre]
@@ -210,7 +216,8 @@ class ReciNet(nn.Module):
                 # Section 4.4: both updates are added and go on to the next block.
                 update = update + self.reciprocal_blocks[i](h, batch, lattice_sum)
             h = update
-        return crystal_mean(h, batch)
+        pooled: torch.Tensor = self.pool(h, batch)
+        return pooled
 
 
 class ReciNetMT(ReciNet):
