@@ -72,7 +72,7 @@ def settings(
     if not known:
         found.pop("log_targets", None)
     if init is not None:  # the network is that of the start
-        free = ("dropout", "block_dropout")
+        free = ("dropout", "block_dropout", "pooling")
         network = tuple((k, v) for k, v in found.get("network", ()) if k in free)
         found = {**found, "network": network, "init": init, "size": None}
     return TrainingConfig(
