@@ -76,8 +76,9 @@ def rows(name: str) -> list[str]:
         f = figures["properties"][info.name]
         fifths = ", ".join(f"{100 * c:.1f}" for c in f["coverage_by_fifth"])
         errors = ", ".join(f"{e:.3g}" for e in f["error_by_fifth_of_width"])
+        several = f", {info.name}" if len(model.config.infos) > 1 else ""
         found.append(
-            f"| {model.config.name} | {f['crystals']} | {100 * f['coverage']:.1f} % | "
+            f"| {model.config.name}{several} | {f['crystals']} | {100 * f['coverage']:.1f} % | "
             f"{fifths} | {f['median_width']:.3g} {info.unit} | {errors} | "
             f"{f['rank_correlation']:.2f} | {100 * figures['flagged']:.1f} % |"
         )

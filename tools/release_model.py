@@ -63,12 +63,14 @@ def main() -> None:
     target = PRETRAINED / name
     if arguments.member:
         for run in runs:
+            check_complete(run)
             number = 2 + len(member_folders(target / FOLDER))
             model = PropertyModel.load(run)
             model.config = replace(model.config, name=f"{name}-{number}")
             model.save(target / FOLDER / f"member-{number}")
         release_ensemble(name + SUFFIX, arguments.data_dir, arguments.hardware)
         return
+    check_complete(runs[0])
     model = PropertyModel.load(runs[0])
     model.config = replace(model.config, name=name, caution=CAUTIONS.get(name, ""))
     model.save(target)
@@ -78,6 +80,14 @@ def main() -> None:
     model.config = replace(model.config, training={**model.config.training, **figures})
     model.save(target)
     write_card(target, model.config, evaluations, arguments.hardware)
+
+
+def check_complete(run: str) -> None:
+    """Refuse a run that was stopped or is still going on."""
+    from recinet_ase.files import read_config
+
+    if not json.loads(read_config(Path(run)))["training"].get("complete"):
+        raise SystemExit(f"{run} has not come to its end: recinet-train --resume -o {run}")
 
 
 def release_ensemble(name: str, data_dir: str | None, hardware: str) -> None:
