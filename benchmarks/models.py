@@ -21,6 +21,8 @@ from recinet_ase.data.published import JARVIS
 from recinet_ase.predictor import Predictor
 from recinet_ase.pretrained import available_ensembles, available_models
 
+COLUMN = "crystals_per_second"
+
 
 def main() -> None:
     """Print a row for each model."""
@@ -51,10 +53,17 @@ def main() -> None:
             flush=True,
         )
     if arguments.output is not None:
-        rows = sorted((name, f"{1 / value:.0f}") for name, value in seconds.items())
-        with arguments.output.open("w", newline="", encoding="utf-8") as handle:
-            writer = csv.writer(handle, lineterminator="\n")
-            writer.writerows([("model", "crystals_per_second"), *rows])
+        write(arguments.output, {name: f"{1 / value:.0f}" for name, value in seconds.items()})
+
+
+def write(path: Path, measured: dict[str, str]) -> None:
+    """Put the figures into the file, beside those of models that were not measured now."""
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as handle:
+            measured = {row["model"]: row[COLUMN] for row in csv.DictReader(handle)} | measured
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerows([("model", COLUMN), *sorted(measured.items())])
 
 
 if __name__ == "__main__":
