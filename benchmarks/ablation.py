@@ -149,11 +149,16 @@ def summarise(results: list[Result]) -> list[dict[str, Any]]:
 
 
 def _sigma(errors: list[float], base: list[float]) -> float:
-    """Difference of two means in units of its standard error (NaN below two seeds)."""
-    if min(len(errors), len(base)) < 2 or errors == base:
+    """Difference of two means in units of its standard error (NaN for the base itself).
+
+    A variant of one seed is taken to scatter like the base.
+    """
+    if len(base) < 2 or errors == base:
         return math.nan
-    variance = statistics.variance(errors) / len(errors) + statistics.variance(base) / len(base)
-    return (statistics.mean(errors) - statistics.mean(base)) / math.sqrt(variance)
+    spread = statistics.variance(base)
+    own = statistics.variance(errors) if len(errors) > 1 else spread
+    error = math.sqrt(own / len(errors) + spread / len(base))
+    return (statistics.mean(errors) - statistics.mean(base)) / error
 
 
 def write_tables(rows: list[dict[str, Any]], root: Path) -> str:

@@ -95,7 +95,7 @@ def test_models_lists_what_is_shipped() -> None:
     result = CliRunner().invoke(main, ["models"])
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    names = [line.split()[0] for line in lines[1:]]
+    names = list(dict.fromkeys(line.split()[0] for line in lines[1:]))  # a line a property
     properties = sorted([*available_models(), *available_ensembles()])
     assert names == [*properties, *available_force_models()]
 
