@@ -131,7 +131,7 @@ def time_steps(folders: dict[str, Path], resources: Any, rounds: int) -> dict[st
         config = TrainingConfig.load(folder / "training.json")
         dataset, config = open_run_dataset(config, resources.data_dir)
         data = prepare_data(config, dataset, model.config.network, resources.cache)
-        steps[variant] = _step(model.network.train(), data, config.precision)
+        steps[variant] = _step(model.network.train(), data, config)
     spent: dict[str, list[float]] = {variant: [] for variant in steps}
     for number in range(-1, rounds):
         for variant, step in steps.items():
@@ -143,16 +143,17 @@ def time_steps(folders: dict[str, Path], resources: Any, rounds: int) -> dict[st
     return {variant: statistics.median(values) for variant, values in spent.items()}
 
 
-def _step(network: Any, data: Any, precision: str) -> Callable[[int], None]:
+def _step(network: Any, data: Any, config: Any) -> Callable[[int], None]:
     import torch
 
     index = data.train.index
     order = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))
     batches = index[order].split(BATCH)
+    half = config.precision == "bfloat16"
 
     def step(number: int) -> None:
-        batch = data.store.batch(batches[number % len(batches)], pad=precision == "bfloat16")
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        batch = data.store.batch(batches[number % len(batches)], pad=half and config.reduce)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             output = network(batch)
         output.float().abs().mean().backward()
 
