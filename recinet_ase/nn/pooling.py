@@ -34,7 +34,8 @@ class AttentionPooling(nn.Module):
 
     def forward(self, h: torch.Tensor, batch: CrystalBatch) -> torch.Tensor:
         """Crystal representations ``[B, d]`` from node features ``[N, d]``."""
-        score = self.score(h).float()
+        score = self.score(h)
+        score = score.to(torch.promote_types(score.dtype, torch.float32))  # not in bfloat16
         index = batch.crystal[:, None].expand_as(score)
         # Padding has no say, and no large value beside which atoms would vanish.
         score = score.masked_fill(batch.atom_weight[:, None] == 0, -torch.inf)
