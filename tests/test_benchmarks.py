@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,3 +158,51 @@ def test_the_ablation_study_runs_and_goes_on(
     assert "| mbj | no reciprocal block |" in first and (tmp_path / "ablation.png").exists()
     monkeypatch.setattr("recinet_ase.training.run.train", None)
     assert table() == first
+
+
+def test_several_properties_and_each_alone_learn_from_the_same_crystals(
+    crystals: dict[str, Atoms],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import multitask
+
+    folder = tmp_path / "data"
+    for offset, task in enumerate(("formation_energy_peratom", "mbj_bandgap")):
+        write_jarvis_folder(folder, list(crystals.values()), f"dft_3d_{task}", offset=5 * offset)
+
+    group = replace(
+        multitask.GROUPS["jarvis"],
+        properties={"formation_energy": (1e3, "meV/atom"), "bandgap": (1.0, "eV")},
+        table=("14", slice(0, 2)),
+        limit=16,
+        epochs=1,
+        references=(),
+    )
+    monkeypatch.setitem(multitask.GROUPS, "two", group)
+    whole = multitask.settings
+    small = {"size": "tiny", "batch_size": 8, "precision": "float32"}
+    monkeypatch.setattr(multitask, "settings", lambda *args: replace(whole(*args), **small))
+    options = [
+        *(str(tmp_path / "runs"), "--data-dir", str(folder), "--groups", "two"),
+        *("--cache-dir", str(folder / "cache"), "--seeds", "0"),
+    ]
+
+    def tables(*more: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["multitask.py", *options, *more])
+        multitask.main()
+        return capsys.readouterr().out
+
+    first = tables()
+    assert "| one network for each |" in first and "| paper (test): ReciNet-LS |" in first
+    trained = {
+        path.parent.name: json.loads(path.read_text())["training"]
+        for path in (tmp_path / "runs").glob("*/config.json")
+    }
+    assert len(trained) == 4
+    assert len({found["train_ids_sha256"] for found in trained.values()}) == 1
+    assert {found["n_train"] for found in trained.values()} == {16}
+    monkeypatch.setattr("recinet_ase.training.run.train", None)
+    assert tables("--tables-only") in first

@@ -73,20 +73,13 @@ def rivals(seed: int = 0) -> list[torch.nn.Module]:
     ]
 
 
-def in_double(network: torch.nn.Module, converter: GraphConverter, structure: Any) -> torch.Tensor:
-    """What ``predict_structure`` does, in double precision."""
-    graph, lattice, state = converter.get_graph(structure)
-    graph = graph.apply(lambda x: x.double() if x.is_floating_point() else x)
-    graph.pos = graph.frac_coords @ lattice[0].double()
-    graph.pbc_offshift = graph.pbc_offset @ lattice[0].double()
-    with torch.no_grad():
-        return network(graph, state_attr=torch.tensor(state).double())
-
-
 @pytest.mark.parametrize("network", rivals(), ids=lambda n: type(n).__name__)
 def test_matgls_networks_on_our_radius_graphs(
-    network: torch.nn.Module, structures: list[Structure]
+    network: torch.nn.Module, structures: list[Structure], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    from matgl_graphs import in_double
+
     ours = ReciNetGraphConverter(DEFAULT_ELEMENTS, cutoff=5.0)
     assert isinstance(ours, GraphConverter) and ours.cutoff == 5.0
     theirs = Structure2Graph(DEFAULT_ELEMENTS, cutoff=5.0)
