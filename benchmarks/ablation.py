@@ -69,6 +69,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "batch 128": {"batch_size": 128},
     "40 epochs": {"epochs": 40},
     "composition branch": {"network": {"composition": True}},
+    # Do the literal equations know more than the network that knows the composition?
+    "literal equations and composition branch": {
+        "network": {"reciprocal": "literal", "composition": True},
+        "reduce": False,
+    },
 }
 
 
