@@ -57,9 +57,7 @@ from recinet_ase.cli.common import one_line_errors
 @click.option(
     "--time-limit",
     type=click.FloatRange(1),
-    default=300.0,
-    show_default=True,
-    help="Seconds after which a structure is given up.",
+    help="Seconds after which a structure is given up; 300 where there are worker processes.",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--batch-size", default="auto", show_default=True, help="Crystals a batch.")
@@ -98,7 +96,7 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
         pareto=parse_keys(options["pareto"]),
         unique=options["unique"],
     )
-    from recinet_ase.screening.run import ScreenOptions, is_complete, run_screen
+    from recinet_ase.screening.run import ScreenOptions, run_screen
 
     wanted = ScreenOptions(
         files=files,
@@ -115,9 +113,6 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
             )
         },
     )  # fmt: skip
-    if is_complete(wanted):
-        click.echo(f"{wanted.output or wanted.report} is complete; nothing to resume", err=True)
-        return
     display = _Display(options["quiet"])
     command = ["recinet-screen", *sys.argv[1:]]
     target = wanted.output or wanted.report
@@ -146,6 +141,9 @@ def _batch_size(text: str) -> int | str:
 
 def _tell(outcome: Any, wanted: Any, display: _Display) -> None:
     """The summary, and where the results are."""
+    if outcome.was_complete:
+        click.echo(f"{wanted.output or wanted.report} is complete; nothing to resume", err=True)
+        return
     if outcome.table is not None and not display.quiet:
         from recinet_ase.screening.summary import print_summary
 

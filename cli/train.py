@@ -194,8 +194,7 @@ def train(
     if not (devices == "auto" or (devices.isdigit() and int(devices) > 0)):
         raise ReciNetError(f"--devices must be a number or 'auto', not {devices!r}")
     if _is_force_run(output, resume, recipe, given):
-        if max_minutes or devices not in ("auto", "1"):
-            raise ReciNetError("force models train in one go, on one device")
+        _check_force_resources(accelerator, devices)
         _train_forces(given, output, data_dir, resume)
         return
     config = _configuration(recipe, given)
@@ -238,6 +237,27 @@ def _is_force_run(
     dataset = str(given.get("dataset", ""))
     named = dataset == "mlearn" or dataset.startswith("mlearn_")
     return named and recipe is None and "props" not in given
+
+
+def _check_force_resources(accelerator: str, devices: str) -> None:
+    """A force model is trained in one go, by one process on the CPU."""
+    from recinet_ase.errors import ReciNetError
+
+    context = click.get_current_context()
+    given = {
+        name
+        for name in ("cache_dir", "workers", "nodes", "max_minutes")
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    if accelerator not in ("auto", "cpu"):
+        given.add("accelerator")
+    if devices not in ("auto", "1"):
+        given.add("devices")
+    if given:
+        names = ", ".join(_option_names(dict.fromkeys(given)))
+        raise ReciNetError(
+            f"force models train in one go, in one process on the CPU; leave out {names}"
+        )
 
 
 def _train_forces(

@@ -39,3 +39,11 @@ class UnknownNameError(ReciNetError):
         listing = f"known: {', '.join(choices)}" if choices else "none are available"
         super().__init__(f"unknown {kind} {name!r}{hint} ({listing})")
         self.kind, self.name, self.suggestions = kind, name, near
+
+
+def reason_of(error: BaseException) -> str:
+    """One line that says what was wrong; other people's errors with their class."""
+    text = " ".join(str(error).split())
+    if text and isinstance(error, ReciNetError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

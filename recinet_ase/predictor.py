@@ -18,7 +18,7 @@ import torch
 
 from recinet_ase.elements import symbols
 from recinet_ase.ensemble import AnyModel, EnsembleModel
-from recinet_ase.errors import ReciNetError, StructureError
+from recinet_ase.errors import ReciNetError, StructureError, reason_of
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.model import PropertyModel
 from recinet_ase.nn.reciprocal import FULL_GRAPHS, LatticeSums
@@ -28,7 +28,6 @@ from recinet_ase.preparation import (
     Preparation,
     PreparedBatch,
     PreparedWindow,
-    reason,
 )
 from recinet_ase.properties import PropertyInfo
 from recinet_ase.uncertainty.calibration import Assessment
@@ -215,7 +214,7 @@ class Predictor:
                 results[i] = result
             if len(batch) == 1:
                 (i,) = batch.places
-                results[i] = replace(results[i], error=reason(error))
+                results[i] = replace(results[i], error=reason_of(error))
                 return
         # Out of the handler, which would keep the failed tensors alive.
         if self.device.type == "cuda":

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from recinet_ase.elements import symbols
-from recinet_ase.errors import ReciNetError, StructureError
+from recinet_ase.errors import StructureError, reason_of
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import Crystal, GraphSettings, neighbours_of
@@ -128,7 +128,7 @@ class Preparation:
                 check_density(crystal)
                 ready.append((i, crystal, [neighbours_of(crystal, s) for s in self.settings]))
             except Exception as error:  # one bad structure must never stop a screening
-                results.append(Prediction({}, reason(error), formula, n_atoms))
+                results.append(Prediction({}, reason_of(error), formula, n_atoms))
             else:
                 results.append(Prediction({}, "", formula, n_atoms))
         window = PreparedWindow(results)
@@ -151,7 +151,7 @@ class Preparation:
                 graphs[settings] = make(flat, self.k_max, self.dtype)
         except Exception as error:
             if len(items) == 1:
-                results[places[0]] = replace(results[places[0]], error=reason(error))
+                results[places[0]] = replace(results[places[0]], error=reason_of(error))
                 return
             half = len(items) // 2
             yield from self._graphs(items[:half], results)
@@ -220,11 +220,3 @@ def describe(structure: Any) -> tuple[str, int]:
         names = [symbols()[int(z)] for z in structure.numbers]
         return Formula.from_list(names).format("hill"), len(structure)
     return "", 0
-
-
-def reason(error: Exception) -> str:
-    """One line that says what was wrong."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, ReciNetError):
-        return text
-    return f"{type(error).__name__}: {text}"

@@ -194,6 +194,18 @@ def test_harmonics_are_orthonormal() -> None:
         torch.testing.assert_close(gram, torch.eye(size, dtype=torch.float64), atol=2e-2, rtol=0)
 
 
+def test_calculators_share_a_model_and_leave_it_as_it_was(model: ForceModel) -> None:
+    single = ReciNetForceCalculator(model, device="cpu")
+    before = single.get_potential_energy(silicon())
+    ReciNetForceCalculator(model, device="cpu", dtype="float64")
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in model.parameters())
+    assert (
+        single.get_potential_energy(skewed())
+        != before
+        == pytest.approx(single.get_potential_energy(silicon()))
+    )
+
+
 def test_many_is_one_by_one(model: ForceModel) -> None:
     calc = ReciNetForceCalculator(model, device="cpu")
     atoms = [silicon(), skewed(), bulk("Al")]
@@ -352,6 +364,9 @@ def test_command(mlearn_folder: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(train, [*call, "--epochs", "1", "--limit", "8"])
     assert done.exit_code == 0, done.output
     assert "meV/atom" in done.output and (out / "metrics.csv").exists()
+    for option in (("--accelerator", "cuda"), ("--nodes", "2"), ("--workers", "2")):
+        refused = CliRunner().invoke(train, [*call[:-1], str(tmp_path / "no"), *option])
+        assert refused.exit_code == 2 and f"leave out {option[0]}" in refused.output
     again = CliRunner().invoke(train, [*call, "--epochs", "1"])
     assert again.exit_code == 2 and "holds a run already" in again.output
     for init in ("jarvis-mbj", "jarvis-eform:ensemble"):

@@ -17,6 +17,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.db import connect
+from ase.io import write
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 from support import EXAMPLES, random_model, write_jarvis_folder
@@ -28,9 +29,9 @@ from recinet_ase.data.published import JARVIS
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.labels import open_run_dataset, prepare_data
-from recinet_ase.training.provenance import clean_tasks
+from recinet_ase.training.provenance import check_start, clean_tasks
 from recinet_ase.training.run import build_model
-from recinet_ase.training.trainer import Trainer, masked_l1
+from recinet_ase.training.trainer import Trainer, absolute_errors
 
 QUICK = ["--props", "bandgap", "--size", "tiny", "--batch-size", "8", "--validate-every", "5"]
 
@@ -285,6 +286,28 @@ def test_full_graphs_learn_the_same_function(jarvis_folder: Path, tmp_path: Path
     assert reduced == pytest.approx(full, rel=0.05)
 
 
+def test_full_graphs_of_large_cells_from_ase_in_bfloat16(
+    tmp_path: Path, crystals: dict[str, Atoms]
+) -> None:
+    """Coordinates in columns, and cells whose waves are summed one cell at a time."""
+    frames = []
+    for number in range(24):
+        atoms = crystals["Si2"] * (3, 3, 2) if number % 2 else crystals["NaCl"] * (1, 1, 2)
+        atoms.rattle(0.02, seed=number)
+        atoms.info["gap"] = 0.1 * number
+        frames.append(atoms)
+    write(tmp_path / "large.extxyz", frames)
+    result = CliRunner().invoke(
+        train,
+        [
+            *("--dataset", str(tmp_path / "large.extxyz"), "--props", "bandgap", "--target", "gap"),
+            *("--full-graphs", "--precision", "bfloat16", "--size", "tiny", "--epochs", "1"),
+            *("--batch-size", "8", "--cache-dir", str(tmp_path), "-o", str(tmp_path / "run")),
+        ],
+    )
+    assert result.exit_code == 0, result.output
+
+
 def test_bfloat16_and_each_reciprocal_block(tmp_path: Path, jarvis_folder: Path) -> None:
     for mode in ("lattice", "mean", "none"):
         result = run(
@@ -326,7 +349,21 @@ def test_a_run_that_diverges_says_so(tmp_path: Path, jarvis_folder: Path) -> Non
 def test_missing_labels_do_not_count() -> None:
     output = torch.tensor([[1.0, 5.0], [3.0, 0.0]], requires_grad=True)
     target = torch.tensor([[2.0, float("nan")], [1.0, float("nan")]])
-    loss = masked_l1(output, target)
-    assert float(loss.detach()) == 1.5
-    loss.backward()
+    errors = absolute_errors(output, target)
+    assert errors.tolist() == [[1.0, 0.0], [2.0, 0.0]]
+    errors.sum().backward()
     assert torch.isfinite(output.grad).all()
+
+
+def test_a_start_that_once_learnt_from_the_same_data_is_refused(jarvis_folder: Path) -> None:
+    config = TrainingConfig(properties=("bandgap",))
+    dataset, config = open_run_dataset(config, jarvis_folder)
+    start = random_model()
+    first = {"dataset": "jarvis", "clean_for": [], "started_from": None}
+    for earlier in (first, {"dataset": "mlearn", "clean_for": [], "started_from": first}):
+        seen = {"dataset": "mp", "clean_for": ["bandgap"], "started_from": earlier}
+        start.config = replace(start.config, training=seen)
+        with pytest.raises(ReciNetError, match="trained on jarvis before mp"):
+            check_start(start, config, dataset)
+    start.config = replace(start.config, training={**seen, "started_from": None})
+    check_start(start, config, dataset)

@@ -20,7 +20,7 @@ from typing import Any
 
 from recinet_ase.data.labels import as_number
 from recinet_ase.data.splits import read_json_zip
-from recinet_ase.errors import ReciNetError
+from recinet_ase.errors import ReciNetError, reason_of
 from recinet_ase.screening.entries import Entry
 from recinet_ase.screening.sources import find_sources, parse_cif, read_entries
 from recinet_ase.screening.sources import read_structure as read_structure_file
@@ -322,14 +322,6 @@ def _csv_records(path: Path) -> list[list[str]]:
             return [row for row in csv.reader(handle) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReciNetError(f"{path} is not a readable csv file ({error})") from None
-
-
-def reason_of(error: Exception) -> str:
-    """One line that says why a structure could not be read."""
-    text = " ".join(str(error).split())
-    if isinstance(error, ReciNetError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _raise(error: Exception) -> Any:

@@ -275,7 +275,11 @@ def build_store(
         raise ReciNetError(
             f"none of the {len(skipped)} structures could be converted ({first[0]}: {first[1]})"
         )
-    arrays = {key: torch.from_numpy(np.concatenate([r[key] for r in rows])) for key in rows[0]}
+    # ASE gives coordinates in columns, and a file holds rows alone.
+    arrays = {
+        key: torch.from_numpy(np.ascontiguousarray(np.concatenate([r[key] for r in rows])))
+        for key in rows[0]
+    }
     for kind, key in (("atom", "z"), ("edge", "distance"), ("pair", "pair_kernel")):
         if key in arrays:
             counts = torch.tensor([0, *(len(r[key]) for r in rows)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -60,7 +61,8 @@ class ReciNetForceCalculator(Calculator):
 
         super().__init__(atoms=atoms, **kwargs)
         self.device, self.dtype = choose_device(device), choose_dtype(dtype)
-        found = model if isinstance(model, ForceModel) else load_force_model(model)
+        # A copy: another calculator may use the same model in another precision.
+        found = deepcopy(model) if isinstance(model, ForceModel) else load_force_model(model)
         self.model = found.to(device=self.device, dtype=self.dtype).eval()
         self.model.requires_grad_(False)
 

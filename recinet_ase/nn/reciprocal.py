@@ -217,7 +217,8 @@ class LatticeOperator:
         out = torch.zeros_like(values).index_add(0, self.pair_centre, messages)
         with torch.autocast(values.device.type, enabled=False):
             for cell in self.large:
-                out[cell.nodes] = cell.apply(values[cell.nodes], weights)
+                some = values[cell.nodes].to(cell.radial.dtype)
+                out[cell.nodes] = cell.apply(some, weights).to(out.dtype)
         return out
 
 

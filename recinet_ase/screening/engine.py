@@ -64,11 +64,14 @@ class ChunkRows:
         number: Number of the chunk.
         rows: One an entry, in order.
         without_key: Entries that lack the user's id key.
+        lost: Places in ``rows`` of entries that ended their worker or took too long; they are
+            not to be read again.
     """
 
     number: int
     rows: list[dict[str, Any]]
     without_key: int = 0
+    lost: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ def failed_chunk(chunk: Chunk, columns: Iterable[str], error: str) -> ChunkRows:
         for piece in chunk.pieces
         for i in range(piece.start, piece.start + len(piece.items))
     ]
-    return ChunkRows(chunk.number, rows)
+    return ChunkRows(chunk.number, rows, lost=tuple(range(len(rows))))
 
 
 def _row(predictor: Predictor, name: str, result: Prediction) -> dict[str, Any]:

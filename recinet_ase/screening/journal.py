@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
     from ase import Atoms
     from filelock import FileLock
 
-VERSION = 1
+VERSION = 2
 RUN_FILE, ROWS_FILE, LOCK_FILE = "run.json", "rows.jsonl", "lock"
 
+_STARTED = "started"
 _SYNC_SECONDS = 5.0  # of work lost at most if the machine itself goes down
 _ROW_BLOCK = 50_000  # rows held to bring them into another order
 _ENTRY_BLOCK = 5_000  # structures held for the same
@@ -71,10 +73,12 @@ class Journal:
         self._lock = _locked(folder)
         try:
             if exists:
-                self._check()
+                self.started = self._check()
             else:
-                write_atomic(folder / RUN_FILE, (json.dumps(self.header, indent=1) + "\n").encode())
-            self.offsets, self.counts, self.without_key, self.errors = self._scan()
+                self.started = datetime.now(timezone.utc)
+                document = {**self.header, _STARTED: self.started.isoformat()}
+                write_atomic(folder / RUN_FILE, (json.dumps(document, indent=1) + "\n").encode())
+            self._scan()
             self._handle = (folder / ROWS_FILE).open("ab")
             self._handle.truncate(self.offsets[-1])
         except OSError as error:
@@ -105,8 +109,8 @@ class Journal:
         names = self.header["columns"]
         rows = [[row[name] for name in names] for row in chunk.rows]
         errors = sum(bool(row["error"]) for row in chunk.rows)
-        line = json.dumps([chunk.number, chunk.without_key, errors, rows], separators=(",", ":"))
-        data = line.encode() + b"\n"
+        parsed = [chunk.number, chunk.without_key, errors, rows, chunk.lost]
+        data = json.dumps(parsed, separators=(",", ":")).encode() + b"\n"
         try:
             self._handle.write(data)
             self._handle.flush()
@@ -117,10 +121,7 @@ class Journal:
             raise ReciNetError(
                 f"cannot write {self.folder}: {error.strerror}; make room and go on with --resume"
             ) from None
-        self.offsets.append(self.offsets[-1] + len(data))
-        self.counts.append(len(rows))
-        self.without_key += chunk.without_key
-        self.errors += errors
+        self._count(len(data), parsed)
 
     def table(
         self, units: Mapping[str, str], sources: Sequence[Source], chunk_size: int
@@ -143,10 +144,12 @@ class Journal:
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _check(self) -> None:
+    def _check(self) -> datetime:
+        """When the screen was begun, if it was this one."""
         try:
             before = json.loads((self.folder / RUN_FILE).read_text(encoding="utf-8"))
-        except ValueError:
+            started = datetime.fromisoformat(before.pop(_STARTED, "1970-01-01T00:00:00+00:00"))
+        except (ValueError, TypeError, AttributeError):
             raise ReciNetError(f"{self.folder / RUN_FILE} is damaged; delete the folder") from None
         now = json.loads(json.dumps(self.header))
         changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
@@ -155,25 +158,35 @@ class Journal:
                 f"{self.folder} was begun with other settings or inputs ({', '.join(changed)}); "
                 "repeat the first command, or delete the folder to begin anew"
             )
+        return started
 
-    def _scan(self) -> tuple[list[int], list[int], int, int]:
+    def _scan(self) -> None:
         """Where each whole line ends, its rows, and what they add up to."""
-        offsets: list[int] = [0]
-        counts: list[int] = []
-        without_key = errors = 0
+        self.offsets: list[int] = [0]
+        self.counts: list[int] = []
+        self.without_key = self.errors = 0
+        self.lost: dict[int, tuple[str, str]] = {}  # id and error by row
         path = self.folder / ROWS_FILE
         if not path.exists():
-            return offsets, counts, without_key, errors
+            return
         with path.open("rb") as handle:
             for line in handle:
                 parsed = _parsed(line)
-                if parsed is None or parsed[0] != len(counts):
+                if parsed is None or parsed[0] != self.done:
                     break
-                offsets.append(offsets[-1] + len(line))
-                counts.append(len(parsed[3]))
-                without_key += parsed[1]
-                errors += parsed[2]
-        return offsets, counts, without_key, errors
+                self._count(len(line), parsed)
+
+    def _count(self, size: int, parsed: Sequence[Any]) -> None:
+        """Add up a line of so many bytes."""
+        _, without_key, errors, rows, lost = parsed
+        names = self.header["columns"]
+        name, error = names.index("id"), names.index("error")
+        for place in lost:
+            self.lost[len(self) + place] = (rows[place][name], rows[place][error])
+        self.offsets.append(self.offsets[-1] + size)
+        self.counts.append(len(rows))
+        self.without_key += without_key
+        self.errors += errors
 
 
 def _parsed(line: bytes) -> list[Any] | None:
@@ -184,7 +197,7 @@ def _parsed(line: bytes) -> list[Any] | None:
         parsed = json.loads(line)
     except ValueError:
         return None
-    return parsed if isinstance(parsed, list) and len(parsed) == 4 else None
+    return parsed if isinstance(parsed, list) and len(parsed) == 5 else None
 
 
 def _locked(folder: Path) -> FileLock:
@@ -226,6 +239,7 @@ class JournalTable:
         self._first = np.concatenate(([0], np.cumsum(journal.counts))).astype(np.int64)
         self._sources, self._chunk_size = list(sources), chunk_size
         self._id_key: str | None = journal.header.get("id_key")
+        self._lost = journal.lost
         self._cache: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -256,6 +270,9 @@ class JournalTable:
 
     def entries(self, indices: np.ndarray) -> Iterator[Entry]:
         """The entries of these rows, read again from the input.
+
+        One that was lost is not read again, since it would end this process as it did a worker:
+        its structure is its row's error.
 
         Raises:
             ReciNetError: If the input has become shorter since.
@@ -290,10 +307,21 @@ class JournalTable:
             stop = start + len(chunk)
             end = int(np.searchsorted(indices, stop))
             if end > at:
-                yield from read_chunk(_picked(chunk, indices[at:end] - start), self._id_key)
+                yield from self._read(chunk, indices[at:end], start)
             at, start = end, stop
         if at < len(indices):
             raise ReciNetError("the input has fewer structures than when it was screened")
+
+    def _read(self, chunk: Chunk, indices: np.ndarray, start: int) -> Iterator[Entry]:
+        """Some entries of a chunk whose first row is ``start``."""
+        safe = np.array([i for i in indices if i not in self._lost], dtype=int)
+        found = iter(read_chunk(_picked(chunk, safe - start), self._id_key))
+        for i in indices.tolist():
+            if i in self._lost:
+                name, error = self._lost[i]
+                yield Entry(name, ReciNetError(error))
+            else:
+                yield next(found)
 
 
 def _picked(chunk: Chunk, places: np.ndarray) -> Chunk:

@@ -133,6 +133,7 @@ def _in_halves(
 ) -> ChunkRows:
     """A chunk that was lost, done again in smaller and smaller parts."""
     rows: list[dict[str, Any]] = []
+    lost: list[int] = []
     without_key = 0
     parts = [chunk]
     while parts:
@@ -144,9 +145,10 @@ def _in_halves(
                 parts[:0] = split(part)
                 continue
             done = failed_chunk(part, names, str(error))
+        lost += [len(rows) + place for place in done.lost]
         rows += done.rows
         without_key += done.without_key
-    return ChunkRows(chunk.number, rows, without_key)
+    return ChunkRows(chunk.number, rows, without_key, tuple(lost))
 
 
 def split(chunk: Chunk) -> tuple[Chunk, Chunk]:
@@ -178,7 +180,11 @@ def _unpacked(predictor: Any, data: bytes) -> ChunkRows:
 
 
 def choose_workers(
-    workers: int | None, scheduler: str | None, entries: int | None, on_cpu: bool
+    workers: int | None,
+    scheduler: str | None,
+    entries: int | None,
+    on_cpu: bool,
+    limited: bool = False,
 ) -> int:
     """Worker processes of this machine to use, 0 for none.
 
@@ -188,17 +194,27 @@ def choose_workers(
         scheduler: Given if the work is done elsewhere.
         entries: Number of entries, if known.
         on_cpu: Whether workers run the network too.
+        limited: Whether the user set a time limit, which takes a worker that can be ended.
+
+    Raises:
+        ReciNetError: If a time limit is wanted where there is nothing to end.
     """
+    if limited and (scheduler is not None or workers == 0):
+        other = "--scheduler" if scheduler is not None else "--workers 0"
+        raise ReciNetError(
+            f"--time-limit ends a worker process of this machine; it cannot go with {other}"
+        )
     if scheduler is not None:
         return 0
     if workers is not None:
         return workers
+    least = 1 if limited else 0
     if entries is not None and entries <= _FEW:
-        return 0
+        return least
     cores = available_cores()
     if not on_cpu:
         return max(1, cores - 1)
-    return cores if cores > 1 else 0
+    return cores if cores > 1 else least
 
 
 def make_backend(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,8 +29,9 @@ from recinet_ase.screening.pipeline import (
     run,
 )
 from recinet_ase.screening.selection import Selection
-from recinet_ase.screening.sidecar import models, write_sidecar
+from recinet_ase.screening.sidecar import models, sidecar_identity, write_sidecar
 from recinet_ase.screening.sources import chunks, count_entries, find_sources, fingerprint
+from recinet_ase.screening.sources.databases import masked
 from recinet_ase.screening.workers import warm_up
 from recinet_ase.screening.writers import check_output, needs_structures, open_writer
 
@@ -39,6 +42,7 @@ CHUNK = 512
 """Entries of a chunk: the unit of work, of the journal and of what a kill can cost."""
 
 _STDIN_COPY = "stdin"
+_REPORTS = (".html", ".htm")
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class ScreenOptions:
         batch_size: Crystals a batch or ``"auto"``.
         workers: Worker processes; None chooses.
         scheduler: ``"local"`` or the address of a Dask scheduler.
-        time_limit: Seconds a structure may take.
+        time_limit: Seconds a structure may take, which needs a worker process; None is
+            `TIME_LIMIT` where there are any.
         resume: Go on where an earlier run stopped.
     """
 
@@ -80,7 +85,7 @@ class ScreenOptions:
     batch_size: int | str = "auto"
     workers: int | None = None
     scheduler: str | None = None
-    time_limit: float = TIME_LIMIT
+    time_limit: float | None = None
     resume: bool = False
 
 
@@ -113,6 +118,7 @@ class Outcome:
         left_out: Selected rows that the output's format could not hold.
         table: All rows, while the screen's files are there.
         indices: The rows selected, or None if no selection was asked for.
+        was_complete: There was nothing to resume: the output is this screen's result.
     """
 
     rows: int = 0
@@ -122,14 +128,7 @@ class Outcome:
     left_out: int = 0
     table: JournalTable | None = None
     indices: np.ndarray | None = None
-
-
-def is_complete(options: ScreenOptions) -> bool:
-    """Whether a screen that is to be resumed has nothing left to do."""
-    target = options.output or options.report
-    if not options.resume or target is None:
-        return False
-    return Path(target).exists() and not journal_folder(Path(target)).exists()
+    was_complete: bool = False
 
 
 @contextmanager
@@ -148,15 +147,17 @@ def run_screen(
         check_output(options.output)
     if options.report is not None:
         _check_report(Path(options.report))
+    if options.resume and options.output is None and options.report is None:
+        raise ReciNetError("rows on standard output cannot be resumed; give a file with -o")
     with tempfile.TemporaryDirectory(prefix="recinet-screen-") as scratch:
         target = options.output or options.report
         folder = Path(scratch) / "rows" if target is None else journal_folder(Path(target))
-        started = datetime.now(timezone.utc)
         sources = _sources(options, Path(scratch))
         if options.output is not None:
             check_output(options.output, sources)
         total = count_entries(sources)
-        if choose_workers(options.workers, options.scheduler, total, True):
+        limited = options.time_limit is not None
+        if choose_workers(options.workers, options.scheduler, total, True, limited):
             warm_up()  # while this process loads torch and the models
         spec = engine.choose_spec(
             options.infos,
@@ -169,20 +170,27 @@ def run_screen(
         predictor = engine.loaded(spec)
         names, units = engine.columns(predictor), engine.units(predictor)
         options.selection.check(names, units)
+        header = _header(sources, predictor, spec, names, units)
+        identity = _identity(header, options.selection)
+        if options.resume and target is not None and not folder.exists():
+            path = Path(target)
+            if path.exists() and _is_result(path, identity):
+                yield Outcome(was_complete=True)
+                return
         for line in engine.provenance(predictor):
             display.note(line)
-        workers = choose_workers(options.workers, options.scheduler, total, spec.device == "cpu")
+        on_cpu = spec.device == "cpu"
+        workers = choose_workers(options.workers, options.scheduler, total, on_cpu, limited)
         with _backend(options, workers, spec) as backend:
             if target is None and not options.selection:
                 yield _streamed(sources, spec, backend, names, display, total)
                 return
-            header = _header(sources, predictor, spec, names, units)
             journal = Journal(folder, header, options.resume)
             clock = time.perf_counter()
             try:
                 _fill(journal, sources, spec, backend, display, total)
                 outcome = _finish(
-                    journal, options, sources, predictor, units, started, clock, command
+                    journal, options, sources, predictor, units, identity, clock, command
                 )
                 yield outcome
             except BaseException:
@@ -195,7 +203,8 @@ def run_screen(
 def _backend(
     options: ScreenOptions, workers: int, spec: engine.ScreenSpec
 ) -> Iterator[Backend | None]:
-    backend = make_backend(workers, options.workers, options.scheduler, spec, options.time_limit)
+    limit = TIME_LIMIT if options.time_limit is None else options.time_limit
+    backend = make_backend(workers, options.workers, options.scheduler, spec, limit)
     try:
         yield backend
     finally:
@@ -233,6 +242,34 @@ def _header(
         "units": dict(units),
         "chunk": CHUNK,
     }
+
+
+def _identity(header: Mapping[str, Any], selection: Selection) -> str:
+    """A digest of all that a finished output depends on."""
+    whole = json.dumps([header, asdict(selection)], sort_keys=True, default=str)
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _is_result(path: Path, identity: str) -> bool:
+    """Whether a finished output or report is the result of the screen with this digest.
+
+    Raises:
+        ReciNetError: If it is another one's, or nothing says whose.
+    """
+    if path.suffix in _REPORTS:
+        from recinet_ase.screening.report import report_identity
+
+        found = report_identity(path)
+    else:
+        found = sidecar_identity(path)
+    if found == identity:
+        return True
+    what = (
+        "is there, but nothing says that it is the result of this screen"
+        if found is None
+        else "is the finished result of another screen (other inputs, models or settings)"
+    )
+    raise ReciNetError(f"{path} {what}; leave --resume out to write it anew")
 
 
 def _streamed(
@@ -287,7 +324,7 @@ def _finish(
     sources: Sequence[Source],
     predictor: Predictor,
     units: Mapping[str, str],
-    started: datetime,
+    identity: str,
     clock: float,
     command: Sequence[str],
 ) -> Outcome:
@@ -310,9 +347,10 @@ def _finish(
             indices,
             selection=selection if selection else None,
             sources=[source.name for source in sources],
-            command=shlex.join(command),
+            command=shlex.join(map(masked, command)),
             provenance=engine.provenance(predictor),
-            seconds=(ended - started).total_seconds(),
+            seconds=time.perf_counter() - clock,
+            identity=identity,
             created=f"{ended.astimezone():%Y-%m-%d %H:%M}",
         )
     if options.output is not None:
@@ -329,10 +367,11 @@ def _finish(
             table.columns,
             units,
             counts,
-            started,
+            journal.started,
             ended,
             command,
             {
+                "screen": identity,
                 "seconds": round(time.perf_counter() - clock, 3),
                 "selection": selection.explain(table.columns, units),
             },
@@ -341,7 +380,7 @@ def _finish(
 
 
 def _check_report(path: Path) -> None:
-    if path.suffix not in (".html", ".htm"):
+    if path.suffix not in _REPORTS:
         raise ReciNetError(f"cannot write {path}: a report's suffix must be .html")
     if not path.resolve().parent.is_dir():
         raise ReciNetError(f"cannot write {path}: there is no folder {path.resolve().parent}")

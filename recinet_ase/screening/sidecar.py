@@ -34,6 +34,15 @@ def sidecar_path(output: str | Path) -> Path:
     return path.with_name(f"{path.name}.meta.json")
 
 
+def sidecar_identity(output: str | Path) -> str | None:
+    """The digest of the screen that an output file is the result of, None if nothing says."""
+    try:
+        document = json.loads(sidecar_path(output).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document.get("screen") if isinstance(document, dict) else None
+
+
 def write_sidecar(
     output: str | Path,
     predictor: Predictor,
@@ -59,7 +68,7 @@ def write_sidecar(
         ended: When it ended, now by default.
         command: The command line, that of this process by default; passwords in addresses
             are masked.
-        extra: Anything else to be kept (options, device, the selection).
+        extra: Anything else to be kept (the screen's digest, the selection).
 
     Returns:
         Its path.

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from recinet_ase.errors import ReciNetError
+from recinet_ase.errors import ReciNetError, reason_of
 
 _WATCH = 2.0  # seconds between a worker's looks at whether the screen still lives
 _DEATHS = 100  # in a row, after which something else is wrong
@@ -79,6 +79,7 @@ class Workers:
         self._lock = threading.Lock()
         self._inbox, self._bell = multiprocessing.Pipe(duplex=False)
         self._closed = False
+        self._broken: ReciNetError | None = None
         self._deaths = 0
         self._crew = [self._start() for _ in range(workers)]
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -88,6 +89,9 @@ class Workers:
         """Start ``function(argument)`` when a worker is free; both must be picklable."""
         task = _Task(pickle.dumps((function, argument), protocol=5), Future())
         with self._lock:
+            if self._broken is not None:
+                task.future.set_exception(self._broken)
+                return task.future
             self._pending.append(task)
             self._bell.send_bytes(b"x")
         return task.future
@@ -119,7 +123,20 @@ class Workers:
         return _Worker(process, ours)
 
     def _serve(self) -> None:
-        """The thread: tasks out, answers in, the dead replaced."""
+        """The thread. Whatever ends it is told to all who wait for an answer."""
+        try:
+            self._loop()
+        except Exception as error:
+            why = ReciNetError(f"the worker processes cannot go on ({reason_of(error)})")
+            with self._lock:
+                self._broken = why
+                waiting = [*self._pending, *(w.task for w in self._crew if w.task is not None)]
+            for task in waiting:
+                if not task.future.done():
+                    task.future.set_exception(why)
+
+    def _loop(self) -> None:
+        """Tasks out, answers in, the dead replaced."""
         while True:
             with self._lock:
                 if self._closed:

@@ -27,6 +27,15 @@ def check_start(initial: PropertyModel, config: TrainingConfig, dataset: Dataset
             "held-out crystals could be too good; start from a model that does"
         )
     if seen["dataset"] != dataset.name:
+        earlier = seen.get("started_from")
+        while earlier:  # what a start learnt before counts as much as what it learnt last
+            if earlier.get("dataset") == dataset.name:
+                raise ReciNetError(
+                    f"{initial.config.name} was trained on {dataset.name} before "
+                    f"{seen['dataset']}, and what of it was held out then says nothing of it "
+                    f"now; start from a model of {dataset.name} itself"
+                )
+            earlier = earlier.get("started_from")
         return
     if _division(seen) != _division(_split_entry(config, dataset)):
         raise ReciNetError(

@@ -57,11 +57,6 @@ def absolute_errors(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return torch.where(known, output - torch.nan_to_num(target), 0.0).abs()
 
 
-def masked_l1(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean absolute error over the labels that exist (NaN means "no label")."""
-    return absolute_errors(output, target).sum() / (~torch.isnan(target)).sum()
-
-
 def moving_average(decay: float) -> Callable[..., None]:
     """Exponential moving average whose memory grows with the number of steps done.
 
@@ -337,7 +332,7 @@ class Trainer:
             # The first process alone looks; the others wait for its figure.
             found = self.validation_errors() if self.fabric.is_global_zero else (math.nan, {})
             self.last_val, each = self.fabric.broadcast(found)
-            if not self.last_val >= self.best_val:  # true for the first one, against NaN
+            if math.isnan(self.best_val) or self.last_val < self.best_val:
                 self.best_val, self.best_errors, self.waited = self.last_val, each, 0
                 if self.fabric.is_global_zero:
                     self.averaged_model.save(self.folder, half=False)

@@ -20,6 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from recinet_ase.errors import ReciNetError
+from recinet_ase.files import write_atomic
 from recinet_ase.uncertainty.descriptors import GEOMETRY, Descriptors
 from recinet_ase.uncertainty.difficulty import Difficulty, features
 from recinet_ase.uncertainty.reference import EXPECTED, Placement, Reference
@@ -123,7 +124,7 @@ class Calibration:
         )
 
     def save(self, folder: Path) -> None:
-        """Write both files, the arrays first."""
+        """Write both files, the arrays first, each whole or not at all."""
         arrays = {f"reference.{k}": v for k, v in self.reference.tensors().items()}
         arrays["limits"] = self.limits
         for name, part in self.properties.items():
@@ -141,8 +142,8 @@ class Calibration:
             "figures": self.figures,
         }
         text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-        (folder / ARRAYS_FILE).write_bytes(payload)
-        (folder / CALIBRATION_FILE).write_text(text, encoding="utf-8")
+        write_atomic(folder / ARRAYS_FILE, payload)
+        write_atomic(folder / CALIBRATION_FILE, text.encode())
 
     @classmethod
     def load(cls, folder: Path, model: str) -> Calibration:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from recinet_ase.screening.report.page import write_report
+from recinet_ase.screening.report.page import report_identity, write_report
 
-__all__ = ["write_report"]
+__all__ = ["report_identity", "write_report"]

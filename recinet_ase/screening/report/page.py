@@ -42,6 +42,7 @@ DRAWN = 50
 _SYMPREC = 0.01  # A, for the space groups
 _ATOMS = 8000  # spheres on the whole page: keeps it small
 _CAUTION = "caution, "
+_HEAD = 4096  # characters that hold the page's meta elements
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,17 @@ class _Crystal:
     picture: str = ""
 
 
+def report_identity(path: str | Path) -> str | None:
+    """The digest of the screen that a report belongs to, None if nothing says."""
+    try:
+        with Path(path).open(encoding="utf-8") as handle:
+            head = handle.read(_HEAD)
+    except (OSError, UnicodeDecodeError):
+        return None
+    found = re.search(r'<meta name="recinet-screen" content="([0-9a-f]+)">', head)
+    return found[1] if found else None
+
+
 def write_report(
     path: str | Path,
     table: RowTable,
@@ -78,6 +90,7 @@ def write_report(
     provenance: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
     seconds: float | None = None,
+    identity: str = "",
     created: str = "",
     shown: int = SHOWN,
     drawn: int = DRAWN,
@@ -98,7 +111,8 @@ def write_report(
         provenance: From `engine.provenance`; lines that start with ``caution,`` stand out.
         versions: Name and version of what was used, this package and its main libraries by
             default.
-        seconds: How long the screen took.
+        seconds: How long the screen took; of a resumed one, its last part.
+        identity: Digest of the screen, for `report_identity`.
         created: Date and time, as they shall appear.
         shown: Rows of the shortlist on the page; without one, the first `UNCHOSEN` rows at most.
         drawn: Of these, how many have their cell drawn.
@@ -150,6 +164,7 @@ def write_report(
         "symprec": _SYMPREC,
         "sources": sources,
         "command": command,
+        "identity": identity,
         "lines": [line for line in provenance if not line.startswith(_CAUTION)],
         "cautions": [
             line.removeprefix(_CAUTION) for line in provenance if line.startswith(_CAUTION)

@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from recinet_ase.errors import ReciNetError
+from recinet_ase.errors import ReciNetError, reason_of
 from recinet_ase.screening.entries import Chunk, Entry, Piece, Source
 
 if TYPE_CHECKING:
@@ -233,14 +233,6 @@ def _only(structures: Sequence[Any], name: str) -> Atoms:
     if isinstance(atoms, Exception):
         raise atoms
     return atoms
-
-
-def reason_of(error: BaseException) -> str:
-    """One line that says what was wrong."""
-    text = " ".join(str(error).split())
-    if isinstance(error, ReciNetError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def vanished(source: Source, error: OSError) -> ReciNetError:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recinet_ase.errors import ReciNetError, StructureError
-from recinet_ase.screening.sources import parse_cif, reason_of
+from recinet_ase.errors import ReciNetError, StructureError, reason_of
+from recinet_ase.screening.sources import parse_cif
 
 if TYPE_CHECKING:
     from ase import Atoms

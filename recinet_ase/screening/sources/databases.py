@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.errors import ReciNetError, UnknownNameError, reason_of
 from recinet_ase.screening.entries import Source
-from recinet_ase.screening.sources import Found, reason_of
+from recinet_ase.screening.sources import Found
 from recinet_ase.screening.sources.asejson import decode
 from recinet_ase.screening.sources.documents import load_document, row_ids
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from recinet_ase.errors import ReciNetError
+from recinet_ase.errors import ReciNetError, reason_of
 from recinet_ase.screening.entries import Source
-from recinet_ase.screening.sources import Found, reason_of, vanished
+from recinet_ase.screening.sources import Found, vanished
 from recinet_ase.screening.sources.opening import read_all, split_suffix
 
 if TYPE_CHECKING:

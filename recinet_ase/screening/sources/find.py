@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.errors import ReciNetError, UnknownNameError, reason_of
 from recinet_ase.screening.entries import Source
-from recinet_ase.screening.sources import databases, files, reason_of, records, tables
+from recinet_ase.screening.sources import databases, files, records, tables
 from recinet_ase.screening.sources.opening import split_suffix
 
 _TEXTS = {"cif": "cif", "extxyz": "extxyz", "xyz": "extxyz"}

@@ -1,0 +1,188 @@
+"""What a screen gave up is not touched again, and only a screen's own result is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.db import connect
+from ase.io import read
+from click.testing import CliRunner, Result
+
+from recinet_ase import ReciNetError
+from recinet_ase.cli.screen import screen
+from recinet_ase.screening import run as running
+from recinet_ase.screening import workers as crew
+from recinet_ase.screening.engine import ChunkRows
+from recinet_ase.screening.journal import Journal
+from recinet_ase.screening.pipeline import choose_workers
+from recinet_ase.screening.selection import Selection
+from recinet_ase.screening.sources import find_sources
+from recinet_ase.screening.workers import Workers
+
+
+@pytest.fixture
+def database(tmp_path: Path, crystals: dict[str, Atoms]) -> Path:
+    path = tmp_path / "few.db"
+    with connect(path) as db:
+        for atoms in list(crystals.values())[:6]:
+            db.write(atoms)
+    return path
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(screen, [*map(str, arguments), "--device", "cpu", "-q"])
+
+
+class Quiet:
+    def note(self, line: str) -> None:
+        """Nothing."""
+
+    @contextlib.contextmanager
+    def progress(self, total: int | None, done: int) -> Iterator[object]:
+        yield lambda rows: None
+
+
+def screened(options: running.ScreenOptions, *words: str) -> running.Outcome:
+    with running.run_screen(options, Quiet(), ["recinet-screen", *words]) as outcome:
+        return outcome
+
+
+LOST = (1, 4)
+
+
+@pytest.fixture
+def one_that_kills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Two rows whose worker died; later reads of them are counted."""
+    from recinet_ase.screening import journal, pipeline
+
+    whole = pipeline.screen_chunk
+
+    def dying(spec: object, chunk: object) -> ChunkRows:
+        done = whole(spec, chunk)
+        rows = list(done.rows)
+        for place in LOST:
+            empty = dict.fromkeys(rows[place], None)
+            rows[place] = {**empty, "id": f"few.db#{place}", "formula": "", "error": "it died"}
+        return ChunkRows(done.number, rows, done.without_key, LOST)
+
+    again: list[int] = []
+    reading = journal.read_chunk
+
+    def counted(chunk: object, id_key: str | None) -> object:
+        again.extend(piece.start for piece in chunk.pieces)
+        return reading(chunk, id_key)
+
+    monkeypatch.setattr(pipeline, "screen_chunk", dying)
+    monkeypatch.setattr(journal, "read_chunk", counted)
+    return again
+
+
+@pytest.mark.parametrize("name", ["out.extxyz", "out.db", "out.json"])
+def test_lost_structures_are_left_out_and_not_read_again(
+    database: Path, model_folder: Path, tmp_path: Path, one_that_kills: list[int], name: str
+) -> None:
+    out, report = tmp_path / name, tmp_path / "report.html"
+    found = call(database, "--model", model_folder, "-o", out, "--report", report)
+    assert found.exit_code == 0, found.output
+    assert "2 rows have no structure" in found.output or "2 with errors" in found.output
+    assert len(read(out, ":")) in (4, 6)
+    assert one_that_kills and not set(LOST) & set(one_that_kills)
+
+
+def test_lost_rows_survive_a_restart(database: Path, tmp_path: Path) -> None:
+    header = {"columns": ["id", "error"], "id_key": None}
+    rows = [{"id": str(i), "error": ""} for i in range(1, 7)]
+    rows[2] = {"id": "few.db#2", "error": "it died"}
+    journal = Journal(tmp_path / "out.csv.part", header)
+    begun = journal.started
+    journal.append(ChunkRows(0, rows, lost=(2,)))
+    journal.close()
+    journal = Journal(tmp_path / "out.csv.part", header, resume=True)
+    assert journal.started == begun and journal.lost == {2: ("few.db#2", "it died")}
+    table = journal.table({}, find_sources([str(database)]), 512)
+    entries = list(table.entries(np.array([5, 2, 0])))
+    assert [entry.id for entry in entries] == ["6", "few.db#2", "1"]
+    assert isinstance(entries[1].atoms, ReciNetError) and isinstance(entries[0].atoms, Atoms)
+    journal.close()
+
+
+@pytest.mark.parametrize("name", ["out.csv", "report.html"])
+def test_only_its_own_result_is_complete(
+    database: Path, model_folder: Path, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / name
+    target = ("--report" if name.endswith("html") else "-o", out)
+    line = (database, "--model", model_folder, *target)
+    assert call(*line, "--resume").exit_code == 0
+    before = out.read_bytes()
+    again = call(*line, "--resume")
+    assert again.exit_code == 0 and "is complete; nothing to resume" in again.output
+    other = call(*line, "--top", 1, "--resume")
+    assert other.exit_code == 2 and "result of another screen" in other.output
+    with connect(database) as db:
+        db.write(Atoms("Si", cell=[3] * 3, pbc=True))
+    assert "result of another screen" in call(*line, "--resume").output
+    assert out.read_bytes() == before
+    if name == "out.csv":
+        sidecar = tmp_path / "out.csv.meta.json"
+        assert len(json.loads(sidecar.read_text())["screen"]) == 64
+        sidecar.unlink()
+    else:
+        out.write_text("<html>")
+    assert "nothing says that it is the result" in call(*line, "--resume").output
+    assert call(*line).exit_code == 0
+
+
+def test_a_password_is_in_no_output(database: Path, model_folder: Path, tmp_path: Path) -> None:
+    out, report = tmp_path / "out.csv", tmp_path / "report.html"
+    options = running.ScreenOptions(
+        (str(database),), models=(str(model_folder),), output=str(out), report=str(report),
+        device="cpu", selection=Selection(),
+    )  # fmt: skip
+    screened(options, "postgresql://me:S3CRET@host/db")
+    written = [path.read_text() for path in (out, report, tmp_path / "out.csv.meta.json")]
+    assert not any("S3CRET" in text for text in written)
+    assert "me:***@host" in written[1] and "me:***@host" in written[2]
+
+
+def test_standard_output_cannot_be_resumed(database: Path, model_folder: Path) -> None:
+    found = call(database, "--model", model_folder, "--resume")
+    assert found.exit_code == 2 and "give a file with -o" in found.output
+
+
+def test_a_time_limit_takes_a_worker() -> None:
+    assert choose_workers(None, None, 10, True, limited=True) == 1
+    assert choose_workers(None, None, 10, True) == 0
+    for workers, scheduler in ((0, None), (None, "local")):
+        with pytest.raises(ReciNetError, match="--time-limit ends a worker process"):
+            choose_workers(workers, scheduler, 10, True, limited=True)
+
+
+def test_nobody_waits_for_workers_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Workers(1, 300.0)
+
+    def refused() -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(backend, "_start", refused)
+    try:
+        first, second = (backend.submit(exit_now, 3) for _ in range(2))
+        for future in (first, second, backend.submit(exit_now, 3)):
+            with pytest.raises((ReciNetError, crew.Lost), match="cannot go on|died"):
+                future.result(timeout=60)
+        with pytest.raises(ReciNetError, match="Resource temporarily unavailable"):
+            backend.submit(exit_now, 3).result(timeout=60)
+    finally:
+        backend.close()
+
+
+def exit_now(code: int) -> None:
+    import os
+
+    os._exit(code)
