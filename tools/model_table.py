@@ -30,6 +30,7 @@ def rows() -> list[str]:
         card = model_card(name)
         training = card["training"]
         for at, prop in enumerate(card["properties"]):
+            learnt = training.get("n_labels", {}).get(prop, training["n_train"])
             error, deviation = stated_error(training, card["properties"], at)
             cells = (
                 f"`{name}`",
@@ -37,7 +38,7 @@ def rows() -> list[str]:
                 card["units"][at] or "1",
                 card["functional"][at],
                 DATA[training["dataset"]],
-                f"{training['n_train']:,}",
+                f"{learnt:,}",
                 "not measured" if error is None else f"{error:.3g}",
                 "" if deviation is None else f"{deviation:.3g}",
                 f"{int(speeds[name]):,}" if name in speeds else "not measured",

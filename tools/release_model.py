@@ -83,11 +83,19 @@ def main() -> None:
 
 
 def check_complete(run: str) -> None:
-    """Refuse a run that was stopped or is still going on."""
+    """Refuse a run that was stopped or is still going on, or that nobody else can repeat."""
     from recinet_ase.files import read_config
+    from recinet_ase.training.recipes import recipe_names
 
-    if not json.loads(read_config(Path(run)))["training"].get("complete"):
+    training = json.loads(read_config(Path(run)))["training"]
+    if not training.get("complete"):
         raise SystemExit(f"{run} has not come to its end: recinet-train --resume -o {run}")
+    stage = training
+    while stage:
+        recipe = stage.get("recipe")
+        if recipe is not None and recipe not in recipe_names():
+            raise SystemExit(f"{run} is of a recipe that is not in the package: {recipe}")
+        stage = stage.get("started_from")
 
 
 def release_ensemble(name: str, data_dir: str | None, hardware: str) -> None:

@@ -55,7 +55,8 @@ class ModelFilters:
 
     Attributes:
         model: The model's name.
-        mode: ``"lattice"``, ``"mean"`` or ``"literal"``; ``"lattice"`` for force models.
+        mode: ``"lattice"``, ``"mean"``, ``"literal"`` or ``"ewald"``; ``"lattice"`` for force
+            models.
         k_max: Cutoff of the wave vectors in 1/angstrom.
         basis: The radial functions.
         blocks: The filters.

@@ -368,7 +368,8 @@ def with_results(
     """The configuration with the run's validation figures added.
 
     ``validation_mae`` and ``validation_mad`` (of the constant training mean) are those of
-    the first property; ``validation`` holds them for each.
+    the first property; ``validation`` holds them for each. ``n_labels`` are the training
+    labels of each property, of which a crystal may lack some.
     """
     deviation = (data.val.values - data.train.values.nanmean(0)).abs().nanmean(0).tolist()
     each = {
@@ -376,10 +377,12 @@ def with_results(
         for name, mad in zip(config.properties, deviation, strict=True)
     }
     first = each[config.properties[0]]
+    labels = (~data.train.values.isnan()).sum(0).tolist()
     figures = {
         "validation_mae": first["mae"],
         "validation_mad": first["mad"],
         "validation": each,
+        "n_labels": dict(zip(config.properties, labels, strict=True)),
         "epochs_done": trainer.epoch,
         "complete": complete,
         "hours": round(trainer.seconds / 3600, 3),
