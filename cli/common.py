@@ -24,7 +24,12 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError:  # the reader has left (`| head`): click ends without a word
             raise
         except (ReciNetError, OSError) as error:
-            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            click.echo(f"error: {printable(' '.join(str(error).split()))}", err=True)
             raise SystemExit(2) from None
 
     return wrapper
+
+
+def printable(text: str) -> str:
+    """Text from people's files, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from itertools import takewhile
+
 import click
 
 from recinet_ase.cli.common import one_line_errors
@@ -19,5 +22,11 @@ def recipes(name: str | None) -> None:
         return
     width = max(map(len, recipe_names()))
     for known in recipe_names():
-        title = recipe_text(known).splitlines()[0].removeprefix("# ")
-        click.echo(f"{known.ljust(width)}  {title}")
+        click.echo(f"{known.ljust(width)}  {_title(recipe_text(known))}")
+
+
+def _title(text: str) -> str:
+    """The first sentence of a recipe's comment."""
+    lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    comment = " ".join(line.removeprefix("#").strip() for line in lines)
+    return re.split(r"(?<=\.) (?=[A-Z])", comment)[0]

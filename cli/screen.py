@@ -86,6 +86,10 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
     from recinet_ase.properties import parse_properties
     from recinet_ase.screening.selection import Selection, parse_keys
 
+    if models == ("all",):
+        from recinet_ase.prediction import default_models
+
+        models = tuple(default_models())
     known = [info for name in models for info in model_properties(name)] if props else []
     infos = parse_properties(props, known) if props else None
     selection = Selection(
@@ -119,6 +123,8 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
     try:
         with run_screen(wanted, display, command) as outcome:
             _tell(outcome, wanted, display)
+        if outcome.rows and outcome.errors == outcome.rows:
+            raise SystemExit(1)
     except KeyboardInterrupt:
         again = f"; go on with --resume (rows so far: {target}.part)" if target else ""
         click.echo(f"interrupted after {display.done:,} structures{again}", err=True)

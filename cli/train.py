@@ -83,7 +83,11 @@ _NETWORK = (
 )
 _LOOP = (
     click.option("--epochs", type=click.IntRange(1), help="[default: 60]"),
-    click.option("--batch-size", type=click.IntRange(1), help="Crystals a step.  [default: 64]"),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(1),
+        help="Crystals a step.  [default: 64, or a quarter of fewer than 256]",
+    ),
     click.option(
         "--lr",
         "learning_rate",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _ENDS = ("_lower", "_upper")
 _SPREAD = "_spread"
+_OTHER_ENDS = {"_low": "_lower", "_high": "_upper"}  # as recinet-screen names its columns
 
 
 class ReciNetCalculator(Calculator):
@@ -124,6 +125,9 @@ class ReciNetCalculator(Calculator):
             PropertyNotImplementedError: If no model here gives it; says which are given.
             StructureError: If the structure is not one the model can answer for.
         """
+        for other, end in _OTHER_ENDS.items():
+            if name.endswith(other):
+                name = name.removesuffix(other) + end
         end = next((e for e in (*_ENDS, _SPREAD) if name.endswith(e)), "")
         try:
             known = get_property_info(name.removesuffix(end)).name

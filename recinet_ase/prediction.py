@@ -91,6 +91,7 @@ def predict(
     """
     check_ordering(order)
     single = isinstance(structures, Mapping) or hasattr(structures, "sites")
+    single = single or isinstance(structures, str | Path) or not isinstance(structures, Iterable)
     if single or hasattr(structures, "numbers"):  # Atoms and Structures can be iterated, too
         raise ReciNetError("predict takes a list of structures; for one, use predict_structure")
     predictor = as_predictor(models, device, dtype)

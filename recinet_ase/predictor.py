@@ -29,7 +29,7 @@ from recinet_ase.preparation import (
     PreparedBatch,
     PreparedWindow,
 )
-from recinet_ase.properties import PropertyInfo
+from recinet_ase.properties import PropertyInfo, answer_for, get_property_info
 from recinet_ase.uncertainty.calibration import Assessment
 from recinet_ase.uncertainty.descriptors import describe_batch
 
@@ -80,7 +80,8 @@ class Predictor:
         dtype: ``"float32"`` (default) or ``"float64"``.
         batch_size: Crystals a batch at most, or ``"auto"``: as many as fit a budget of
             edges that follows from the device's memory.
-        properties: Canonical names to predict; everything that the models give by default.
+        properties: Names or aliases of what to predict, or one; everything that the models
+            give by default.
         intervals: Give intervals and warnings where a model has a calibration.
         reduce: Compute atoms that the network cannot tell apart once; the same answer
             for less work.
@@ -97,7 +98,7 @@ class Predictor:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         batch_size: int | str = "auto",
-        properties: Iterable[str] | None = None,
+        properties: str | Iterable[str] | None = None,
         intervals: bool = True,
         reduce: bool = True,
     ) -> None:
@@ -105,7 +106,10 @@ class Predictor:
 
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype)
-        chosen = [models] if isinstance(models, str | Path | AnyModel) else list(models)
+        chosen = [models] if isinstance(models, str | Path | AnyModel) else models
+        if not isinstance(chosen, Iterable):
+            raise ReciNetError(f"{models!r} names no model; give a name, a folder or a list")
+        chosen = list(chosen)
         if not chosen:
             raise ReciNetError("no model given")
         self.models = [
@@ -115,7 +119,11 @@ class Predictor:
             else load_model(model, self.device, self.dtype)
             for model in chosen
         ]
-        wanted = None if properties is None else list(properties)
+        wanted = None
+        if properties is not None:
+            given = [name for model in self.models for name in model.config.properties]
+            names = [properties] if isinstance(properties, str) else list(properties)
+            wanted = [_canonical(name, given) for name in names]
         self.properties: dict[str, AnyModel] = {}
         for model in self.models:
             for name in model.config.properties:
@@ -269,8 +277,22 @@ class Predictor:
                 given = dict(zip(names, spread, strict=True))
                 mine = {name: given[name] for name in found}
                 result = replace(result, spreads={**result.spreads, **mine})
-            return result if assessment is None else _assessed(result, model, found, assessment)
+            if assessment is not None:
+                result = _assessed(result, model, found, assessment)
+            borrowed = sorted({*elements} & {*model.config.training.get("elements_of_start", ())})
+            if not borrowed:
+                return result
+            listed = ", ".join(symbols()[z] for z in borrowed)
+            warning = f"{model.config.name}: only its start was trained on {listed}"
+            return replace(result, warnings=(*result.warnings, warning), in_domain=False)
         return replace(result, error=f"{result.error}; {error}" if result.error else error)
+
+
+def _canonical(name: str, given: Sequence[str]) -> str:
+    """A property's name from one of its aliases, where a model gives it."""
+    if name in given:
+        return name
+    return answer_for(get_property_info(name).name, given) or name
 
 
 def _elements(batch: CrystalBatch) -> list[set[int]]:

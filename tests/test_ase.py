@@ -167,7 +167,7 @@ def test_all_models_at_once() -> None:
     assert calc.results["in_domain"] is True
     for name, unit in calc.units.items():
         if name != "in_domain":
-            assert unit, name
+            assert unit or name.startswith(("dielectric", "spillage")), name
             assert calc.models[name] in available_models()
 
 

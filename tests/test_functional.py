@@ -22,6 +22,7 @@ from recinet_ase.data.dataset import open_dataset
 from recinet_ase.data.extraction import FUNCTIONAL_TASKS, Extraction
 from recinet_ase.evaluation.metrics import log10_error
 from recinet_ase.model import PropertyModel, as_learnt
+from recinet_ase.pretrained import model_card
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.training.recipes import load_recipe, recipe_names
 
@@ -52,12 +53,13 @@ def test_extraction(rule: Extraction, values: dict[str, object], label: float | 
     assert rule.label(record(**values)) == label
 
 
-def test_every_functional_property_is_described_and_has_no_model_yet() -> None:
+def test_every_functional_property_is_described_and_answered() -> None:
     recipe = load_recipe("jarvis/functional")
     assert set(recipe["properties"]) == set(FUNCTIONAL_TASKS)
     for name in FUNCTIONAL_TASKS:
         info = PROPERTIES[name]
-        assert info.symbol and info.description and not info.default_model
+        assert info.symbol and info.description and info.default_model == "jarvis-functional"
+    assert model_card("jarvis-functional")["properties"] == list(recipe["properties"])
     assert {"mp/eform", "mp/gap", "mp/bulk", "mp/shear"} <= set(recipe_names())
 
 

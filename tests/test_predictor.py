@@ -13,7 +13,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from support import random_model
 from test_graph import BAD
 
-from recinet_ase import Predictor, ReciNetError, StructureError, UnknownNameError
+from recinet_ase import Predictor, ReciNetError, StructureError, UnknownNameError, predict
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.waves import WaveBasis
 from recinet_ase.predictor import choose_device, choose_dtype
@@ -165,3 +165,30 @@ def test_a_stream_is_answered_lazily(model_folder: Path, crystals: dict[str, Ato
     stream = predictor.predict_iter(endless())
     assert next(stream).values["bandgap"] is not None
     assert drawn < 2000
+
+
+def test_wanted_properties_by_alias(model_folder: Path) -> None:
+    for wanted in ("gap", ["e_g", "gap"][1:], ("bandgap",)):
+        assert list(Predictor(model_folder, properties=wanted).properties) == ["bandgap"]
+    with pytest.raises(ReciNetError, match="no given model predicts 'ehull'"):
+        Predictor(model_folder, properties="ehull")
+    for nothing in (None, 3):
+        with pytest.raises(ReciNetError, match="names no model"):
+            Predictor(nothing)  # type: ignore[arg-type]
+
+
+def test_a_path_is_no_list_of_structures(model_folder: Path) -> None:
+    for single in ("x.cif", Path("x.cif"), None):
+        with pytest.raises(ReciNetError, match="takes a list of structures"):
+            predict(single, model_folder)  # type: ignore[arg-type]
+
+
+def test_coordinates_in_angstrom_are_not_taken_for_fractions() -> None:
+    lattice = [[0, 2.1, 2.1], [2.1, 0, 2.1], [2.1, 2.1, 0]]
+    record = {"lattice_mat": lattice, "elements": ["Mg", "O"]}
+    (refused,) = predict([{**record, "coords": [[0, 0, 0], [2.1, 2.1, 2.1]]}])
+    assert '"cartesian": true' in refused.error
+    right = {**record, "coords": [[0, 0, 0], [2.1, 2.1, 2.1]], "cartesian": True}
+    fractions = {**record, "coords": [[0, 0, 0], [0.5, 0.5, 0.5]]}
+    one, other = predict([right, fractions])
+    assert one.values["bandgap"] == pytest.approx(other.values["bandgap"], rel=1e-5)

@@ -15,6 +15,8 @@ import click
 import pytest
 import torch
 from ase import Atoms
+from ase.db import connect
+from ase.io import write
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 from support import write_jarvis_folder
@@ -155,7 +157,14 @@ def test_training_on_a_folder_of_cifs(tmp_path: Path, crystals: dict[str, Atoms]
         "told where stderr is no terminal"
     )
     with (tmp_path / "run" / "left_out.csv").open() as handle:
-        assert [row["id"] for row in csv.DictReader(handle)] == ["broken"]
+        left = {row["id"]: row["reason"] for row in csv.DictReader(handle)}
+    foreign = [key for key, why in left.items() if "an element that no training crystal has" in why]
+    assert sorted(left) == sorted(["broken", *foreign])
+    assert f"{len(foreign)} of 5 validation crystals are not judged" in result.stderr
+    judged = Predictor(tmp_path / "run", device="cpu").predict_many(
+        crystals[key] for key in foreign
+    )
+    assert all("was not trained on" in r.error for r in judged)
     results = Predictor(tmp_path / "run", device="cpu").predict_many(crystals.values())
     assert {tuple(r.values) for r in results if not r.error} == {("volume_per_atom",)}
     result = run(tmp_path / "strict", tmp_path, *own, "--max-bad", 0.01)
@@ -274,3 +283,64 @@ def test_defaults_in_the_help_are_those_of_the_configuration() -> None:
 
 def test_recipes_are_installed() -> None:
     assert RECIPES.is_dir() and "jarvis/pretrain" in recipe_names()
+
+
+def partly_labelled(folder: Path, crystals: dict[str, Atoms], every: int) -> Path:
+    """A database in which only some rows have a gap."""
+    path = folder / "partly.db"
+    with connect(path) as database:
+        for number, atoms in enumerate(crystals.values()):
+            values = {"gap": 0.1 * number} if number % every == 0 else {"other": 1.0}
+            database.write(atoms, **values)
+    return path
+
+
+def test_rows_without_a_label_are_no_fault(tmp_path: Path, crystals: dict[str, Atoms]) -> None:
+    path = partly_labelled(tmp_path, crystals, every=2)
+    own = ("--dataset", path, "--props", "bandgap", "--target", "gap", "--epochs", 1)
+    result = run(tmp_path / "run", tmp_path, *own)
+    assert result.exit_code == 0, result.output
+    assert "25 of 50 rows have no label, and are not used" in result.stderr
+
+
+def test_the_share_of_bad_rows_is_that_of_the_labelled(
+    tmp_path: Path, crystals: dict[str, Atoms]
+) -> None:
+    path = tmp_path / "bad.extxyz"
+    frames = []
+    for number, atoms in enumerate(crystals.values()):
+        frame = atoms.copy()
+        frame.info = {"gap": "no number"} if number % 5 == 0 else {"gap": 0.1 * number}
+        frames.append(frame)
+    write(path, frames)
+    own = ("--dataset", path, "--props", "bandgap", "--target", "gap", "--epochs", 1)
+    result = run(tmp_path / "no", tmp_path, *own, "--max-bad", 0.19)
+    assert result.exit_code == 2
+    assert "10 of 50 crystals cannot be used" in result.stderr and "--max-bad" in result.stderr
+    assert run(tmp_path / "yes", tmp_path, *own, "--max-bad", 0.2).exit_code == 0
+
+
+def test_a_start_keeps_its_elements(tmp_path: Path, crystals: dict[str, Atoms]) -> None:
+    """Fewer crystals than a usual batch, of five elements, from a model that knows 89."""
+    folder = tmp_path / "cifs"
+    folder.mkdir()
+    rows = []
+    for number in range(20):
+        atoms = crystals["NaCl" if number % 2 else "MgO"].copy()
+        atoms.set_cell(atoms.cell * (1 + 0.005 * number), scale_atoms=True)
+        atoms.write(folder / f"{number}.cif")
+        rows.append(f"{number},{0.2 * number}\n")
+    (folder / "id_prop.csv").write_text("".join(rows))
+    arguments = ["--dataset", str(folder), "--props", "bandgap", "--init", "jarvis-mbj"]
+    arguments += ["--epochs", "1", "--cache-dir", str(tmp_path), "-o", str(tmp_path / "run")]
+    result = CliRunner().invoke(train, arguments)
+    assert result.exit_code == 0, result.output
+    training = load_model(tmp_path / "run").config.training
+    assert training["batch_size"] == 4 and 14 in training["elements_of_start"]
+    known, borrowed = Predictor(tmp_path / "run", device="cpu").predict_many(
+        [crystals["NaCl"], crystals["Si2"]]
+    )
+    assert not known.warnings and known.in_domain is None
+    assert borrowed.values and borrowed.in_domain is False
+    assert borrowed.warnings == ("run: only its start was trained on Si",)
+    assert "Si" in (tmp_path / "run" / "README.md").read_text()

@@ -7,11 +7,14 @@ import json
 import re
 import shutil
 import sqlite3
+from io import StringIO
 from pathlib import Path
 
 import ase.io
+import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
 from ase.db import connect
 from click.testing import CliRunner, Result
 from support import EXAMPLES, random_model
@@ -19,6 +22,10 @@ from test_graph import BAD
 
 from recinet_ase import Predictor, ReciNetCalculator
 from recinet_ase.cli.screen import screen
+from recinet_ase.screening.figures import error_kinds
+from recinet_ase.screening.selection import Selection
+from recinet_ase.screening.summary import print_summary
+from recinet_ase.screening.table import ListTable
 
 
 def run(*arguments: object) -> Result:
@@ -299,3 +306,46 @@ def test_elements_a_model_never_saw(tmp_path: Path) -> None:
     answered = [r["formula"] for r in rows if not r["error"]]
     assert answered and all(set(f) <= set("NaCl0123456789") for f in answered)
     assert "random was not trained on Cu" in rows[0]["error"]
+
+
+def test_kinds_of_errors_do_not_name_one_structure_s_elements() -> None:
+    errors = ["m was not trained on H", "m was not trained on Na, Cl", "m was not trained on H"]
+    rows = [{"id": str(i), "formula": "", "error": text} for i, text in enumerate(errors)]
+    table = ListTable(["id", "formula", "error"], rows, {})
+    (kind,) = error_kinds(table)
+    assert (kind.reason, kind.count) == ("m was not trained on some of its elements", 3)
+
+
+def test_job_scripts_see_that_nothing_could_be_answered(tmp_path: Path, model_folder: Path) -> None:
+    ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
+    found = CliRunner().invoke(screen, [str(tmp_path / "water.xyz"), "--model", str(model_folder)])
+    assert found.exit_code == 1 and "1 with errors" in found.stderr
+    refused = CliRunner().invoke(
+        screen, [str(tmp_path / "water.xyz"), "--model", str(model_folder), "--format", "cif"]
+    )
+    assert refused.exit_code == 2 and "--format is for standard input" in refused.stderr
+
+
+def test_a_file_s_control_characters_do_not_reach_the_terminal(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    (tmp_path / "b.csv").write_bytes(b"name,\x1b[2Jx\n1,2\n")
+    found = CliRunner().invoke(screen, [str(tmp_path / "b.csv"), "--model", str(model_folder)])
+    assert found.exit_code == 2 and "\x1b" not in found.stderr and "\\x1b[2Jx" in found.stderr
+
+
+def test_ids_stay_on_a_narrow_terminal(crystals: dict[str, Atoms]) -> None:
+    names = ["formation_energy", "total_energy", "ehull", "bandgap", "bandgap_opt"]
+    rows = [
+        {
+            "id": "a-rather-long-identity",
+            "formula": "Na4Cl4",
+            "error": "",
+            **dict.fromkeys(names, 1.0),
+        }
+    ]
+    table = ListTable(["id", "formula", *names, "error"], rows, dict.fromkeys(names, "eV/atom"))
+    text = StringIO()
+    print_summary(table, np.arange(1), selection=Selection(top=1), file=text)
+    print(text.getvalue())
+    assert "a-rather-long-identity" in text.getvalue() and "Na4Cl4" in text.getvalue()

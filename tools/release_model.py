@@ -36,6 +36,15 @@ CAUTIONS = {
         "learned from JARVIS-DFT 2021's 'ehull', which is no thermodynamic distance to the hull "
         "(GaAs 0.46, SrTiO3 1.55 eV/atom in the data); rank with care and see docs/limits.md"
     ),
+    "jarvis-exfoliation": (
+        "for layered crystals alone: it learnt from 650 of them, and its number for a crystal "
+        "without layers means nothing"
+    ),
+    "jarvis-functional": (
+        "few labels for some properties: errors of masses, thermoelectric power factor, "
+        "piezoelectric coefficient, spillage and ionic dielectric constant are 60 to 85 % of "
+        "always the mean's; see its card"
+    ),
     "jarvis-mt": (
         "trained for ehull on JARVIS-DFT 2021's 'ehull', which is no thermodynamic distance to "
         "the hull (GaAs 0.46, SrTiO3 1.55 eV/atom in the data); rank with care and see "

@@ -9,6 +9,7 @@ import numpy as np
 
 from recinet_ase.errors import ReciNetError
 
+NO_LABEL = "has no label"
 _MISSING = {"", "na", "n/a", "none", "null", "-"}
 
 
@@ -19,7 +20,7 @@ def as_number(value: Any) -> float | str:
         value: A number, a text that is one, or what stands for a missing value.
     """
     if value is None or (isinstance(value, str) and value.strip().lower() in _MISSING):
-        return "has no label"
+        return NO_LABEL
     if isinstance(value, bool | np.bool_):
         return f"label {value} is not a number"
     if not isinstance(value, int | float | np.number | str):

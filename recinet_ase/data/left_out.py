@@ -53,5 +53,5 @@ def check_share(left_out: Mapping[str, str], total: int, max_share: float = DEFA
     more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
     raise ReciNetError(
         f"{len(left_out)} of {total} crystals cannot be used, more than {max_share:.0%} ({first}"
-        f"{more}); mend the data, or allow a larger share"
+        f"{more}); mend the data, or allow a larger share (--max-bad)"
     )

@@ -16,6 +16,8 @@ import numpy as np
 from recinet_ase.errors import StructureError
 from recinet_ase.graph.crystal import Crystal
 
+_FRACTIONAL = 1.5  # from the middle of the cell; unwrapped coordinates are nearer
+
 if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import IStructure
@@ -100,6 +102,19 @@ def from_pymatgen(structure: IStructure) -> Crystal:
     return Crystal.from_arrays(numbers, structure.frac_coords, structure.lattice.matrix)
 
 
+def check_fractional(record: Mapping[str, Any], coords: np.ndarray) -> None:
+    """Coordinates of a JARVIS dictionary that does not say what they are must look fractional.
+
+    Raises:
+        StructureError: If they do not.
+    """
+    if "cartesian" not in record and (np.abs(coords - 0.5) > _FRACTIONAL).any():
+        raise StructureError(
+            'the coordinates are far from fractional ones: say "cartesian": true if they are in '
+            'angstrom, "cartesian": false if they are not'
+        )
+
+
 def from_jarvis(record: Mapping[str, Any]) -> Crystal:
     """A `Crystal` from a JARVIS ``Atoms`` dictionary.
 
@@ -121,6 +136,7 @@ def from_jarvis(record: Mapping[str, Any]) -> Crystal:
         if np.linalg.det(lattice) == 0.0:
             return Crystal.from_arrays(numbers, np.zeros((len(numbers), 3)), lattice)
         coords = np.linalg.solve(lattice.T, coords.T).T
+    check_fractional(atoms, coords)
     return Crystal.from_arrays(numbers, coords, lattice)
 
 

@@ -14,6 +14,8 @@ from recinet_ase.properties import PROPERTIES, answer_for, get_property_info
 ENDS = ("_low", "_high")
 """What follows a property's name in the columns of its 90 % interval."""
 
+_OTHER_ENDS = {"_lower": ENDS[0], "_upper": ENDS[1]}  # as the ASE calculator names them
+
 SPREAD = "_spread"
 """What follows it in the column of an ensemble's standard deviation."""
 
@@ -44,6 +46,9 @@ def resolve_column(name: str, columns: Sequence[str], place: str = "") -> str:
     """
     if name in columns:
         return name
+    for other, end in _OTHER_ENDS.items():
+        if name.endswith(other):
+            name = name.removesuffix(other) + end
     for end in ("", *ENDS, SPREAD):
         if not name.endswith(end):
             continue

@@ -10,6 +10,8 @@ import numpy as np
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.screening.table import RowTable, property_columns
 
+_UNTRAINED = re.compile(r"(was not trained on )[A-Z][a-z]?(?:, [A-Z][a-z]?)*")
+
 
 @dataclass(frozen=True)
 class PropertyFigures:
@@ -94,7 +96,12 @@ def error_kinds(table: RowTable) -> list[ErrorKind]:
             kind = _kind(text)
             first, count, name = found.get(kind, (text, 0, str(ids[index])))
             found[kind] = (first, count + 1, name)
-    kinds = [ErrorKind(*entry) for entry in found.values()]
+    kinds = [
+        ErrorKind(
+            _UNTRAINED.sub(r"\1some of its elements", first) if count > 1 else first, count, name
+        )
+        for first, count, name in found.values()
+    ]
     return sorted(kinds, key=lambda kind: -kind.count)
 
 
@@ -102,5 +109,5 @@ def _kind(error: str) -> str:
     """An error without what differs between structures: quotations, numbers, lists of elements."""
     text = re.sub(r"'[^']*'|\"[^\"]*\"|\([^()]*\)", "'", error)
     text = re.sub(r"[-+]?\d[\d.,e+-]*", "0", text)
-    text = re.sub(r"(was not trained on ).*", r"\1elements", text)
+    text = _UNTRAINED.sub(r"\1elements", text)
     return re.sub(r"\b(\w+#0|0)(, (\w+#0|0))*\b", "0", text)[:200]

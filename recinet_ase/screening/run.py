@@ -172,11 +172,9 @@ def run_screen(
         options.selection.check(names, units)
         header = _header(sources, predictor, spec, names, units)
         identity = _identity(header, options.selection)
-        if options.resume and target is not None and not folder.exists():
-            path = Path(target)
-            if path.exists() and _is_result(path, identity):
-                yield Outcome(was_complete=True)
-                return
+        if options.resume and not folder.exists() and _is_complete(options, identity):
+            yield Outcome(was_complete=True)
+            return
         for line in engine.provenance(predictor):
             display.note(line)
         on_cpu = spec.device == "cpu"
@@ -213,6 +211,10 @@ def _backend(
 
 
 def _sources(options: ScreenOptions, scratch: Path) -> list[Source]:
+    if "-" not in options.files and options.stdin_format is not None:
+        raise ReciNetError(
+            "--format is for standard input (-); files are read by their suffix and contents"
+        )
     if "-" in options.files and options.resume:
         raise ReciNetError("a screen of standard input cannot be resumed; save the input first")
     return find_sources(
@@ -250,12 +252,28 @@ def _identity(header: Mapping[str, Any], selection: Selection) -> str:
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
-def _is_result(path: Path, identity: str) -> bool:
-    """Whether a finished output or report is the result of the screen with this digest.
+def _is_complete(options: ScreenOptions, identity: str) -> bool:
+    """Whether all wanted files are there, as results of the screen with this digest.
 
     Raises:
-        ReciNetError: If it is another one's, or nothing says whose.
+        ReciNetError: If one is of another screen, or only one of them is there.
     """
+    wanted = [Path(name) for name in (options.output, options.report) if name is not None]
+    missing = [path for path in wanted if not path.exists()]
+    if missing == wanted:
+        return False
+    for path in wanted:
+        if path not in missing:
+            _check_result(path, identity)
+    if missing:
+        (there,) = (path for path in wanted if path not in missing)
+        raise ReciNetError(
+            f"{there} is complete, and {missing[0]} is not there; leave --resume out to write both"
+        )
+    return True
+
+
+def _check_result(path: Path, identity: str) -> None:
     if path.suffix in _REPORTS:
         from recinet_ase.screening.report import report_identity
 
@@ -263,7 +281,7 @@ def _is_result(path: Path, identity: str) -> bool:
     else:
         found = sidecar_identity(path)
     if found == identity:
-        return True
+        return
     what = (
         "is there, but nothing says that it is the result of this screen"
         if found is None

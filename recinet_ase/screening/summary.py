@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_WIDEST = {"id": 40, "formula": 24}  # characters of a column
 _PLAIN_WIDTH = 120  # columns where the output is a file
 
 
@@ -107,16 +108,20 @@ def _print_rows(
     title = "selected" if total <= len(rows) else f"first {len(rows)} of {total:,} selected"
     grid = _table(terminal, title)
     names = property_columns(table.columns, table.units)
-    grid.add_column("id", max_width=40, overflow="ellipsis", no_wrap=True)
-    grid.add_column("formula", max_width=24, overflow="ellipsis", no_wrap=True)
+    shown = list(table.rows(rows))
+    texts = {name: [_short(str(row.get(name) or "")) for row in shown] for name in _WIDEST}
+    for name, widest in _WIDEST.items():
+        # A narrow terminal must not squeeze away which structure it is.
+        width = min(widest, max(map(len, (name, *texts[name]))))
+        grid.add_column(name, min_width=width, max_width=width, overflow="ellipsis", no_wrap=True)
     for name in names:
         unit = table.units.get(name, "")
-        grid.add_column(f"{name} ({unit})" if unit else name, justify="right", no_wrap=True)
+        grid.add_column(f"{name} ({unit})" if unit else name, justify="right", overflow="fold")
     domain = "in_domain" in table.columns
     if domain:
         grid.add_column("in domain", no_wrap=True)
-    for row in table.rows(rows):
-        cells = [Text(_short(str(row.get(name) or ""))) for name in ("id", "formula")]
+    for i, row in enumerate(shown):
+        cells = [Text(texts[name][i]) for name in _WIDEST]
         cells += [Text(_value(row, name, table.columns)) for name in names]
         if domain:
             flag = row.get("in_domain")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from recinet_ase.data.published import DATASETS
+from recinet_ase.elements import symbols
 from recinet_ase.evaluation.breakdowns import (
     Group,
     by_chemistry,
@@ -362,6 +363,11 @@ def _limits(config: ModelConfig, tables: Sequence[PredictionTable | None]) -> st
         f"{len(config.elements)} elements occur in the training data; a crystal with another one "
         "is refused."
     ]
+    if borrowed := config.training.get("elements_of_start"):
+        lines.append(
+            f"Of these, {', '.join(symbols()[z] for z in borrowed)} occur in the data of the "
+            "model that training started from alone: predictions for them carry a warning."
+        )
     for info, scored in zip(config.infos, tables, strict=True):
         if scored is None or not len(scored):
             continue

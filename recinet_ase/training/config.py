@@ -14,6 +14,7 @@ from recinet_ase.nn.recinet import SIZES, ReciNetConfig
 
 TASK_WEIGHTS = ("labels", "equal", "uncertainty")
 DEFAULT_SIZE = "small"
+DEFAULT_BATCH = 64
 CONFIG_VERSION = 2
 LEFT_OUT_IDS_FILE = "left_out_ids.txt"
 """A run folder's own copy of the list of ids that ``leave_out`` named."""
@@ -38,7 +39,7 @@ class TrainingConfig:
         neighbours: Neighbours that set an atom's cutoff (whole shells).
         reduce: Train on symmetry-reduced graphs.
         epochs: Passes over the training set.
-        batch_size: Crystals a step.
+        batch_size: Crystals a step; None is 64, or what makes four steps of a smaller set.
         learning_rate: Peak of the OneCycle schedule.
         weight_decay: AdamW's decoupled weight decay.
         clip: Largest gradient norm.
@@ -78,7 +79,7 @@ class TrainingConfig:
     neighbours: int = SHELL_NEIGHBOURS
     reduce: bool = True
     epochs: int = 60
-    batch_size: int = 64
+    batch_size: int | None = None
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
     clip: float = 1.0
@@ -108,6 +109,10 @@ class TrainingConfig:
     def rule(self) -> SplitRule | None:
         """How the crystals are divided, None for the dataset's own way."""
         return None if self.split is None else SplitRule.parse(self.split, self.split_seed)
+
+    def batch_for(self, crystals: int) -> int:
+        """Crystals a step, for so many training crystals."""
+        return self.batch_size or max(1, min(DEFAULT_BATCH, crystals // 4))
 
     def architecture(self, outputs: int) -> ReciNetConfig:
         """The network to train."""

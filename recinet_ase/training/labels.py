@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from recinet_ase.data.dataset import Dataset, dataset_names, open_dataset
+from recinet_ase.data.labels import NO_LABEL
 from recinet_ase.data.left_out import check_share
 from recinet_ase.data.splits import Split
 from recinet_ase.data.store import PackedStore, StoreSettings, cache_dir, cached_store
@@ -158,7 +159,12 @@ def prepare_data(
         begin,
     )
     left_out = {**store.skipped, **dataset.rejected()}
-    check_share(left_out, len(store) + len(left_out), config.max_bad)
+    # Rows of a table need not have every property; one without a label is no fault of the data.
+    bad = {key: reason for key, reason in left_out.items() if reason != NO_LABEL}
+    rows, unlabelled = len(left_out.keys() | store.position.keys()), len(left_out) - len(bad)
+    check_share(bad, rows - unlabelled, config.max_bad)
+    if unlabelled and message is not None:
+        message(f"{unlabelled:,} of {rows:,} rows have no label, and are not used")
     return _labelled(store, splits, config, left_out)
 
 

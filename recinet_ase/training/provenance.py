@@ -11,6 +11,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.model import PropertyModel
 from recinet_ase.nn.recinet import ReciNetConfig, size_name
 from recinet_ase.training.config import TrainingConfig
+from recinet_ase.training.elements import elements_of_start
 from recinet_ase.training.labels import PreparedData, listed_ids
 
 
@@ -108,6 +109,7 @@ def provenance(
         "hold_out": list(config.hold_out),
         "left_out": _left_out(config),
         "clean_for": sorted(clean_for),
+        "elements_of_start": elements_of_start(data, initial),
         "n_train": len(data.train),
         "n_val": len(data.val),
         "train_ids_sha256": ids_digest(data.train_ids),
@@ -115,7 +117,7 @@ def provenance(
         "recipe": config.recipe,
         "size": size_name(network),
         "epochs": config.epochs,
-        "batch_size": config.batch_size,
+        "batch_size": config.batch_for(len(data.train)),
         "learning_rate": config.learning_rate,
         "seed": config.seed,
         "precision": config.precision,

@@ -35,6 +35,7 @@ from recinet_ase.nn.reciprocal import FULL_GRAPHS
 from recinet_ase.pretrained import load_network
 from recinet_ase.training.config import LEFT_OUT_IDS_FILE, TrainingConfig
 from recinet_ase.training.devices import hardware, make_fabric
+from recinet_ase.training.elements import answerable, known_elements
 from recinet_ase.training.labels import PreparedData, open_run_dataset, prepare_data
 from recinet_ase.training.provenance import check_start, provenance
 from recinet_ase.training.references import composition, fit_references
@@ -148,7 +149,7 @@ def build_model(
             units=tuple(info.unit for info in infos),
             mean=tuple(mean.tolist()),
             std=tuple(spread.tolist()),
-            elements=tuple(data.store.elements(data.train.index)),
+            elements=known_elements(data, initial),
             network=network,
             graph=GraphSettings(neighbours=config.neighbours),
             functional=tuple(dataset.functional_of(info) for info in infos),
@@ -320,10 +321,12 @@ def _start(
         initial = None if config.init is None else load_network(config.init)
         network = architecture(config, initial)
         data = prepare_data(config, dataset, network, at.cache, at.workers, on_store, say)
+        data = answerable(data, known_elements(data, initial), say)
         name = folder.resolve().name
         return build_model(config, dataset, data, name, network, initial), data
     stored = ModelConfig.from_json(state["config"], str(folder))
     data = prepare_data(config, dataset, stored.network, at.cache, at.workers, on_store, say)
+    data = answerable(data, stored.elements)
     if ids_digest(data.train_ids) != stored.training["train_ids_sha256"]:
         raise ReciNetError(f"the training crystals are not those that {folder} began with")
     return PropertyModel(stored), data

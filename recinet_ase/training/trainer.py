@@ -154,9 +154,10 @@ class Trainer:
         fabric: Fabric | None = None,
         on_step: Callable[[Progress], None] | None = None,
     ) -> None:
-        if len(train) < config.batch_size:
+        self.batch_size = config.batch_for(len(train))
+        if len(train) < self.batch_size:
             raise ReciNetError(
-                f"{len(train)} training crystals do not fill a batch of {config.batch_size}; "
+                f"{len(train)} training crystals do not fill a batch of {self.batch_size}; "
                 "choose a smaller --batch-size"
             )
         if fabric is None:
@@ -173,7 +174,7 @@ class Trainer:
             config.task_weights, (~torch.isnan(self.train.values)).sum(0)
         )
         self.frozen = frozen_modules(model.network, config.freeze)
-        self.steps_per_epoch = len(train) // config.batch_size
+        self.steps_per_epoch = len(train) // self.batch_size
         self.average = AveragedModel(
             model.network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True
         )
@@ -285,7 +286,7 @@ class Trainer:
         return torch.randperm(len(self.train), generator=generator).to(self.fabric.device)
 
     def _train_step(self, order: torch.Tensor) -> None:
-        size, world, rank = self.config.batch_size, self.fabric.world_size, self.fabric.global_rank
+        size, world, rank = self.batch_size, self.fabric.world_size, self.fabric.global_rank
         chosen = order[self.step * size : (self.step + 1) * size]
         labels = (~torch.isnan(self.targets[chosen])).sum()  # of the whole batch
         mine = chosen.tensor_split(world)[rank]

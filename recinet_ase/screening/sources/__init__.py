@@ -236,7 +236,12 @@ def _only(structures: Sequence[Any], name: str) -> Atoms:
 
 
 def vanished(source: Source, error: OSError) -> ReciNetError:
-    """A file that was there when the work began and cannot be read now."""
+    """A file that was there when the work began and cannot be read now.
+
+    Readers also raise such errors, without a number, for what is no file of their format.
+    """
+    if error.errno is None:
+        return ReciNetError(f"{source.name} cannot be read ({reason_of(error)})")
     return ReciNetError(
         f"{source.name} could not be read any more ({error.strerror or reason_of(error)})"
     )

@@ -188,6 +188,9 @@ def _from_jarvis(record: Mapping[str, Any]) -> Atoms:
     coords = _array(record["coords"], len(numbers), "coords")
     if record.get("cartesian", False):
         return Atoms(numbers, positions=coords, cell=cell, pbc=True)
+    from recinet_ase.graph.adapters import check_fractional
+
+    check_fractional(record, coords)
     return Atoms(numbers, positions=coords @ cell, cell=cell, pbc=True)
 
 
