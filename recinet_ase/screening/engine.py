@@ -162,18 +162,19 @@ def units(predictor: Predictor) -> dict[str, str]:
 
 
 def provenance(predictor: Predictor) -> list[str]:
-    """For each column of numbers, the unit, model and functional, and any caution."""
+    """For each column of numbers, the unit, model and functional; then each model's caution."""
     lines = []
+    cautions: dict[str, None] = {}
     for info in predictor.infos:
         config = predictor.properties[info.name].config
         functional = config.functional_of(info.name)
         source = f"{config.name} ({functional})" if functional else config.name
         lines.append(f"{info.name}: {info.label} in {info.unit or '1'}, model {source}")
         if config.caution:
-            lines.append(f"caution, {config.name}: {config.caution}")
+            cautions[f"caution, {config.name}: {config.caution}"] = None
         if predictor.intervals and predictor.properties[info.name].calibration is None:
             lines.append(f"{config.name} has no calibration: no intervals for {info.name}")
-    return lines
+    return [*lines, *cautions]
 
 
 @lru_cache(maxsize=1)
