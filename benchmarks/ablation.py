@@ -69,7 +69,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "batch 128": {"batch_size": 128},
     "40 epochs": {"epochs": 40},
     "composition branch": {"network": {"composition": True}},
-    # Do the literal equations know more than the network that knows the composition?
+    # What remains of the differences on ehull where the network knows the formula?
+    "no reciprocal block and composition branch": {
+        "network": {"reciprocal": "none", "composition": True}
+    },
     "literal equations and composition branch": {
         "network": {"reciprocal": "literal", "composition": True},
         "reduce": False,
