@@ -7,11 +7,13 @@ without network loads the same weights as a workstation.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase import members
 from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.properties import get_property_info
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +108,7 @@ def _single_folder(name_or_path: str | Path) -> Path:
     path = Path(name_or_path).expanduser()
     if (path / "config.json").is_file() or members.member_folders(path):
         return path
-    if path.is_dir():
+    if path.is_dir() and str(name_or_path):
         raise ReciNetError(f"{path} is no model folder: it has no config.json")
     if path.is_file():
         raise ReciNetError(
@@ -114,7 +116,13 @@ def _single_folder(name_or_path: str | Path) -> Path:
         )
     if path.name != str(name_or_path):  # a path, which no shipped name is
         raise ReciNetError(f"no such model folder: {path}")
-    raise UnknownNameError("model", str(name_or_path), [*_shipped(), *available_ensembles()])
+    known = [*_shipped(), *available_ensembles()]
+    answering = {}  # a property in place of a model
+    with suppress(UnknownNameError):
+        info = get_property_info(str(name_or_path))
+        if info.default_model:
+            answering = {str(name_or_path).lower(): info.default_model}
+    raise UnknownNameError("model", str(name_or_path), known, answering)
 
 
 def model_card(name_or_path: str | Path) -> dict[str, Any]:

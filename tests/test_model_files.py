@@ -12,7 +12,7 @@ import torch
 from ase import Atoms
 from support import graph_of, random_model
 
-from recinet_ase import ReciNetError, load_model
+from recinet_ase import ReciNetError, UnknownNameError, load_model
 from recinet_ase.graph.batch import collate
 from recinet_ase.pretrained import available_models, default_model, model_card, model_folder
 from recinet_ase.properties import PROPERTIES
@@ -143,3 +143,11 @@ def test_shipped_models_are_complete(name: str) -> None:
     assert f"{card['training']['validation_mae']:.3g}" in text
     assert card["caution"] in text
     assert card["training"]["train_ids_sha256"] in text
+
+
+def test_a_property_in_place_of_a_model() -> None:
+    for name, model in (("bandgap", "jarvis-mbj"), ("e_hull", "jarvis-ehull")):
+        with pytest.raises(UnknownNameError, match=f"did you mean '{model}'"):
+            load_model(name)
+    with pytest.raises(UnknownNameError, match="unknown model ''"):
+        load_model("")
