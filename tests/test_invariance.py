@@ -211,8 +211,10 @@ def test_one_alone_equals_one_in_a_batch(dtype: torch.dtype, crystals: dict[str,
 @pytest.mark.parametrize("name", available_models())
 def test_shipped_models(name: str, crystals: dict[str, Atoms]) -> None:
     predictor = Predictor(load_model(name), device="cpu")
+    config = predictor.models[0].config
+    spread = dict(zip(config.properties, config.std, strict=True))  # Seebeck: 110 uV/K
     for seed, (formula, atoms) in enumerate(crystals.items()):
-        if len(atoms) > 14 or not set(atoms.numbers) <= set(predictor.models[0].config.elements):
+        if len(atoms) > 14 or not set(atoms.numbers) <= set(config.elements):
             continue
         variants = [
             rotated(atoms, seed),
@@ -224,4 +226,6 @@ def test_shipped_models(name: str, crystals: dict[str, Atoms]) -> None:
         values = predictor.predict(atoms)
         for variant in variants:
             others = predictor.predict(variant)
-            assert others == pytest.approx(values, rel=1e-5, abs=1e-5), formula
+            for prop, value in values.items():
+                near = pytest.approx(value, rel=1e-5, abs=1e-5 * max(1.0, spread[prop]))
+                assert others[prop] == near, (formula, prop)

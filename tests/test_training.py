@@ -88,15 +88,15 @@ def test_validation_error_is_that_of_the_shipped_road(trained: Path, jarvis_fold
     """The figure on the card is what the Predictor gives on the validation crystals."""
     split = JARVIS.split(PROPERTIES["bandgap"], jarvis_folder)
     records = JARVIS.records(jarvis_folder)
-    model = load_model(trained)
+    results = Predictor(trained, device="cpu").predict_many(records[i] for i in split.val)
     # The tiny training set lacks some elements of the validation set.
-    model.config = replace(model.config, elements=tuple(range(1, 104)))
-    results = Predictor(model, device="cpu").predict_many(records[i] for i in split.val)
     known = [
         abs(r.values["bandgap"] - target)
         for r, target in zip(results, split.val.values(), strict=True)
+        if not r.error
     ]
     stated = load_model(trained).config.training["validation_mae"]
+    assert len(known) == load_model(trained).config.training["n_val"] < len(results)
     assert sum(known) / len(known) == pytest.approx(stated, rel=0.02, abs=2e-3)
 
 
