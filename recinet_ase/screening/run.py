@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +18,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.properties import PropertyInfo
 from recinet_ase.screening import engine
 from recinet_ase.screening.entries import Source
+from recinet_ase.screening.finished import REPORTS, is_complete, screen_identity
 from recinet_ase.screening.journal import Journal, JournalTable, journal_folder
 from recinet_ase.screening.pipeline import (
     TIME_LIMIT,
@@ -29,7 +28,7 @@ from recinet_ase.screening.pipeline import (
     run,
 )
 from recinet_ase.screening.selection import Selection
-from recinet_ase.screening.sidecar import models, sidecar_identity, write_sidecar
+from recinet_ase.screening.sidecar import models, write_sidecar
 from recinet_ase.screening.sources import chunks, count_entries, find_sources, fingerprint
 from recinet_ase.screening.sources.databases import masked
 from recinet_ase.screening.workers import warm_up
@@ -42,7 +41,6 @@ CHUNK = 512
 """Entries of a chunk: the unit of work, of the journal and of what a kill can cost."""
 
 _STDIN_COPY = "stdin"
-_REPORTS = (".html", ".htm")
 
 
 @dataclass(frozen=True)
@@ -171,8 +169,12 @@ def run_screen(
         names, units = engine.columns(predictor), engine.units(predictor)
         options.selection.check(names, units)
         header = _header(sources, predictor, spec, names, units)
-        identity = _identity(header, options.selection)
-        if options.resume and not folder.exists() and _is_complete(options, identity):
+        identity = screen_identity(header, options.selection)
+        if (
+            options.resume
+            and not folder.exists()
+            and is_complete((options.output, options.report), identity)
+        ):
             yield Outcome(was_complete=True)
             return
         for line in engine.provenance(predictor):
@@ -244,50 +246,6 @@ def _header(
         "units": dict(units),
         "chunk": CHUNK,
     }
-
-
-def _identity(header: Mapping[str, Any], selection: Selection) -> str:
-    """A digest of all that a finished output depends on."""
-    whole = json.dumps([header, asdict(selection)], sort_keys=True, default=str)
-    return hashlib.sha256(whole.encode()).hexdigest()
-
-
-def _is_complete(options: ScreenOptions, identity: str) -> bool:
-    """Whether all wanted files are there, as results of the screen with this digest.
-
-    Raises:
-        ReciNetError: If one is of another screen, or only one of them is there.
-    """
-    wanted = [Path(name) for name in (options.output, options.report) if name is not None]
-    missing = [path for path in wanted if not path.exists()]
-    if missing == wanted:
-        return False
-    for path in wanted:
-        if path not in missing:
-            _check_result(path, identity)
-    if missing:
-        (there,) = (path for path in wanted if path not in missing)
-        raise ReciNetError(
-            f"{there} is complete, and {missing[0]} is not there; leave --resume out to write both"
-        )
-    return True
-
-
-def _check_result(path: Path, identity: str) -> None:
-    if path.suffix in _REPORTS:
-        from recinet_ase.screening.report import report_identity
-
-        found = report_identity(path)
-    else:
-        found = sidecar_identity(path)
-    if found == identity:
-        return
-    what = (
-        "is there, but nothing says that it is the result of this screen"
-        if found is None
-        else "is the finished result of another screen (other inputs, models or settings)"
-    )
-    raise ReciNetError(f"{path} {what}; leave --resume out to write it anew")
 
 
 def _streamed(
@@ -398,7 +356,7 @@ def _finish(
 
 
 def _check_report(path: Path) -> None:
-    if path.suffix not in _REPORTS:
+    if path.suffix not in REPORTS:
         raise ReciNetError(f"cannot write {path}: a report's suffix must be .html")
     if not path.resolve().parent.is_dir():
         raise ReciNetError(f"cannot write {path}: there is no folder {path.resolve().parent}")
