@@ -58,8 +58,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "edge update": {"network": {"edge_update": True}},
     "24 neighbours": {"neighbours": 24},
     "basis from -1.2": {"network": {"basis_low": -1.2}},
+    "envelope to 8 A": {"network": {"envelope": 8.0}},
+    "envelope to 6 A": {"network": {"envelope": 6.0}},
     "layer norm": {"network": {"norm": "layer"}},
     "attention pooling": {"network": {"pooling": "attention"}},
+    "gate for metals": {"network": {"gate": True}},
     # Regularisation and the loop.
     "dropout 0.1 in blocks": {"network": {"block_dropout": 0.1}},
     "dropout 0.1 in head": {"network": {"dropout": 0.1}},

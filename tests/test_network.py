@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from recinet_ase.nn.composition import formula_atoms
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import WeightedBatchNorm
 from recinet_ase.nn.pooling import AttentionPooling
+from recinet_ase.nn.radial import fading
 from recinet_ase.nn.recinet import SIZES, ReciNet, ReciNetConfig
 from recinet_ase.nn.reciprocal import crystal_mean
 
@@ -102,6 +105,10 @@ def test_unknown_choices_are_refused() -> None:
         ReciNetConfig(reciprocal="latice")
     with pytest.raises(ReciNetError, match="unknown pooling 'max'"):
         ReciNetConfig(pooling="max")
+    with pytest.raises(ReciNetError, match='"moe" has no gate'):
+        ReciNetConfig(multitask="moe", gate=True)
+    with pytest.raises(ReciNetError, match="envelope is -1"):
+        ReciNetConfig(envelope=-1.0)
     with pytest.raises(ReciNetError, match="newer version"):
         ReciNetConfig.from_dict({"width": 8, "attention_heads": 4})
 
@@ -172,3 +179,31 @@ def test_attention_starts_as_the_mean_and_can_choose_one_atom(crystals: dict[str
         pool.score.weight.copy_(1e4 * torch.eye(4))
         for i, pooled in enumerate(pool(h, batch)):
             torch.testing.assert_close(pooled, h[batch.crystal == i].amax(0))
+
+
+def test_messages_fade_with_the_distance(crystals: dict[str, Atoms]) -> None:
+    """Level at both ends, and edges beyond the cutoff say nothing to the network."""
+    d = torch.tensor([0.0, 4.0, 8.0, 12.0], dtype=torch.float64, requires_grad=True)
+    value = fading(d, 8.0)
+    (slope,) = torch.autograd.grad(value.sum(), d)
+    torch.testing.assert_close(value, torch.tensor([1.0, 0.85546875, 0.0, 0.0]).double())
+    torch.testing.assert_close(slope[[0, 2, 3]], torch.zeros(3, dtype=torch.float64))
+    assert slope[1] < 0
+
+    model = random_model(envelope=3.0)
+    batch = collate([graph_of(a) for a in list(crystals.values())[:8]])
+    far = batch.distance > 3.0
+    assert far.any() and not far.all()
+    moved = replace(batch, distance=torch.where(far, batch.distance + 1.0, batch.distance))
+    with torch.no_grad():
+        torch.testing.assert_close(model(batch), model(moved), rtol=1e-6, atol=1e-6)
+        assert not torch.allclose(random_model()(batch), random_model()(moved))
+
+
+def test_a_closed_gate_gives_one_value(crystals: dict[str, Atoms]) -> None:
+    batch = collate([graph_of(a) for a in list(crystals.values())[:8]])
+    network = random_model(gate=True).network
+    with torch.no_grad():
+        assert network(batch).unique().numel() == 8
+        network.head.gate.bias.fill_(-1e4)
+        torch.testing.assert_close(network(batch), network.head.floor.expand(8, 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -67,10 +69,10 @@ def test_values(pooling: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(
     "network",
-    [{}, {"norm": "layer"}, {"pooling": "attention"}],
-    ids=["batch", "layer", "attention"],
+    [{}, {"norm": "layer"}, {"pooling": "attention"}, {"envelope": 4.0, "gate": True}],
+    ids=["batch", "layer", "attention", "envelope and gate"],
 )
-def test_loss_and_gradients_in_training(network: dict[str, str]) -> None:
+def test_loss_and_gradients_in_training(network: dict[str, Any]) -> None:
     structures = list(SYMMETRIC.values())
     target = torch.linspace(-1, 1, len(structures), dtype=torch.float64)[:, None]
     results = []

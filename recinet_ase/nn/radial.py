@@ -1,4 +1,4 @@
-"""The radial basis of edge lengths."""
+"""The radial basis of edge lengths, and an envelope over them."""
 
 from __future__ import annotations
 
@@ -39,3 +39,17 @@ class PotentialBasis(nn.Module):
         # the layer that follows, would make a training step up to twice as slow on a CPU.
         value = torch.exp(exponent.clamp(min=-_REACH))
         return functional.threshold(value, 1.01 * math.exp(-_REACH), 0.0)
+
+
+def fading(distance: torch.Tensor, cutoff: float) -> torch.Tensor:
+    """Factor from one at contact to zero at ``cutoff``, twice differentiable, ``[E]``.
+
+    ``1 - 28 x^6 + 48 x^7 - 21 x^8`` with ``x = d / cutoff`` (Gasteiger et al. 2020, eq. 8,
+    p = 6).
+
+    Args:
+        distance: Edge lengths in angstrom ``[E]``.
+        cutoff: Where it reaches zero, angstrom.
+    """
+    x = (distance / cutoff).clamp(max=1.0)
+    return 1 - x**6 * (28 - 48 * x + 21 * x**2)

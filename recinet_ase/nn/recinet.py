@@ -17,10 +17,11 @@ from recinet_ase.graph.waves import WaveBasis
 from recinet_ase.nn.composition import CompositionBranch
 from recinet_ase.nn.experts import DECODERS, ExpertHeads, TaskHeads
 from recinet_ase.nn.fused import EdgeIndex
+from recinet_ase.nn.gate import GatedHead
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import NORMS
 from recinet_ase.nn.pooling import POOLINGS, make_pooling
-from recinet_ase.nn.radial import PotentialBasis
+from recinet_ase.nn.radial import PotentialBasis, fading
 from recinet_ase.nn.reciprocal import MODES, LatticeOperator, ReciprocalBlock
 
 
@@ -43,12 +44,15 @@ class ReciNetConfig:
         dropout: Dropout before the head's last layer.
         block_dropout: Dropout of the summed messages in each local block.
         edge_update: Whether edge embeddings change from block to block.
+        envelope: Distance in angstrom at which messages have faded to nothing, 0 for none: a
+            graph's neighbours are then those within it.
         pooling: How atoms become a crystal: ``"mean"`` (the paper) or ``"attention"``.
         composition: Whether a branch of the composition alone is added to the head.
         outputs: Number of predicted values.
         multitask: How several values are read from a crystal's representation: ``"shared"`` (one
             hidden layer for all), ``"linear"`` (a head each, ReciNet-LS) or ``"moe"`` (a mixture
             of experts and a head each, ReciNet-MT).
+        gate: Whether each value is behind a gate that can close (``"shared"``; for band gaps).
         experts: Number of experts (``"moe"``).
         top_k: Experts that a property uses for a crystal.
         expert_width: Width of the experts' hidden layer, 0 for that of the network.
@@ -71,10 +75,12 @@ class ReciNetConfig:
     dropout: float = 0.0
     block_dropout: float = 0.0
     edge_update: bool = False
+    envelope: float = 0.0
     pooling: str = "mean"
     composition: bool = False
     outputs: int = 1
     multitask: str = "shared"
+    gate: bool = False
     experts: int = 15
     top_k: int = 4
     expert_width: int = 0
@@ -83,6 +89,10 @@ class ReciNetConfig:
     def __post_init__(self) -> None:
         if self.multitask not in DECODERS:
             raise UnknownNameError("multi-task decoder", self.multitask, DECODERS)
+        if self.gate and self.multitask != "shared":
+            raise ReciNetError(f'the decoder "{self.multitask}" has no gate; leave out gate')
+        if self.envelope < 0:
+            raise ReciNetError(f"envelope is {self.envelope}; it is a distance in angstrom or 0")
         if not 1 <= self.top_k <= self.experts:
             raise ReciNetError(
                 f"top_k is {self.top_k}: of {self.experts} experts, 1 to {self.experts} can be used"
@@ -118,7 +128,7 @@ SIZES: dict[str, ReciNetConfig] = {
 }
 
 
-DECODER_FIELDS = ("multitask", "experts", "top_k", "expert_width", "smooth_gates")
+DECODER_FIELDS = ("multitask", "gate", "experts", "top_k", "expert_width", "smooth_gates")
 """Settings of the part after the pooling."""
 
 OUTPUT_AXIS = {
@@ -126,6 +136,9 @@ OUTPUT_AXIS = {
     "head.hidden.": 0,
     "head.last.": 0,
     "head.heads.": 0,
+    "head.value.": 0,
+    "head.gate.": 0,
+    "head.floor": 0,
     "head.router.": 0,
     "head.noise.": 0,
     "composition.formula.4.": 0,
@@ -209,6 +222,9 @@ class ReciNet(nn.Module):
         edge_weight = batch.edge_count * batch.atom_weight[batch.centre]
         if self.config.reciprocal == "lattice" and lattice_sum is None:
             lattice_sum = LatticeOperator.build(batch, self.wave_basis)
+        if self.config.envelope:
+            fade = fading(batch.distance, self.config.envelope)
+            batch = replace(batch, edge_count=batch.edge_count * fade)
         edges = EdgeIndex.build(batch, edge_weight) if self.training else None
         for i, local in enumerate(self.local_blocks):
             update, v = local(h, v, batch, edge_weight, edges)
@@ -248,6 +264,8 @@ class ReciNetMT(ReciNet):
 def _decoder(config: ReciNetConfig) -> nn.Module:
     """The part after the pooling."""
     d = config.width
+    if config.gate:
+        return GatedHead(d, config.outputs, config.dropout)
     if config.multitask == "linear":
         return TaskHeads(d, config.outputs, config.dropout)
     if config.multitask == "moe":
