@@ -297,5 +297,6 @@ def _fingerprint(config: ModelConfig, state: dict[str, torch.Tensor]) -> str:
 
 def _drop_gate_biases(state: dict[str, torch.Tensor], norm: str) -> None:
     """Weights of format 1 have a bias before batch normalisation: move it into the mean."""
-    for key in [k for k in state if norm == "batch" and k.endswith(".gate.bias")]:
+    biases = [k for k in state if k.startswith("local_blocks.") and k.endswith(".gate.bias")]
+    for key in biases if norm == "batch" else []:
         state[key.replace(".gate.bias", ".gate_norm.running_mean")] -= state.pop(key)

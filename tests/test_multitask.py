@@ -218,6 +218,18 @@ def test_older_configurations_have_one_head(model_folder: Path) -> None:
     assert ReciNetConfig.from_dict(config).multitask == "shared"
 
 
+@pytest.mark.parametrize("bias", [-20.0, -45.0, -200.0])
+def test_noise_that_learnt_to_be_nothing_has_gradients(bias: float) -> None:
+    torch.manual_seed(0)
+    head = ExpertHeads(8, 2, 0.0, experts=5, selected=2, hidden=8).train()
+    latent = torch.rand(32, 8) + 0.5
+    with torch.no_grad():
+        head.noise.weight.fill_(bias / latent.sum(1).mean())
+    output, imbalance = head(latent)
+    (output.abs().mean() + imbalance).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in head.parameters())
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @given(atoms=random_crystals(), seed=st.integers(0, 100))
 def test_invariance(dtype: torch.dtype, atoms: Atoms, seed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch.nn import functional
 from recinet_ase import ReciNetError
 from recinet_ase.elements import MAX_Z, N_FEATURES, element_features, symbols
 from recinet_ase.graph.batch import collate
+from recinet_ase.model import PropertyModel
 from recinet_ase.nn.composition import formula_atoms
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import WeightedBatchNorm
@@ -200,9 +202,10 @@ def test_messages_fade_with_the_distance(crystals: dict[str, Atoms]) -> None:
         assert not torch.allclose(random_model()(batch), random_model()(moved))
 
 
-def test_a_closed_gate_gives_one_value(crystals: dict[str, Atoms]) -> None:
+def test_a_closed_gate_gives_one_value(tmp_path: Path, crystals: dict[str, Atoms]) -> None:
     batch = collate([graph_of(a) for a in list(crystals.values())[:8]])
-    network = random_model(gate=True).network
+    random_model(gate=True).save(tmp_path, half=False)
+    network = PropertyModel.load(tmp_path).network
     with torch.no_grad():
         assert network(batch).unique().numel() == 8
         network.head.gate.bias.fill_(-1e4)

@@ -15,6 +15,7 @@ from torch.nn import functional
 DECODERS = ("shared", "linear", "moe")
 """One hidden layer for all properties, a head each, experts and a head each."""
 
+_LEAST_NOISE = 1e-2  # the load's gradient goes with 1 / noise, and training would end it
 _TIE = 1e-6  # share that a selected expert keeps where all of them are level
 
 
@@ -138,7 +139,7 @@ class ExpertHeads(nn.Module):
             clean = self.router(x)
             if not self.training:
                 return self._gates(clean), clean.new_zeros(())
-            spread = functional.softplus(self.noise(x))
+            spread = functional.softplus(self.noise(x)) + _LEAST_NOISE
             noisy = clean + torch.randn_like(clean) * spread
             gates = self._gates(noisy)
             importance = _variation(gates.sum((0, 1)))
