@@ -127,7 +127,9 @@ def run_one(root: Path, task: str, variant: str, seed: int, resources: Any) -> R
         config = TrainingConfig(**settings(task, variant, seed))
         resume = (folder / "training.json").exists()
         print(f"{folder.name} ...", flush=True)
-        model, _ = train(config, folder, resources, resume=resume)
+        model, complete = train(config, folder, resources, resume=resume)
+        if not complete:
+            raise SystemExit(f"stopped in {folder.name}; the same command goes on from there")
     figures = model.config.training
     return Result(
         task, variant, seed, figures["validation_mae"], model.config.units[0],

@@ -104,7 +104,9 @@ def run_member(
     if model is None or not model.config.training.get("complete"):
         resume = (folder / "training.json").exists()
         print(f"{folder.name} ...", flush=True)
-        model, _ = train(config, folder, resources, resume=resume)
+        model, complete = train(config, folder, resources, resume=resume)
+        if not complete:
+            raise SystemExit(f"stopped in {folder.name}; the same command goes on from there")
     used = TrainingConfig.load(folder / "training.json")
     if used != open_run_dataset(config, resources.data_dir)[1]:
         raise SystemExit(f"{folder} was trained with other settings; choose another folder")

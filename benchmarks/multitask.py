@@ -147,7 +147,9 @@ def run_one(config: Any, folder: Path, resources: Any) -> dict[str, float]:
 
     if not finished(folder):
         print(f"{folder.name} ...", flush=True)
-        train(config, folder, resources, resume=(folder / "training.json").exists())
+        _, complete = train(config, folder, resources, resume=(folder / "training.json").exists())
+        if not complete:
+            raise SystemExit(f"stopped in {folder.name}; the same command goes on from there")
     model = PropertyModel.load(folder)
     if not config.log_targets:
         return {name: found["mae"] for name, found in model.config.training["validation"].items()}
