@@ -61,9 +61,9 @@ _NETWORK = (
     click.option("--norm", type=click.Choice(["batch", "layer"]), help="Else the size's (batch)."),
     click.option(
         "--pooling",
-        type=click.Choice(["mean", "attention"]),
-        help="From atoms to a crystal: their mean, or one that learns which atoms count "
-        "(else the size's, mean).",
+        type=click.Choice(["mean", "attention", "peak"]),
+        help="From atoms to a crystal: their mean, one that learns which atoms count, or the "
+        "largest of values of their own (else the size's, mean).",
     ),
     click.option(
         "--neighbours",

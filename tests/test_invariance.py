@@ -22,6 +22,7 @@ DTYPES = [torch.float64, torch.float32]
 NETWORKS = {
     **{mode: {"reciprocal": mode} for mode in ("lattice", "mean", "none")},
     "attention": {"pooling": "attention"},
+    "peak": {"pooling": "peak"},
     "envelope and gate": {"envelope": 5.0, "gate": True},
 }
 MODELS = {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.data import atomic_masses
 from pymatgen.core import Composition
 from support import graph_of, random_model
 from torch import nn
@@ -21,7 +22,7 @@ from recinet_ase.model import PropertyModel
 from recinet_ase.nn.composition import formula_atoms
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import WeightedBatchNorm
-from recinet_ase.nn.pooling import AttentionPooling
+from recinet_ase.nn.pooling import AttentionPooling, PeakPooling
 from recinet_ase.nn.radial import fading
 from recinet_ase.nn.recinet import SIZES, ReciNet, ReciNetConfig
 from recinet_ase.nn.reciprocal import crystal_mean
@@ -109,6 +110,10 @@ def test_unknown_choices_are_refused() -> None:
         ReciNetConfig(pooling="max")
     with pytest.raises(ReciNetError, match='"moe" has no gate'):
         ReciNetConfig(multitask="moe", gate=True)
+    with pytest.raises(ReciNetError, match="leave out gate"):
+        ReciNetConfig(pooling="peak", gate=True)
+    with pytest.raises(ReciNetError, match='multitask = "shared"'):
+        ReciNetConfig(pooling="peak", multitask="linear")
     with pytest.raises(ReciNetError, match="envelope is -1"):
         ReciNetConfig(envelope=-1.0)
     with pytest.raises(ReciNetError, match="newer version"):
@@ -210,3 +215,29 @@ def test_a_closed_gate_gives_one_value(tmp_path: Path, crystals: dict[str, Atoms
         assert network(batch).unique().numel() == 8
         network.head.gate.bias.fill_(-1e4)
         torch.testing.assert_close(network(batch), network.head.floor.expand(8, 1))
+
+
+def test_the_peak_is_the_largest_of_the_atoms_values(crystals: dict[str, Atoms]) -> None:
+    batch = collate([graph_of(a, torch.float64) for a in list(crystals.values())[:8]])
+    h = torch.randn(len(batch.z), 6, dtype=torch.float64)
+    pool = PeakPooling(6, 1).double()
+    with torch.no_grad():
+        pool.sharpness.fill_(1e4)
+        peak = pool(h, batch)[:, -1]
+        for i in range(8):
+            atoms = batch.crystal == i
+            inner = functional.silu(pool.atom(h[atoms]) + pool.crystal(pool(h, batch)[i, :6]))
+            mass = torch.tensor(atomic_masses)[batch.z[atoms], None]
+            values = (30.0 / mass).sqrt() * (pool.last(inner) + 1.5) - 1.5
+            torch.testing.assert_close(peak[i], values.max())
+
+
+def test_a_lighter_isotope_vibrates_faster() -> None:
+    """Where all else is equal a value above zero goes with the inverse root of the mass."""
+    pool = PeakPooling(4, 1).double()
+    light, heavy = (collate([graph_of(Atoms(s, cell=[3, 3, 3], pbc=True))]) for s in ("H", "Fe"))
+    h = torch.ones(1, 4, dtype=torch.float64)
+    with torch.no_grad():
+        pool.last.bias.fill_(1.0)
+        ratio = (pool(h, light)[:, -1] + 1.5) / (pool(h, heavy)[:, -1] + 1.5)
+    assert float(ratio) == pytest.approx((atomic_masses[26] / atomic_masses[1]) ** 0.5)

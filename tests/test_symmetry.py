@@ -69,8 +69,14 @@ def test_values(pooling: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(
     "network",
-    [{}, {"norm": "layer"}, {"pooling": "attention"}, {"envelope": 4.0, "gate": True}],
-    ids=["batch", "layer", "attention", "envelope and gate"],
+    [
+        {},
+        {"norm": "layer"},
+        {"pooling": "attention"},
+        {"pooling": "peak"},
+        {"envelope": 4.0, "gate": True},
+    ],
+    ids=["batch", "layer", "attention", "peak", "envelope and gate"],
 )
 def test_loss_and_gradients_in_training(network: dict[str, Any]) -> None:
     structures = list(SYMMETRIC.values())

@@ -20,7 +20,7 @@ from recinet_ase.nn.fused import EdgeIndex
 from recinet_ase.nn.gate import GatedHead
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import NORMS
-from recinet_ase.nn.pooling import POOLINGS, make_pooling
+from recinet_ase.nn.pooling import POOLINGS, LastColumns, make_pooling
 from recinet_ase.nn.radial import PotentialBasis, fading
 from recinet_ase.nn.reciprocal import MODES, LatticeOperator, ReciprocalBlock
 
@@ -46,7 +46,8 @@ class ReciNetConfig:
         edge_update: Whether edge embeddings change from block to block.
         envelope: Distance in angstrom at which messages have faded to nothing, 0 for none: a
             graph's neighbours are then those within it.
-        pooling: How atoms become a crystal: ``"mean"`` (the paper) or ``"attention"``.
+        pooling: How atoms become a crystal: ``"mean"`` (the paper), ``"attention"`` or ``"peak"``
+            (the largest of the atoms' own values).
         composition: Whether a branch of the composition alone is added to the head.
         outputs: Number of predicted values.
         multitask: How several values are read from a crystal's representation: ``"shared"`` (one
@@ -91,6 +92,10 @@ class ReciNetConfig:
             raise UnknownNameError("multi-task decoder", self.multitask, DECODERS)
         if self.gate and self.multitask != "shared":
             raise ReciNetError(f'the decoder "{self.multitask}" has no gate; leave out gate')
+        if self.pooling == "peak" and self.gate:
+            raise ReciNetError("peak pooling is a decoder, too; leave out gate")
+        if self.pooling == "peak" and self.multitask != "shared":
+            raise ReciNetError('peak pooling is a decoder, too; it needs multitask = "shared"')
         if self.envelope < 0:
             raise ReciNetError(f"envelope is {self.envelope}; it is a distance in angstrom or 0")
         if not 1 <= self.top_k <= self.experts:
@@ -139,6 +144,9 @@ OUTPUT_AXIS = {
     "head.value.": 0,
     "head.gate.": 0,
     "head.floor": 0,
+    "pool.last.": 0,
+    "pool.zero": 0,
+    "pool.sharpness": 0,
     "head.router.": 0,
     "head.noise.": 0,
     "composition.formula.4.": 0,
@@ -184,7 +192,7 @@ class ReciNet(nn.Module):
             ReciprocalBlock(d, config.channels, config.n_waves, config.reciprocal)
             for _ in range(config.blocks if config.reciprocal != "none" else 0)
         )
-        self.pool = make_pooling(config.pooling, d)
+        self.pool = make_pooling(config.pooling, d, config.outputs)
         self.head = _decoder(config)
         self.composition = (
             CompositionBranch(N_FEATURES, d, config.outputs) if config.composition else None
@@ -216,7 +224,10 @@ class ReciNet(nn.Module):
     def encode(
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
     ) -> torch.Tensor:
-        """Crystal representations: the pooled atoms after the last block, ``[B, d]``."""
+        """Crystal representations: the pooled atoms after the last block, ``[B, d]``.
+
+        With peak pooling they have a column more for each output.
+        """
         h = self.embed_atom(self.element_table[batch.z])
         v = functional.softplus(self.embed_edge(self.edge_basis(batch.distance)))
         edge_weight = batch.edge_count * batch.atom_weight[batch.centre]
@@ -264,6 +275,8 @@ class ReciNetMT(ReciNet):
 def _decoder(config: ReciNetConfig) -> nn.Module:
     """The part after the pooling."""
     d = config.width
+    if config.pooling == "peak":
+        return LastColumns(config.outputs)
     if config.gate:
         return GatedHead(d, config.outputs, config.dropout)
     if config.multitask == "linear":
