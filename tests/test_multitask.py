@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import make_supercell
+from ase.build import bulk, make_supercell
 from ase.db import connect
 from click.testing import CliRunner, Result
 from hypothesis import given
@@ -396,6 +396,26 @@ def test_hygiene_of_the_recipes_on_the_real_splits(recipe: str) -> None:
         official = JARVIS.split(PROPERTIES[name])
         assert split.val == official.val and split.test == official.test
         assert split.train.items() <= official.train.items()
+
+
+def test_a_peak_on_the_encoder_of_several_properties(tasks: Path, tmp_path: Path) -> None:
+    """Peak pooling is a decoder of its own, so that of the start is not kept."""
+    start = tmp_path / "start"
+    two = ("--props", "formation_energy,bandgap", "--multitask", "moe", "--epochs", 1)
+    assert run(start, tasks, *two).exit_code == 0
+    result = run(
+        tmp_path / "peak", tasks, "--props", "bandgap", "--init", start, "--pooling", "peak",
+        "--epochs", 1, "--lr", 1e-9,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    theirs, ours = (load_model(f).network for f in (start, tmp_path / "peak"))
+    assert (ours.config.pooling, ours.config.multitask) == ("peak", "shared")
+    torch.testing.assert_close(ours.embed_atom.weight, theirs.embed_atom.weight)
+    predictor = Predictor(tmp_path / "peak", device="cpu")
+    for structure in (bulk("Si"), bulk("Si") * (2, 1, 1)):
+        assert predictor.predict(structure)["bandgap"] == pytest.approx(
+            predictor.predict(bulk("Si", cubic=True))["bandgap"], abs=1e-4
+        )
 
 
 def test_interrupted_and_resumed(tasks: Path, tmp_path: Path) -> None:

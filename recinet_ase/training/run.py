@@ -99,8 +99,10 @@ def architecture(config: TrainingConfig, initial: PropertyModel | None) -> ReciN
     network = config.architecture(outputs)
     if initial is not None:
         theirs = replace(initial.config.network, outputs=outputs)
-        asked = network if config.size is not None else replace(theirs, **dict(config.network))
         changed = dict(config.network)
+        if changed.get("pooling") == "peak":  # is a decoder, too: that of the start is not kept
+            changed = {"multitask": "shared", "gate": False, **changed}
+        asked = network if config.size is not None else replace(theirs, **changed)
         decoder = {name: changed.get(name, getattr(theirs, name)) for name in DECODER_FIELDS}
         asked = replace(asked, **decoder)
         free = {name: getattr(asked, name) for name in _FREE}
