@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from run_folders import finished, whole_run
 
 TASKS: dict[str, dict[str, Any]] = {
     # An eighth of the formation and hull energies, half of the mBJ gaps.
@@ -108,28 +109,12 @@ def folder_of(root: Path, task: str, variant: str, seed: int) -> Path:
     return root / f"{task}-{name}-{seed}"
 
 
-def finished(folder: Path) -> bool:
-    """Whether a run has come to its end."""
-    path = folder / "config.json"
-    return path.exists() and bool(json.loads(path.read_text())["training"].get("complete"))
-
-
 def run_one(root: Path, task: str, variant: str, seed: int, resources: Any) -> Result:
     """Train (or continue, or only read) one run."""
-    from recinet_ase.model import PropertyModel
     from recinet_ase.training.config import TrainingConfig
-    from recinet_ase.training.run import train
 
     folder = folder_of(root, task, variant, seed)
-    if finished(folder):
-        model = PropertyModel.load(folder)
-    else:
-        config = TrainingConfig(**settings(task, variant, seed))
-        resume = (folder / "training.json").exists()
-        print(f"{folder.name} ...", flush=True)
-        model, complete = train(config, folder, resources, resume=resume)
-        if not complete:
-            raise SystemExit(f"stopped in {folder.name}; the same command goes on from there")
+    model = whole_run(folder, TrainingConfig(**settings(task, variant, seed)), resources)
     figures = model.config.training
     return Result(
         task, variant, seed, figures["validation_mae"], model.config.units[0],

@@ -3,12 +3,16 @@
     python benchmarks/matbench.py runs/matbench --data-dir DIR
     python benchmarks/matbench.py runs/matbench --tasks matbench_phonons --members 5
     python benchmarks/matbench.py runs/matbench-tuned --init runs/mp-eform
+    python benchmarks/matbench.py runs/poolings --tasks matbench_phonons --poolings attention,peak
     python benchmarks/matbench.py --overlap leave_out.txt
 
 Each fold is nested: a part of its own training crystals, chosen by seed, picks the checkpoint;
 its test crystals are predicted once, at the end. With several members each has another
 such part and another seed, and a prediction is their mean. Every member is an ordinary run
 folder (``<task>-fold<k>-<m>``), so that the script can be stopped and started again.
+
+With ``--poolings`` each fold is trained with each of them (in folders of that name), and takes
+the one whose networks have the smaller mean error on these parts of its own training crystals.
 
 ``--init`` starts from trained weights only where no test crystal of any fold is among the
 crystals that they saw, by composition and structure (`recinet_ase.data.overlap`); ``--overlap``
@@ -22,11 +26,13 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from run_folders import whole_run
 
 if TYPE_CHECKING:
     from recinet_ase.data.matbench import MatBench
@@ -59,9 +65,14 @@ class Member:
 
 
 def settings(
-    task: str, fold: int, member: int, init: str | None, changes: dict[str, Any]
+    task: str,
+    fold: int,
+    member: int,
+    init: str | None,
+    changes: dict[str, Any],
+    pooling: str | None = None,
 ) -> TrainingConfig:
-    """The run of one member of one fold."""
+    """The run of one member of one fold, with another pooling than the recipe's if given."""
     from recinet_ase.data.matbench import MATBENCH
     from recinet_ase.training.config import TrainingConfig
     from recinet_ase.training.recipes import load_recipe, recipe_names
@@ -71,13 +82,17 @@ def settings(
     found = load_recipe(own if known else "matbench/jdft2d")
     if not known:
         found.pop("log_targets", None)
+    network = dict(found.get("network", ()))
+    if pooling is not None:
+        network["pooling"] = pooling
     if init is not None:  # the network is that of the start
         free = ("dropout", "block_dropout", "pooling")
-        network = tuple((k, v) for k, v in found.get("network", ()) if k in free)
-        found = {**found, "network": network, "init": init, "size": None}
+        network = {key: value for key, value in network.items() if key in free}
+        found = {**found, "init": init, "size": None}
     return TrainingConfig(
         **{
             **found,
+            "network": tuple(network.items()),
             "dataset": task,
             "properties": (MATBENCH[task].property,),
             "split": f"fold:{fold}",
@@ -94,19 +109,11 @@ def run_member(
     """Train (or continue, or only read) one network, and predict its fold's test crystals."""
     import torch
 
-    from recinet_ase.model import PropertyModel
     from recinet_ase.training.config import TrainingConfig
     from recinet_ase.training.labels import Targets, open_run_dataset, prepare_data
-    from recinet_ase.training.run import train
     from recinet_ase.training.trainer import evaluate
 
-    model = PropertyModel.load(folder) if (folder / "config.json").exists() else None
-    if model is None or not model.config.training.get("complete"):
-        resume = (folder / "training.json").exists()
-        print(f"{folder.name} ...", flush=True)
-        model, complete = train(config, folder, resources, resume=resume)
-        if not complete:
-            raise SystemExit(f"stopped in {folder.name}; the same command goes on from there")
+    model = whole_run(folder, config, resources)
     used = TrainingConfig.load(folder / "training.json")
     if used != open_run_dataset(config, resources.data_dir)[1]:
         raise SystemExit(f"{folder} was trained with other settings; choose another folder")
@@ -130,6 +137,7 @@ def run_fold(
     init: str | None,
     changes: dict[str, Any],
     resources: Resources,
+    pooling: str | None = None,
 ) -> FoldResult:
     """All members of a fold, and their mean."""
     from recinet_ase.evaluation.matbench import FoldResult
@@ -137,7 +145,7 @@ def run_fold(
     info = dataset.info(dataset.properties[0])
     runs = []
     for m in range(members):
-        config = settings(dataset.name, fold, m, init, changes)
+        config = settings(dataset.name, fold, m, init, changes, pooling)
         folder = root / f"{dataset.name}-fold{fold}-{m}"
         runs.append(run_member(folder, config, dataset, resources))
     split = dataset.split(info, config.rule)
@@ -152,12 +160,18 @@ def run_fold(
         "recipe": config.recipe or "",
         "members": members,
         "epochs": config.epochs,
+        "pooling": dict(config.network).get("pooling", "mean"),
         "started_from": init or "nothing",
         "validation_mae": [run.validation for run in runs],
         "hours": sum(run.hours for run in runs),
     }
     targets = {key: labels[key] for key in split.test if key in labels}
     return FoldResult(predictions, targets, parameters)
+
+
+def best_of(candidates: Sequence[FoldResult]) -> FoldResult:
+    """That of the smallest mean validation error: no test crystal of the fold has a say."""
+    return min(candidates, key=lambda found: float(np.mean(found.parameters["validation_mae"])))
 
 
 def table(results: dict[str, list[FoldResult]]) -> str:
@@ -273,6 +287,24 @@ def chosen_folds(text: str) -> list[int]:
     return [known[name] for name in names]
 
 
+def chosen_poolings(text: str | None) -> list[str | None]:
+    """The poolings asked for, None for the recipe's.
+
+    Raises:
+        UnknownNameError: If one is none.
+    """
+    from recinet_ase.errors import UnknownNameError
+    from recinet_ase.nn.pooling import POOLINGS
+
+    if text is None:
+        return [None]
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in POOLINGS:
+            raise UnknownNameError("pooling", name, POOLINGS)
+    return [*names]
+
+
 def main() -> None:
     """Run what is missing, then score; errors of use in one line."""
     from recinet_ase.errors import ReciNetError
@@ -294,6 +326,7 @@ def _main() -> None:
     parser.add_argument("--folds", default=",".join(map(str, range(FOLDS))))
     parser.add_argument("--members", type=int, default=1)
     parser.add_argument("--init", help="run folder to start from, if it is clean")
+    parser.add_argument("--poolings", help="of which each fold chooses one, e.g. attention,peak")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--limit", type=int, help="training crystals, for a rehearsal")
     parser.add_argument("--overlap", type=Path, help="only write the ids to leave out")
@@ -303,7 +336,7 @@ def _main() -> None:
     arguments = parser.parse_args()
     resources = Resources(arguments.data_dir, arguments.cache_dir)
     folds = chosen_folds(arguments.folds)
-    tasks = chosen_tasks(arguments.tasks)
+    tasks, poolings = chosen_tasks(arguments.tasks), chosen_poolings(arguments.poolings)
     datasets = [MatBench(MATBENCH[task], arguments.data_dir) for task in tasks]
     if arguments.overlap is not None:
         write_overlap(arguments.overlap, arguments.of, datasets, resources)
@@ -312,16 +345,14 @@ def _main() -> None:
         check_start(arguments.init, datasets, resources)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     changes = {k: getattr(arguments, k) for k in ("epochs", "limit") if getattr(arguments, k)}
-    results = {
-        dataset.name: [
-            run_fold(
-                arguments.folder, dataset, fold, arguments.members, arguments.init, changes,
-                resources,
-            )
-            for fold in folds
-        ]
-        for dataset in datasets
-    }  # fmt: skip
+
+    def fold_of(dataset: MatBench, fold: int) -> FoldResult:
+        rest = (dataset, fold, arguments.members, arguments.init, changes, resources)
+        return best_of([run_fold(arguments.folder / (p or ""), *rest, p) for p in poolings])
+
+    results = {dataset.name: [fold_of(dataset, fold) for fold in folds] for dataset in datasets}
+    for name, found in results.items() if arguments.poolings else ():
+        print(f"{name}: {', '.join(fold.parameters['pooling'] for fold in found)}")
     text = table(results)
     (arguments.folder / "table.md").write_text(text + "\n", encoding="utf-8")
     print(text)

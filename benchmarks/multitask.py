@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ablation import finished
+from run_folders import finished, whole_run
 
 PAPER = json.loads(Path(__file__).with_name("paper_tables.json").read_text(encoding="utf-8"))
 DECODERS = {"moe": "ReciNet-MT", "linear": "ReciNet-LS", "single": "one network for each"}
@@ -140,17 +140,10 @@ def same_crystals(config: Any, group: Group, path: Path, resources: Any) -> Any:
 
 def run_one(config: Any, folder: Path, resources: Any) -> dict[str, float]:
     """Train (or continue, or only read) one run; validation error of each of its properties."""
-    from recinet_ase.model import PropertyModel
     from recinet_ase.training.labels import open_run_dataset, prepare_data
-    from recinet_ase.training.run import train
     from recinet_ase.training.trainer import absolute_errors, evaluate
 
-    if not finished(folder):
-        print(f"{folder.name} ...", flush=True)
-        _, complete = train(config, folder, resources, resume=(folder / "training.json").exists())
-        if not complete:
-            raise SystemExit(f"stopped in {folder.name}; the same command goes on from there")
-    model = PropertyModel.load(folder)
+    model = whole_run(folder, config, resources)
     if not config.log_targets:
         return {name: found["mae"] for name, found in model.config.training["validation"].items()}
     dataset, config = open_run_dataset(config, resources.data_dir)

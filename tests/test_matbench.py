@@ -25,6 +25,7 @@ from recinet_ase.evaluation.matbench import (
     spread,
     write_results,
 )
+from recinet_ase.model import PropertyModel
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -113,6 +114,16 @@ def test_the_runner(
     assert sorted(listed) == sorted(open_dataset("matbench_phonons", tmp_path).labels(_peak()))
     assert np.isfinite([v for fold in results.values() for v in fold["data"].values()]).all()
     assert "..." not in call("--members", "2"), "finished runs are only read"
+    # Each fold chooses by its own validation crystals.
+    out = call("--poolings", "mean,peak", "--folds", "1")
+    chosen = out.split("matbench_phonons: ")[1].splitlines()[0]
+    errors = {
+        name: PropertyModel.load(
+            tmp_path / "out" / name / "matbench_phonons-fold1-0"
+        ).config.training["validation_mae"]
+        for name in ("mean", "peak")
+    }
+    assert chosen == min(errors, key=lambda name: errors[name])
     # Weights that saw the test crystals of other folds are no start.
     with pytest.raises(SystemExit, match="test crystals were seen"):
         call("--init", str(tmp_path / "out" / "matbench_phonons-fold0-0"))
@@ -129,6 +140,7 @@ def test_wrong_calls_of_the_runner(
         (["--tasks", "nosuch"], "error: unknown MatBench task 'nosuch'"),
         (["--folds", "0,9"], "error: --folds 9: the folds are 0, 1, 2, 3, 4"),
         (["--folds", "all"], "error: --folds all"),
+        (["--poolings", "max"], "error: unknown pooling 'max'"),
         (["--init", "jarvis-mbj"], "--init jarvis-mbj: a run folder is needed here"),
         (["--data-dir", str(tmp_path / "nowhere")], "error: the data folder .* does not exist"),
     ):
