@@ -15,6 +15,7 @@ import numpy as np
 
 from recinet_ase.errors import StructureError
 from recinet_ase.graph.crystal import Crystal
+from recinet_ase.graph.neighbours import cell_volume
 
 _FRACTIONAL = 1.5  # from the middle of the cell; unwrapped coordinates are nearer
 
@@ -71,7 +72,7 @@ def from_ase(atoms: Atoms) -> Crystal:
     _require_periodic(atoms.pbc)
     _require_ordered(atoms.info.get("occupancy"))
     lattice: np.ndarray = np.array(atoms.cell.array, dtype=np.float64)
-    if not np.isfinite(lattice).all() or abs(np.linalg.det(lattice)) == 0.0:
+    if not np.isfinite(lattice).all() or cell_volume(lattice) == 0.0:
         # Without a cell there are no fractional coordinates; let the checks name the fault.
         return Crystal.from_arrays(atoms.numbers, np.zeros((len(atoms), 3)), lattice)
     frac_coords = np.linalg.solve(lattice.T, atoms.positions.T).T
@@ -133,7 +134,7 @@ def from_jarvis(record: Mapping[str, Any]) -> Crystal:
     lattice = np.asarray(atoms["lattice_mat"], dtype=np.float64)
     coords: np.ndarray = np.asarray(atoms["coords"], dtype=np.float64).reshape(len(numbers), -1)
     if atoms.get("cartesian", False):
-        if np.linalg.det(lattice) == 0.0:
+        if lattice.shape != (3, 3) or cell_volume(lattice) == 0.0:
             return Crystal.from_arrays(numbers, np.zeros((len(numbers), 3)), lattice)
         coords = np.linalg.solve(lattice.T, coords.T).T
     check_fractional(atoms, coords)

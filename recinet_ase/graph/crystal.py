@@ -22,6 +22,7 @@ from recinet_ase.graph.neighbours import (
     SHELL_NEIGHBOURS,
     SHELL_TOLERANCE,
     NeighbourList,
+    cell_volume,
     shell_neighbours,
     wrap,
 )
@@ -59,7 +60,7 @@ class Crystal:
     @property
     def volume(self) -> float:
         """Cell volume in angstrom^3."""
-        return abs(float(np.linalg.det(self.lattice)))
+        return cell_volume(self.lattice)
 
     def to_ase(self) -> Atoms:
         """The crystal as ASE ``Atoms``, periodic in three directions."""
@@ -87,8 +88,8 @@ class Crystal:
         if not np.isfinite(lattice).all():
             raise StructureError("the lattice holds non-finite numbers (NaN or infinity)")
         lengths = np.linalg.norm(lattice, axis=1)
-        volume = abs(np.linalg.det(lattice))
-        if volume < 1e-8 * max(float(np.prod(lengths)), 1e-8):
+        volume = cell_volume(lattice)
+        if not volume >= 1e-8 * max(float(np.prod(lengths)), 1e-8):  # nor not a number
             raise StructureError("the cell has zero volume; the lattice vectors lie in a plane")
         if not np.isfinite(frac_coords).all():
             bad = int(np.flatnonzero(~np.isfinite(frac_coords).all(axis=1))[0])
@@ -137,7 +138,7 @@ def check_neighbours(neighbours: NeighbourList) -> None:
         raise StructureError(
             f"{what} overlap: {distance[closest]:.3f} A apart, less than {MINIMUM_DISTANCE} A"
         )
-    first = np.flatnonzero(np.diff(centre, prepend=-1))
+    first = np.append(0, np.flatnonzero(np.diff(centre)) + 1)
     farthest = int(first[distance[first].argmax()])
     if distance[farthest] > ISOLATED_DISTANCE:
         raise StructureError(

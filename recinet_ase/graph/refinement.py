@@ -16,7 +16,8 @@ sorted numbers have a gap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,7 @@ TOLERANCE = 1e-5
 whose lengths differ by less (angstrom) are one edge: far above the rounding of symmetric
 coordinates, far below what a prediction could show."""
 
-_BLOCK = 2_000_000  # atom-wave products held at once
+_BLOCK = 50_000  # entries of padded tables of atoms by waves, which then stay in the cache
 _PROJECTIONS = 2
 _WAVES = 100  # waves of a crystal on which atoms are compared
 _CLASS_WEIGHTS = 4096  # classes of one crystal with weights of their own
@@ -146,24 +147,44 @@ def _wave_invariant(
     index, length = waves.index.numpy()[wave], waves.length.numpy()[wave]
     filters = 1 / (1 + length**2) + 0.1 * np.cos(length)
     n_atoms = flat.n_atoms[open_]
-    blocks = np.cumsum(n_atoms * count) // _BLOCK
-    for block in np.split(np.arange(len(open_)), np.flatnonzero(np.diff(blocks)) + 1):
-        own = slice(int(count[: block[0]].sum()), int(count[: block[-1] + 1].sum()))
-        n, w = n_atoms[block], count[block]
-        start = np.cumsum(w) - w
-        atoms = _ranges(first_atom[open_[block]], n)
-        atom = np.repeat(np.arange(len(atoms)), np.repeat(w, n))
-        pair = _ranges(np.repeat(start, n), np.repeat(w, n))
-        rows, columns = flat.frac_coords[atoms], index[own]
-        turns = sum(rows[atom, i] * columns[pair, i] for i in range(3))
-        angle = 2 * np.pi * (turns - np.round(turns))
-        from_atom, total = weight[atoms][atom], 0.0
-        for trig in (np.cos(angle), np.sin(angle)):
-            factor = filters[own] * np.bincount(pair, from_atom * trig, minlength=len(columns))
-            total = total + trig * factor[pair]
-        sums = np.bincount(atom, total, minlength=len(atoms))
-        out[atoms] = sums * np.repeat(2 / n, n)
+    order = np.argsort(n_atoms * count, kind="stable")  # like sizes share padded blocks
+    n, w = n_atoms[order], count[order]
+    atom, first_wave = first_atom[open_][order], (np.cumsum(count) - count)[order]
+    for block in _blocks(n, w):
+        real_atom, atom_at = _padded(atom[block], n[block])
+        real_wave, wave_at = _padded(first_wave[block], w[block])
+        coords, waves_at = (
+            torch.from_numpy(x) for x in (flat.frac_coords[atom_at], index[wave_at])
+        )
+        turns = coords @ waves_at.mT  # [b, n, w], in double precision
+        angle = turns.sub_(turns.round()).mul_(2 * math.pi)
+        source = torch.from_numpy(weight[atom_at] * real_atom)[:, None]
+        response = torch.from_numpy(filters[wave_at] * real_wave)[:, None]
+        total = torch.zeros(len(atom_at), atom_at.shape[1], 1, dtype=torch.float64)
+        for trig in (torch.cos(angle), torch.sin(angle)):
+            total += trig @ (source @ trig * response).mT
+        sums = total[..., 0].numpy() * (2 / n[block])[:, None]
+        out[atom_at[real_atom]] = sums[real_atom]
     return out
+
+
+def _blocks(n_atoms: np.ndarray, n_waves: np.ndarray) -> Iterator[slice]:
+    """Runs of crystals whose padded tables of atoms by waves fit a block together."""
+    start = atoms = waves = 0
+    for i, (n, w) in enumerate(zip(n_atoms.tolist(), n_waves.tolist(), strict=True)):
+        more = max(atoms, n), max(waves, w)
+        if i > start and (i - start + 1) * more[0] * more[1] > _BLOCK:
+            yield slice(start, i)
+            start, more = i, (n, w)
+        atoms, waves = more
+    yield slice(start, len(n_atoms))
+
+
+def _padded(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mask ``[b, max(count)]`` of real entries, and their positions in the flat arrays."""
+    column = np.arange(count.max())
+    mask = column < count[:, None]
+    return mask, np.where(mask, first[:, None] + column, 0)
 
 
 def _longest_waves(waves: Waves, crystals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -180,12 +201,6 @@ def _longest_waves(waves: Waves, crystals: np.ndarray) -> tuple[np.ndarray, np.n
             chosen.append(np.arange(start, stop))
     count = np.array([len(c) for c in chosen], dtype=np.int64)
     return np.concatenate([*chosen, np.zeros(0, dtype=np.int64)]).astype(np.int64), count
-
-
-def _ranges(first: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """``first[0], first[0] + 1, ... , first[1], ...``: count[i] consecutive numbers each."""
-    start = np.cumsum(count) - count
-    return np.arange(int(count.sum())) + np.repeat(first - start, count)
 
 
 def reduce_graphs(

@@ -26,7 +26,11 @@ WAVE_NORMS = ("volume", "atom")
 """What a lattice sum is divided by: the cell's volume, as Ewald's, or the number of atoms."""
 
 _GRID_LIMIT = 4_000_000  # index triples looked at together
-_BLOCK_LIMIT = 4_000_000  # elements of a padded block, or of an atoms-by-waves table
+_TABLE_LIMIT = 4_000_000  # elements of an atoms-by-waves table
+# Elements of a block of padded crystals: few enough to stay in a core's cache, which also
+# pads less; many on a GPU, where every block is a call.
+_BLOCK_LIMIT = {"cpu": 250_000}
+_BLOCK_LIMIT_ELSEWHERE = 4_000_000
 _LARGEST_GRID = 20_000_000  # index triples of a single cell
 
 
@@ -240,7 +244,7 @@ def filtered_sum(
     sources = frac_coords if members is None else members.frac_coords
     spread = values if members is None else values[members.node]
     # Blocks of waves keep the table of atoms by waves small for cells of any size.
-    step = max(1, _BLOCK_LIMIT // len(sources))
+    step = max(1, _TABLE_LIMIT // len(sources))
     for start in range(0, len(index), step):
         block = slice(start, start + step)
         from_all = wave_table(sources, index[block])
@@ -284,14 +288,15 @@ def pair_kernels(
     n_nodes, n_atoms, n_waves = n_nodes[order], n_atoms[order], waves.count[order]
     parts_i, parts_j, parts_k = [], [], []
     nodes, atoms, counts = n_nodes.tolist(), n_atoms.tolist(), n_waves.tolist()
+    limit = _BLOCK_LIMIT.get(frac_coords.device.type, _BLOCK_LIMIT_ELSEWHERE)
     start = 0
     while start < len(atoms):
         stop, n, m, w = start, 0, 0, 0
         while stop < len(atoms):
             n, m = max(n, nodes[stop]), max(m, atoms[stop])
             w = max(w, counts[stop])
-            size = max(n * n_radial * max(w, n), m * w)
-            if stop > start and (stop - start + 1) * size > _BLOCK_LIMIT:
+            size = max(n * n * max(w, n_radial), 2 * m * w)
+            if stop > start and (stop - start + 1) * size > limit:
                 break
             stop += 1
         block = slice(start, stop)
@@ -311,10 +316,11 @@ def pair_kernels(
                 every = wave_table(members.frac_coords[atom_at], index)[atom_mask]
                 total = every.new_zeros(trig.shape).flatten(0, 1)
                 total = total.index_add_(0, slot[atom_mask], every).view_as(trig)
-            weight = (basis[wave_at] * wave_mask[..., None]).repeat(1, 2, 1)  # [b, 2w, R]
-            left = trig[:, :, None, :] * weight.transpose(1, 2)[:, None]  # [b, n, R, 2w]
-            kernel = left.flatten(1, 2) @ total.transpose(1, 2)  # [b, n R, n]
-            kernel = kernel.unflatten(1, (n, n_radial)).transpose(2, 3)
+            # cos(G.r_i) cos(G.r_j) + sin(G.r_i) sin(G.r_j), summed over the atoms of node j
+            cosines = trig[:, :, None, :w] * total[:, None, :, :w]
+            cross = torch.addcmul(cosines, trig[:, :, None, w:], total[:, None, :, w:])
+            weight = basis[wave_at] * wave_mask[..., None]  # [b, w, R]
+            kernel = (cross.flatten(1, 2) @ weight).unflatten(1, (n, n))
         kernel = kernel * (2.0 / n_atoms[block].to(kernel))[:, None, None, None]
         pair_mask = mask[:, :, None] & mask[:, None, :]
         parts_i.append(node_at[:, :, None].expand_as(pair_mask)[pair_mask])
@@ -328,7 +334,9 @@ def pair_kernels(
 
 def _product(vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """``vectors @ rows^T`` in full precision, ``[W, 3]`` and ``[b, 3, 3]`` to ``[b, W, 3]``."""
-    return (vectors[None, :, None, :] * rows[:, None]).sum(-1)
+    total = sum(vectors[None, :, None, i] * rows[:, None, :, i] for i in range(3))
+    assert isinstance(total, torch.Tensor)
+    return total
 
 
 def _padded(

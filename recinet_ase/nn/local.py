@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from recinet_ase.graph.batch import CrystalBatch
-from recinet_ase.nn.fused import EdgeIndex, GatedSum
+from recinet_ase.nn.fused import EdgeIndex, GatedSum, edge_products, sum_over_neighbours
 from recinet_ase.nn.norm import NORMS, WeightedBatchNorm
 
 
@@ -68,47 +68,74 @@ class LocalBlock(nn.Module):
             v: Edge embeddings ``[E, edge_width]``.
             batch: The graphs.
             edge_weight: Edges of the full crystal that each edge stands for ``[E]``.
-            edges: The same edges sorted for the fast form of a training step, which is taken
-                where it is given and possible (batch norm, no edge update).
+            edges: The same edges in the form of the fast ways, which are taken where they are
+                given and possible: for predictions (no gradients), and for training steps with
+                batch norm and without edge updates.
 
         Returns:
             New node features ``[N, d]`` and edge embeddings ``[E, edge_width]``.
         """
-        batch_norm = isinstance(self.gate_norm, WeightedBatchNorm) and self.gate_norm.training
-        if edges is not None and batch_norm and not self.edge_update:
-            total = self._fast_total(h, v, edges)
-            update = self.dropout(self.node_norm(total.to(h.dtype), batch.atom_weight))
-            return functional.relu(h + update), v
-        # Without gradients edge arrays are overwritten: memory traffic is a third of the time.
-        alone = not torch.is_grad_enabled()
-        z = self.from_edge(v)
-        z += self.from_centre(h).index_select(0, batch.centre)
-        z += self.from_neighbour(h).index_select(0, batch.neighbour)
-        z_gate, z_message = functional.silu(z, inplace=alone).split(self.width, dim=-1)
-        opening = self.gate_norm(self.gate(z_gate), edge_weight)
-        message = self.message(z_message)
-        if alone:
-            message *= torch.sigmoid(opening)
-            message *= batch.edge_count[:, None]
+        batch_norm = isinstance(self.gate_norm, WeightedBatchNorm)
+        if edges is not None and not torch.is_grad_enabled() and not self.training:
+            total, opening = self._predicted_total(h, v, edge_weight, edges)
+        elif edges is not None and batch_norm and self.training and not self.edge_update:
+            total, opening = self._fast_total(h, v, edges), None
         else:
-            message = torch.sigmoid(opening) * message * batch.edge_count[:, None]
-        total = torch.zeros_like(h).index_add(0, batch.centre, message.to(h.dtype))
+            z = self.from_edge(v)
+            z = z + self.from_centre(h).index_select(0, batch.centre)
+            z = z + self.from_neighbour(h).index_select(0, batch.neighbour)
+            z_gate, z_message = functional.silu(z).split(self.width, dim=-1)
+            opening = self.gate_norm(self.gate(z_gate), edge_weight)
+            message = torch.sigmoid(opening) * self.message(z_message) * batch.edge_count[:, None]
+            total = torch.zeros_like(h).index_add(0, batch.centre, message.to(h.dtype))
         if self.edge_update:
+            assert opening is not None
             v = v + functional.silu(opening)
-        return functional.relu(h + self.dropout(self.node_norm(total, batch.atom_weight))), v
+        update = self.dropout(self.node_norm(total.to(h.dtype), batch.atom_weight))
+        return functional.relu(h + update), v
 
-    def _fast_total(self, h: torch.Tensor, v: torch.Tensor, edges: EdgeIndex) -> torch.Tensor:
-        """The sum over neighbours ``[N, d]`` in training, as one differentiable function."""
+    def _atom_products(self, h: torch.Tensor) -> torch.Tensor:
+        """Both products of every atom, interleaved as in `EdgeIndex.both`, ``[2 N, 2 d]``."""
         bias = self.from_centre.bias
         products = functional.linear(
             h,
             torch.cat((self.from_centre.weight, self.from_neighbour.weight)),
             torch.cat((bias, torch.zeros_like(bias))),
         )
+        return products.view(2 * len(h), 2 * self.width)
+
+    def _predicted_total(
+        self, h: torch.Tensor, v: torch.Tensor, edge_weight: torch.Tensor, edges: EdgeIndex
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum over neighbours ``[N, d]`` and the gate's opening ``[E, d]``, no gradients."""
+        d, kind = self.width, v.dtype
+        atoms, norm = self._atom_products(h).to(kind), self.gate_norm
+        with torch.autocast(v.device.type, enabled=False):
+            s = functional.silu(
+                edge_products(atoms, v, self.from_edge.weight.to(kind), edges), inplace=True
+            )
+            if isinstance(norm, WeightedBatchNorm):
+                # A fixed affine map here: part of the matrix product.
+                scale, shift = norm.fixed_map()
+                weight = (self.gate.weight * scale[:, None]).to(kind)
+                opening = torch.addmm(shift.to(kind), s[:, :d], weight.t())
+            else:
+                opening = norm(
+                    functional.linear(s[:, :d], self.gate.weight.to(kind), self.gate.bias.to(kind)),
+                    edge_weight,
+                )
+            message = torch.addmm(
+                self.message.bias.to(kind), s[:, d:], self.message.weight.to(kind).t()
+            )
+            message *= torch.sigmoid(opening)
+            return sum_over_neighbours(message, edges), opening
+
+    def _fast_total(self, h: torch.Tensor, v: torch.Tensor, edges: EdgeIndex) -> torch.Tensor:
+        """The sum over neighbours ``[N, d]`` in training, as one differentiable function."""
         norm = self.gate_norm
         assert isinstance(norm, WeightedBatchNorm)
         total, mean, var = GatedSum.apply(
-            products.view(2 * len(h), 2 * self.width),
+            self._atom_products(h),
             v,
             self.from_edge.weight,
             self.gate.weight,

@@ -50,10 +50,16 @@ class WeightedBatchNorm(nn.Module):
                 mean = first / weight
                 var = (second / weight - mean * mean).clamp(min=0.0)
             self.update_running(mean, var)
+            scale = self.weight * torch.rsqrt(var + self.eps)
+            shift = self.bias - mean * scale
         else:
-            mean, var = self.running_mean, self.running_var
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        return torch.addcmul(self.bias - mean * scale, x.to(scale.dtype), scale)
+            scale, shift = self.fixed_map()
+        return torch.addcmul(shift, x.to(scale.dtype), scale)
+
+    def fixed_map(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale and shift of the evaluation mode, both ``[width]``."""
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
 
 
 def over_processes(sums: torch.Tensor) -> torch.Tensor:

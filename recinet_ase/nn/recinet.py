@@ -236,7 +236,8 @@ class ReciNet(nn.Module):
         if self.config.envelope:
             fade = fading(batch.distance, self.config.envelope)
             batch = replace(batch, edge_count=batch.edge_count * fade)
-        edges = EdgeIndex.build(batch, edge_weight) if self.training else None
+        fast = self.training or not torch.is_grad_enabled()
+        edges = EdgeIndex.build(batch, edge_weight) if fast else None
         for i, local in enumerate(self.local_blocks):
             update, v = local(h, v, batch, edge_weight, edges)
             if self.reciprocal_blocks:

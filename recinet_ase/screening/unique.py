@@ -57,7 +57,7 @@ def fingerprint(atoms: Atoms) -> np.ndarray:
     crystal = to_crystal(atoms)
     numbers, lattice = crystal.numbers, crystal.lattice
     elements, counts = np.unique(numbers, return_counts=True)
-    volume = abs(np.linalg.det(lattice))
+    volume = crystal.volume
     wanted = max(_NEAREST / len(numbers), _NEAREST_OF_ELEMENT / counts.min())
     radius = 1.15 * (3 * volume * (wanted + 1 / len(numbers)) / (4 * np.pi)) ** (1 / 3)
     while radius < _LARGEST_RADIUS:
