@@ -14,6 +14,10 @@ class StructureError(ReciNetError):
     """A structure that the network cannot answer for (the message is the reason)."""
 
 
+class DeviceLostError(ReciNetError):
+    """A GPU that stopped working for this process: nothing it says from now on is an answer."""
+
+
 class UnknownNameError(ReciNetError):
     """An unknown property, model or dataset name.
 

@@ -18,7 +18,7 @@ import torch
 
 from recinet_ase.elements import symbols
 from recinet_ase.ensemble import AnyModel, EnsembleModel
-from recinet_ase.errors import ReciNetError, StructureError, reason_of
+from recinet_ase.errors import DeviceLostError, ReciNetError, StructureError, reason_of
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.model import PropertyModel
 from recinet_ase.nn.reciprocal import FULL_GRAPHS, LatticeSums
@@ -148,6 +148,8 @@ class Predictor:
         self._networks = [m.config.network for model in self.models for m in model.members]
         cutoffs = [network.k_max for network in self._networks if network.reciprocal == "lattice"]
         auto = batch_size == "auto"
+        self._most_crystals = WINDOW if auto else int(batch_size)
+        self._most_edges = self._edge_budget() if auto else math.inf
         self.preparation = Preparation(
             settings=tuple(dict.fromkeys(model.config.graph for model in self.models)),
             k_max=max(cutoffs, default=None),
@@ -155,8 +157,6 @@ class Predictor:
             # The equations as printed tell apart atoms that symmetry does not.
             reduce=reduce
             and all(network.reciprocal not in FULL_GRAPHS for network in self._networks),
-            crystals=WINDOW if auto else int(batch_size),
-            edges=self._edge_budget() if auto else math.inf,
         )
 
     def _edge_budget(self) -> float:
@@ -207,17 +207,28 @@ class Predictor:
     def run(self, window: PreparedWindow) -> list[Prediction]:
         """The predictions for a window that `preparation` made, in order."""
         results = list(window.results)
-        for batch in window.batches:
+        for batch in self.batches(window):
             self._run_safely(batch, results)
         return results
 
+    def batches(self, window: PreparedWindow) -> Iterator[PreparedBatch]:
+        """What goes through the network together: as much as fits the memory of the device."""
+        for batch in window.batches:
+            yield from batch.divided(self._most_crystals, self._most_edges)
+
     def _run_safely(self, batch: PreparedBatch, results: list[Prediction]) -> None:
-        """Run a batch; where it fails, run its halves, down to the one at fault."""
+        """Run a batch; where it fails, run its halves, down to the one at fault.
+
+        Raises:
+            DeviceLostError: If it is the device that failed.
+        """
         before = [results[i] for i in batch.places]
         try:
             self._run(batch, results)
             return
         except Exception as error:
+            if self.device.type != "cpu" and _is_lost(error):
+                raise DeviceLostError(f"{self.device} has failed ({reason_of(error)})") from None
             for i, result in zip(batch.places, before, strict=True):
                 results[i] = result
             if len(batch) == 1:
@@ -286,6 +297,14 @@ class Predictor:
             warning = f"{model.config.name}: only its start was trained on {listed}"
             return replace(result, warnings=(*result.warnings, warning), in_domain=False)
         return replace(result, error=f"{result.error}; {error}" if result.error else error)
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether the device will fail from now on, whatever it is asked (a fault in a kernel)."""
+    kind = getattr(torch, "AcceleratorError", None)  # since PyTorch 2.8
+    lost = kind is not None and isinstance(error, kind)
+    text = str(error)
+    return (lost or "CUDA error" in text) and "out of memory" not in text
 
 
 def _canonical(name: str, given: Sequence[str]) -> str:

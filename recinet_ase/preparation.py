@@ -1,7 +1,8 @@
 """From structures to batches that a network can take: the part of a prediction without weights.
 
-It runs where the structures are read, in the same process or in a worker; the batches are
-plain tensors that can be sent to the process that owns the device.
+It runs where the structures are read, in the same process or in a worker; the graphs are
+plain tensors that can be sent to the process that owns the device. How many crystals go
+through the network together is decided there, since that depends on its memory.
 """
 
 from __future__ import annotations
@@ -73,9 +74,32 @@ class PreparedBatch:
 
     def part(self, chosen: slice) -> PreparedBatch:
         """Some of the crystals."""
-        index = torch.arange(len(self.places))[chosen]
+        return self._chosen(torch.arange(len(self.places))[chosen])
+
+    def divided(self, crystals: float, edges: float) -> Iterator[PreparedBatch]:
+        """Batches of crystals of like size.
+
+        Args:
+            crystals: Most crystals in a batch.
+            edges: Most edges in a batch (a single crystal may have more).
+        """
+        size = next(iter(self.graphs.values())).edges_of_crystals()
+        if len(self) <= crystals and int(size.sum()) <= edges:
+            yield self
+            return
+        order = torch.argsort(size, stable=True)
+        start, total = 0, 0
+        for stop, n in enumerate(size[order].tolist()):
+            if stop > start and (total + n > edges or stop - start >= crystals):
+                yield self._chosen(order[start:stop])
+                start, total = stop, 0
+            total += n
+        yield self._chosen(order[start:])
+
+    def _chosen(self, index: torch.Tensor) -> PreparedBatch:
         return PreparedBatch(
-            self.places[chosen], {key: g.select(index) for key, g in self.graphs.items()}
+            [self.places[i] for i in index.tolist()],
+            {key: g.select(index) for key, g in self.graphs.items()},
         )
 
 
@@ -86,7 +110,7 @@ class PreparedWindow:
     Attributes:
         results: For each structure its formula and size, and the error of one that has no
             graph.
-        batches: The graphs of all others.
+        batches: The graphs of all others: one batch, or several where one could not be made.
     """
 
     results: list[Prediction]
@@ -95,7 +119,7 @@ class PreparedWindow:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How structures become batches, for one set of models.
+    """How structures become graphs, for one set of models.
 
     Attributes:
         settings: Neighbour rules, one batch each.
@@ -103,16 +127,12 @@ class Preparation:
         dtype: Type of coordinates and distances.
         reduce: Take equal atoms together (see `recinet_ase.graph.refinement`): the same
             answer for a quarter of the work.
-        crystals: Most crystals in a batch.
-        edges: Most edges in a batch (a single crystal may have more).
     """
 
     settings: tuple[GraphSettings, ...] = (GraphSettings(),)
     k_max: float | None = None
     dtype: torch.dtype = torch.float32
     reduce: bool = True
-    crystals: int = WINDOW
-    edges: float = float("inf")
 
     def __call__(self, structures: Sequence[Any]) -> PreparedWindow:
         """Prepare structures; a bad one, or an exception in its place, becomes an error."""
@@ -133,7 +153,7 @@ class Preparation:
                 results.append(Prediction({}, "", formula, n_atoms))
         window = PreparedWindow(results)
         for places, graphs in self._graphs(ready, results):
-            window.batches.extend(self._divide(places, graphs))
+            window.batches.append(PreparedBatch(places, graphs))
         return window
 
     def _graphs(
@@ -159,31 +179,9 @@ class Preparation:
         else:
             yield places, graphs
 
-    def _divide(
-        self, places: list[int], graphs: dict[GraphSettings, CrystalBatch]
-    ) -> Iterator[PreparedBatch]:
-        """Batches of crystals of like size, within the budget of edges."""
-        size = graphs[self.settings[0]].edges_of_crystals()
-        order = torch.argsort(size, stable=True)
-        start, edges = 0, 0
-        for stop, n in enumerate(size[order].tolist()):
-            if stop > start and (edges + n > self.edges or stop - start >= self.crystals):
-                yield _chosen(places, graphs, order[start:stop])
-                start, edges = stop, 0
-            edges += n
-        yield _chosen(places, graphs, order[start:])
-
 
 _Item = tuple[int, Crystal, list[NeighbourList]]
 """Position in the window, the crystal, and its neighbours under each rule."""
-
-
-def _chosen(
-    places: list[int], graphs: dict[GraphSettings, CrystalBatch], index: torch.Tensor
-) -> PreparedBatch:
-    return PreparedBatch(
-        [places[i] for i in index.tolist()], {key: g.select(index) for key, g in graphs.items()}
-    )
 
 
 def check_density(crystal: Crystal) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -123,16 +125,25 @@ def test_one_crystal_has_no_say_in_another(crystals: dict[str, Atoms]) -> None:
 def test_batches_can_be_divided(crystals: dict[str, Atoms]) -> None:
     atoms = list(crystals.values())
     for reduce in (True, False):
-        whole = Preparation(k_max=K_MAX, reduce=reduce)(atoms).batches
-        small = Preparation(k_max=K_MAX, reduce=reduce, crystals=3)(atoms).batches
-        assert len(whole) == 1 and len(small) == -(-len(atoms) // 3)
-        assert [p for b in small for p in b.places] == whole[0].places
+        (whole,) = Preparation(k_max=K_MAX, reduce=reduce)(atoms).batches
+        assert list(whole.divided(len(atoms), math.inf)) == [whole]
+        small = list(whole.divided(3, math.inf))
+        assert len(small) == -(-len(atoms) // 3)
+        places = [p for b in small for p in b.places]
+        assert sorted(places) == whole.places
         model = random_model()
-        (graph,) = whole[0].graphs.values()
+        (graph,) = whole.graphs.values()
+        sizes = graph.edges_of_crystals()[places]
+        assert (sizes.diff() >= 0).all()  # like sizes together
         parts = torch.cat([model(next(iter(b.graphs.values()))) for b in small])
-        torch.testing.assert_close(parts, model(graph), rtol=1e-5, atol=1e-5)
-        alone = whole[0].part(slice(4, 5))
-        assert alone.places == whole[0].places[4:5]
+        torch.testing.assert_close(parts, model(graph)[places], rtol=1e-5, atol=1e-5)
+        few = list(whole.divided(math.inf, 500))
+        assert all(
+            len(b) == 1 or next(iter(b.graphs.values())).edges_of_crystals().sum() <= 500
+            for b in few
+        )
+        alone = whole.part(slice(4, 5))
+        assert alone.places == whole.places[4:5]
 
 
 def test_kernels_cannot_be_divided(crystals: dict[str, Atoms]) -> None:

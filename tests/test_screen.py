@@ -176,9 +176,11 @@ def test_a_bad_frame_costs_only_itself(
     for path, expected in zip((frames, cif), clean, strict=True):
         rows = rows_of(run(path, "--model", model_folder).stdout)
         assert [bool(r["error"]) for r in rows] == [False, False, True, False, False], path
-        assert [r["bandgap"] for i, r in enumerate(rows) if i != 2] == [
-            r["bandgap"] for i, r in enumerate(expected) if i != 2
-        ]
+        found, wanted = (
+            [float(r["bandgap"]) for i, r in enumerate(table) if i != 2]
+            for table in (rows, expected)
+        )
+        assert found == pytest.approx(wanted, abs=1e-5)  # another batch: another last digit
 
 
 def test_a_broken_count_ends_the_file_with_a_row(

@@ -293,9 +293,7 @@ def hanging(bad: int, chunk: Chunk) -> ChunkRows:
 def test_only_the_structure_at_fault_is_lost(function: object, limit: float, reason: str) -> None:
     backend = Workers(2, limit)
     try:
-        done = list(
-            in_order(numbered(60), backend, partial(function, 37), lambda r: r, ["id", "error"])
-        )
+        done = list(in_order(numbered(60), backend, partial(function, 37), ["id", "error"]))
     finally:
         backend.close()
     assert [c.number for c in done] == list(range(6))

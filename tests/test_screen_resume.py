@@ -157,17 +157,17 @@ def test_standard_output_cannot_be_resumed(database: Path, model_folder: Path) -
 
 
 def test_a_time_limit_takes_a_worker() -> None:
-    assert choose_workers(None, None, 10, True, limited=True) == 1
-    assert choose_workers(None, None, 10, True) == 0
+    assert choose_workers(None, None, 10, limited=True) == 1
+    assert choose_workers(None, None, 10) == 0
     for workers, scheduler in ((0, None), (None, "local")):
         with pytest.raises(ReciNetError, match="--time-limit ends a worker process"):
-            choose_workers(workers, scheduler, 10, True, limited=True)
+            choose_workers(workers, scheduler, 10, limited=True)
 
 
 def test_nobody_waits_for_workers_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = Workers(1, 300.0)
 
-    def refused() -> None:
+    def refused(device: object) -> None:
         raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(backend, "_start", refused)

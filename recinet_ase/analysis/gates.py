@@ -84,6 +84,7 @@ class GateTally:
                 add(MESSAGE, number, torch.linalg.vector_norm(product, dim=-1))
 
             part: Any = block
+            part.fast = False
             handles.append(part.gate_norm.register_forward_hook(on_gate))
             handles.append(part.message.register_forward_hook(on_message))
         try:
@@ -91,6 +92,8 @@ class GateTally:
         finally:
             for handle in handles:
                 handle.remove()
+            for part in local_blocks:
+                part.fast = True
 
     @property
     def elements(self) -> list[int]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import recinet_ase
 from recinet_ase.errors import ReciNetError
+from recinet_ase.screening.devices import TwoSteps
+from recinet_ase.screening.engine import ChunkRows
 from recinet_ase.screening.entries import Chunk
 from recinet_ase.screening.pipeline import available_cores
 from recinet_ase.screening.workers import Lost, single_threaded
@@ -24,19 +26,28 @@ class DaskWorkers:
         scheduler: ``"local"`` for a cluster on this machine, or an address such as
             ``tcp://node01:8786``.
         workers: Workers of a local cluster; one a core if None.
+        device: Device of the workers that were started with the resource ``GPU``, which then run
+            the network while all others read and build graphs; None if all do everything.
         patience: Seconds to wait for a scheduler and its first worker.
 
     Raises:
-        ReciNetError: If Dask is missing, the scheduler cannot be reached, it has no worker,
-            or its workers run another version of recinet-ase.
+        ReciNetError: If Dask is missing, the scheduler cannot be reached, it has no worker (or
+            none with a GPU), or its workers run another version of recinet-ase.
     """
 
-    def __init__(self, scheduler: str, workers: int | None = None, patience: float = 30.0) -> None:
+    def __init__(
+        self,
+        scheduler: str,
+        workers: int | None = None,
+        device: str | None = None,
+        patience: float = 30.0,
+    ) -> None:
         try:
             from distributed import Client, LocalCluster
         except ImportError:
             raise ReciNetError("--scheduler needs Dask: pip install 'recinet-ase[dask]'") from None
         self._cluster: Any = None
+        self._device = device
         if scheduler == "local":
             self._cluster = LocalCluster(
                 n_workers=workers or available_cores(),
@@ -50,6 +61,16 @@ class DaskWorkers:
         except (OSError, TimeoutError, ValueError) as error:
             raise ReciNetError(f"no Dask workers at {scheduler} ({error})") from None
         self._check_versions()
+        if device is not None and not any(self._has_gpu().values()):
+            raise ReciNetError(
+                f"no Dask worker at {scheduler} has a GPU to run --device {device} on: start one "
+                "for each GPU with dask worker --nthreads 1 --resources GPU=1"
+            )
+
+    def _has_gpu(self) -> dict[str, bool]:
+        """For each worker, by its address."""
+        found = self._client.scheduler_info()["workers"].items()
+        return {address: "GPU" in worker.get("resources", {}) for address, worker in found}
 
     def _check_versions(self) -> None:
         try:
@@ -67,11 +88,23 @@ class DaskWorkers:
         """Workers at the moment."""
         return max(1, len(self._client.nthreads()))
 
-    def submit(self, function: Callable[[Chunk], Any], chunk: Chunk) -> Any:
+    def submit(self, function: Callable[[Chunk], ChunkRows] | TwoSteps, chunk: Chunk) -> Any:
         """Start."""
-        return self._client.submit(single_threaded, function, chunk, pure=False)
+        submit = self._client.submit
+        if not isinstance(function, TwoSteps):
+            return submit(single_threaded, function, chunk, pure=False)
+        others = [address for address, gpu in self._has_gpu().items() if not gpu]
+        graphs = submit(
+            single_threaded,
+            function.prepare,
+            chunk,
+            pure=False,
+            workers=others or None,
+            allow_other_workers=bool(others),
+        )
+        return submit(function.finish, graphs, self._device, pure=False, resources={"GPU": 1})
 
-    def result(self, future: Any) -> Any:
+    def result(self, future: Any) -> ChunkRows:
         """Wait.
 
         Raises:
@@ -84,7 +117,8 @@ class DaskWorkers:
         from distributed.comm.core import CommClosedError
 
         try:
-            return future.result()
+            rows: ChunkRows = future.result()
+            return rows
         except KilledWorker:
             raise Lost("several Dask workers in a row died on this structure") from None
         except (CancelledError, CommClosedError) as error:

@@ -6,6 +6,7 @@ the same function serves this process, worker processes and a cluster.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,7 +31,7 @@ class ScreenSpec:
     Attributes:
         models: Names or folders of the models.
         properties: Canonical names of the wanted properties.
-        device: Torch device.
+        devices: Torch devices that networks run on; the first where there are no workers.
         batch_size: Crystals a batch, or ``"auto"``.
         intervals: Give 90 % intervals and say whether a crystal is in the models' domain.
         id_key: Key of the values that holds the identity, or None.
@@ -38,18 +39,23 @@ class ScreenSpec:
 
     models: tuple[str, ...]
     properties: tuple[str, ...]
-    device: str = "cpu"
+    devices: tuple[str, ...] = ("cpu",)
     batch_size: int | str = "auto"
     intervals: bool = False
     id_key: str | None = None
 
-    def predictor(self) -> Predictor:
-        """The predictor, loaded."""
+    @property
+    def on_cpu(self) -> bool:
+        """Whether workers run the network themselves."""
+        return self.devices == ("cpu",)
+
+    def predictor(self, device: str = "cpu") -> Predictor:
+        """The predictor, loaded on a device."""
         from recinet_ase.predictor import Predictor
 
         return Predictor(
             list(self.models),
-            device=self.device,
+            device=device,
             batch_size=self.batch_size,
             properties=self.properties,
             intervals=self.intervals,
@@ -87,7 +93,7 @@ class PreparedChunk:
 def choose_spec(
     infos: list[PropertyInfo] | None,
     models: Sequence[str],
-    device: str | None = None,
+    devices: tuple[str, ...] = ("cpu",),
     batch_size: int | str = "auto",
     intervals: bool = False,
     id_key: str | None = None,
@@ -100,25 +106,23 @@ def choose_spec(
     Args:
         infos: Wanted properties; everything that the named models predict if None.
         models: Model names or folders given by the user.
-        device: Torch device or ``"auto"``.
+        devices: From `recinet_ase.screening.devices.choose_devices`.
         batch_size: Crystals a batch, or ``"auto"``.
         intervals: Give 90 % intervals and say whether a crystal is in the models' domain.
         id_key: Key that holds the identity.
 
     Raises:
         UnknownNameError: For an unknown model.
-        ReciNetError: If nothing predicts a wanted property, two models do, a named
-            model predicts none of them, or the device cannot be used.
+        ReciNetError: If nothing predicts a wanted property, two models do, or a named
+            model predicts none of them.
     """
-    from recinet_ase.predictor import choose_device
-
-    loaded = [load_model(name) for name in models]
-    given = [name for model in loaded for name in model.config.properties]
+    named = [load_model(name) for name in models]
+    given = [name for model in named for name in model.config.properties]
     wanted, defaults = list(given), []
     if infos is not None:
         # A named model of another functional answers for the property ("--model jarvis-opt").
         wanted = list(dict.fromkeys(answer_for(info.name, given) or info.name for info in infos))
-        for model in loaded:
+        for model in named:
             if not set(model.config.properties) & set(wanted):
                 raise ReciNetError(
                     f"model {model.config.name!r} predicts {', '.join(model.config.properties)}, "
@@ -129,7 +133,7 @@ def choose_spec(
     return ScreenSpec(
         models=(*models, *defaults),
         properties=tuple(dict.fromkeys(wanted)),
-        device=str(choose_device(device)),
+        devices=devices,
         batch_size=batch_size,
         intervals=intervals,
         id_key=id_key,
@@ -177,15 +181,19 @@ def provenance(predictor: Predictor) -> list[str]:
     return [*lines, *cautions]
 
 
-@lru_cache(maxsize=1)
-def loaded(spec: ScreenSpec) -> Predictor:
-    """The predictor of a spec, loaded once in each process."""
-    return spec.predictor()
+@lru_cache(maxsize=2)
+def loaded(spec: ScreenSpec, device: str = "cpu") -> Predictor:
+    """The predictor of a spec, loaded once in each process.
+
+    On the CPU by default: what it gives is known there, without taking a GPU from the process
+    that owns it.
+    """
+    return spec.predictor(device)
 
 
 def screen_chunk(spec: ScreenSpec, chunk: Chunk) -> ChunkRows:
     """Read a chunk and predict for every entry; errors included, in order."""
-    predictor = loaded(spec)
+    predictor = loaded(spec, spec.devices[0])
     return finish_chunk(predictor, prepare_chunk(predictor.preparation, spec.id_key, chunk))
 
 
@@ -207,6 +215,16 @@ def finish_chunk(predictor: Predictor, prepared: PreparedChunk) -> ChunkRows:
         _row(predictor, name, result) for name, result in zip(prepared.ids, results, strict=True)
     ]
     return ChunkRows(prepared.number, rows, prepared.without_key)
+
+
+def prepare_packed(preparation: Preparation, id_key: str | None, chunk: Chunk) -> bytes:
+    """`prepare_chunk`, as bytes: torch would send every tensor through a file of shared memory."""
+    return pickle.dumps(prepare_chunk(preparation, id_key, chunk), protocol=5)
+
+
+def finish_packed(spec: ScreenSpec, data: bytes, device: str) -> ChunkRows:
+    """`finish_chunk` on a device, from what `prepare_packed` gave."""
+    return finish_chunk(loaded(spec, device), pickle.loads(data))
 
 
 def failed_chunk(chunk: Chunk, columns: Iterable[str], error: str) -> ChunkRows:

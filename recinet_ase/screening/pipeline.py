@@ -1,36 +1,33 @@
 """Many chunks at a time: worker processes, in input order, with constant memory.
 
-On CPUs every worker does the whole of a chunk with one thread. Where there is a GPU, the
-workers read and build graphs, and this process runs the network. A worker that dies or
-hangs costs the one entry at fault: its chunk is done again in halves.
+On CPUs every worker does the whole of a chunk with one thread. Where there are GPUs, some
+workers read and build graphs, and each GPU has a process that runs the network. A worker that
+dies or hangs costs the one entry at fault: its chunk is done again in halves.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from recinet_ase.errors import ReciNetError
+from recinet_ase.screening.devices import DeviceWorkers, TwoSteps
 from recinet_ase.screening.engine import (
     ChunkRows,
     ScreenSpec,
     columns,
     failed_chunk,
-    finish_chunk,
+    finish_packed,
     loaded,
-    prepare_chunk,
+    prepare_packed,
     screen_chunk,
 )
 from recinet_ase.screening.entries import Chunk, Piece
 from recinet_ase.screening.workers import Lost, Workers, single_threaded
-
-if TYPE_CHECKING:
-    from recinet_ase.preparation import Preparation
 
 TIME_LIMIT = 300.0
 """Seconds that a chunk may take before it is done again in halves; a single structure that
@@ -41,16 +38,16 @@ _AHEAD = 3  # chunks in flight for each worker
 
 
 class Backend(Protocol):
-    """Something that runs functions of a chunk elsewhere."""
+    """Something that turns chunks into rows elsewhere."""
 
     @property
     def workers(self) -> int:
         """How many there are."""
 
-    def submit(self, function: Callable[[Chunk], Any], chunk: Chunk) -> Any:
-        """Start; the function and the chunk can be pickled."""
+    def submit(self, function: Any, chunk: Chunk) -> Any:
+        """Start a function of a chunk, or `TwoSteps`; both can be pickled."""
 
-    def result(self, future: Any) -> Any:
+    def result(self, future: Any) -> ChunkRows:
         """Wait for what `submit` gave.
 
         Raises:
@@ -82,20 +79,20 @@ def run(
         for chunk in chunks:
             yield single_threaded(partial(screen_chunk, spec), chunk)
         return
-    function: Callable[[Chunk], Any] = partial(screen_chunk, spec)
-    finish: Callable[[Any], ChunkRows] = _as_it_is
-    if spec.device != "cpu" and isinstance(backend, Workers):
-        predictor = loaded(spec)
-        function = partial(_packed, predictor.preparation, spec.id_key)
-        finish = partial(_unpacked, predictor)
-    yield from in_order(chunks, backend, function, finish, columns(loaded(spec)))
+    predictor = loaded(spec)
+    function: Callable[[Chunk], ChunkRows] | TwoSteps = partial(screen_chunk, spec)
+    if not spec.on_cpu:
+        function = TwoSteps(
+            partial(prepare_packed, predictor.preparation, spec.id_key),
+            partial(finish_packed, spec),
+        )
+    yield from in_order(chunks, backend, function, columns(predictor))
 
 
 def in_order(
     chunks: Iterable[Chunk],
     backend: Backend,
-    function: Callable[[Chunk], Any],
-    finish: Callable[[Any], ChunkRows],
+    function: Callable[[Chunk], ChunkRows] | TwoSteps,
     names: Sequence[str],
 ) -> Iterator[ChunkRows]:
     """Chunks through workers and back, in order, a few of them at a time.
@@ -103,8 +100,7 @@ def in_order(
     Args:
         chunks: The input.
         backend: The workers.
-        function: What a worker does with a chunk.
-        finish: What this process makes of a worker's result.
+        function: What is done with a chunk.
         names: Columns, for the rows of entries that are lost.
     """
     running: deque[tuple[Chunk, Any]] = deque()
@@ -119,16 +115,15 @@ def in_order(
             return
         chunk, future = running.popleft()
         try:
-            yield finish(backend.result(future))
+            yield backend.result(future)
         except Lost:
-            yield _in_halves(chunk, backend, function, finish, names)
+            yield _in_halves(chunk, backend, function, names)
 
 
 def _in_halves(
     chunk: Chunk,
     backend: Backend,
-    function: Callable[[Chunk], Any],
-    finish: Callable[[Any], ChunkRows],
+    function: Callable[[Chunk], ChunkRows] | TwoSteps,
     names: Sequence[str],
 ) -> ChunkRows:
     """A chunk that was lost, done again in smaller and smaller parts."""
@@ -139,7 +134,7 @@ def _in_halves(
     while parts:
         part = parts.pop(0)
         try:
-            done = finish(backend.result(backend.submit(function, part)))
+            done = backend.result(backend.submit(function, part))
         except Lost as error:
             if len(part) > 1:
                 parts[:0] = split(part)
@@ -166,24 +161,11 @@ def split(chunk: Chunk) -> tuple[Chunk, Chunk]:
     return Chunk(chunk.number, tuple(first)), Chunk(chunk.number, tuple(second))
 
 
-def _as_it_is(rows: ChunkRows) -> ChunkRows:
-    return rows
-
-
-def _packed(preparation: Preparation, id_key: str | None, chunk: Chunk) -> bytes:
-    # As bytes: torch would otherwise pass every tensor through a file of shared memory.
-    return pickle.dumps(prepare_chunk(preparation, id_key, chunk), protocol=5)
-
-
-def _unpacked(predictor: Any, data: bytes) -> ChunkRows:
-    return finish_chunk(predictor, pickle.loads(data))
-
-
 def choose_workers(
     workers: int | None,
     scheduler: str | None,
     entries: int | None,
-    on_cpu: bool,
+    gpus: int = 0,
     limited: bool = False,
 ) -> int:
     """Worker processes of this machine to use, 0 for none.
@@ -193,7 +175,7 @@ def choose_workers(
             so small that starting them would take longer than the work.
         scheduler: Given if the work is done elsewhere.
         entries: Number of entries, if known.
-        on_cpu: Whether workers run the network too.
+        gpus: Devices with a process of their own; 0 where workers run the network.
         limited: Whether the user set a time limit, which takes a worker that can be ended.
 
     Raises:
@@ -212,8 +194,8 @@ def choose_workers(
     if entries is not None and entries <= _FEW:
         return least
     cores = available_cores()
-    if not on_cpu:
-        return max(1, cores - 1)
+    if gpus:
+        return max(1, cores - gpus)
     return cores if cores > 1 else least
 
 
@@ -239,7 +221,9 @@ def make_backend(
     if scheduler is not None:
         from recinet_ase.screening.cluster import DaskWorkers
 
-        if spec.device != "cpu":
-            raise ReciNetError("--scheduler works with --device cpu; leave --device out")
-        return DaskWorkers(scheduler, asked)
-    return Workers(workers, time_limit) if workers else None
+        return DaskWorkers(scheduler, asked, None if spec.on_cpu else spec.devices[0])
+    if not workers:
+        return None
+    if spec.on_cpu:
+        return Workers(workers, time_limit)
+    return DeviceWorkers(spec, workers, time_limit)

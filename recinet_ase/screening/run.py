@@ -17,6 +17,7 @@ import numpy as np
 from recinet_ase.errors import ReciNetError
 from recinet_ase.properties import PropertyInfo
 from recinet_ase.screening import engine
+from recinet_ase.screening.devices import choose_devices
 from recinet_ase.screening.entries import Source
 from recinet_ase.screening.finished import REPORTS, is_complete, screen_identity
 from recinet_ase.screening.journal import Journal, JournalTable, journal_folder
@@ -59,7 +60,7 @@ class ScreenOptions:
         ase_selection: ASE selection string for databases.
         structure_column: Column that holds the structures of a table.
         stdin_format: Format of standard input.
-        device: Torch device or ``"auto"``.
+        device: Torch devices, comma-separated, or ``"auto"``: every GPU, else the CPU.
         batch_size: Crystals a batch or ``"auto"``.
         workers: Worker processes; None chooses.
         scheduler: ``"local"`` or the address of a Dask scheduler.
@@ -155,12 +156,13 @@ def run_screen(
             check_output(options.output, sources)
         total = count_entries(sources)
         limited = options.time_limit is not None
-        if choose_workers(options.workers, options.scheduler, total, True, limited):
+        devices = choose_devices(options.device, options.scheduler is not None)
+        if choose_workers(options.workers, options.scheduler, total, limited=limited):
             warm_up()  # while this process loads torch and the models
         spec = engine.choose_spec(
             options.infos,
             options.models,
-            options.device,
+            devices,
             options.batch_size,
             options.intervals or options.selection.confident,
             options.id_key,
@@ -179,8 +181,8 @@ def run_screen(
             return
         for line in engine.provenance(predictor):
             display.note(line)
-        on_cpu = spec.device == "cpu"
-        workers = choose_workers(options.workers, options.scheduler, total, on_cpu, limited)
+        gpus = 0 if spec.on_cpu else len(devices)
+        workers = choose_workers(options.workers, options.scheduler, total, gpus, limited)
         with _backend(options, workers, spec) as backend:
             if target is None and not options.selection:
                 yield _streamed(sources, spec, backend, names, display, total)
@@ -239,7 +241,7 @@ def _header(
     return {
         "inputs": fingerprint(sources),
         "models": [(m["name"], m["fingerprint"]) for m in models(predictor)],
-        "device": spec.device.partition(":")[0],
+        "device": spec.devices[0].partition(":")[0],
         "batch_size": spec.batch_size,
         "id_key": spec.id_key,
         "columns": list(names),

@@ -15,13 +15,13 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from recinet_ase.errors import ReciNetError, reason_of
+from recinet_ase.errors import DeviceLostError, ReciNetError, reason_of
 
 _WATCH = 2.0  # seconds between a worker's looks at whether the screen still lives
 _DEATHS = 100  # in a row, after which something else is wrong
@@ -59,6 +59,7 @@ class _Task:
 class _Worker:
     process: Any
     pipe: Connection
+    device: str | None = None
     task: _Task | None = None
     deadline: float | None = None  # of a task that was sent
 
@@ -69,9 +70,10 @@ class Workers:
     Args:
         workers: How many.
         time_limit: Seconds that a task may take.
+        devices: A device for each worker, which is then the second argument of what it does.
     """
 
-    def __init__(self, workers: int, time_limit: float) -> None:
+    def __init__(self, workers: int, time_limit: float, devices: Sequence[str] = ()) -> None:
         self.workers = workers
         self._limit = time_limit
         self._context = _context()
@@ -81,12 +83,16 @@ class Workers:
         self._closed = False
         self._broken: ReciNetError | None = None
         self._deaths = 0
-        self._crew = [self._start() for _ in range(workers)]
+        seats = list(devices) if devices else [None] * workers
+        self._crew = [self._start(device) for device in seats]
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
-    def submit(self, function: Callable[[Any], Any], argument: Any) -> Future[Any]:
-        """Start ``function(argument)`` when a worker is free; both must be picklable."""
+    def submit(self, function: Callable[..., Any], argument: Any) -> Future[Any]:
+        """Start ``function(argument)`` (or with the worker's device) when a worker is free.
+
+        Both must be picklable.
+        """
         task = _Task(pickle.dumps((function, argument), protocol=5), Future())
         with self._lock:
             if self._broken is not None:
@@ -115,12 +121,14 @@ class Workers:
         self._inbox.close()
         self._bell.close()
 
-    def _start(self) -> _Worker:
+    def _start(self, device: str | None) -> _Worker:
         ours, theirs = multiprocessing.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
+        process = self._context.Process(
+            target=_work, args=(theirs, os.getpid(), device), daemon=True
+        )
         process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, device)
 
     def _serve(self) -> None:
         """The thread. Whatever ends it is told to all who wait for an answer."""
@@ -198,7 +206,7 @@ class Workers:
     def _replace(self, i: int, worker: _Worker, reason: Exception) -> None:
         task = worker.task
         _end(worker)
-        self._crew[i] = self._start()
+        self._crew[i] = self._start(worker.device)
         if task is not None:
             task.future.set_exception(reason)
 
@@ -226,7 +234,7 @@ def single_threaded(function: Callable[[Any], Any], chunk: Any) -> Any:
         torch.set_num_threads(before)
 
 
-def _work(pipe: Connection, parent: int) -> None:
+def _work(pipe: Connection, parent: int, device: str | None) -> None:
     """A worker: one thread, interrupts left to the screen, and an end with it."""
     import torch
 
@@ -240,7 +248,11 @@ def _work(pipe: Connection, parent: int) -> None:
         except (EOFError, OSError):
             return
         try:
-            answer = pickle.dumps((True, function(argument)), protocol=5)
+            found = function(argument) if device is None else function(argument, device)
+            answer = pickle.dumps((True, found), protocol=5)
+        except DeviceLostError:
+            # Only a new process can use the device again; the task is lost with this one.
+            os._exit(1)
         except Exception as error:
             answer = pickle.dumps((False, _portable(error)), protocol=5)
         try:

@@ -30,13 +30,14 @@ def observe(
     Returns:
         Ids of those that were not refused, and their descriptors in the same order.
     """
-    prepare = Predictor(model, device="cpu", intervals=False).preparation
+    predictor = Predictor(model, device="cpu", intervals=False)
     known = torch.tensor(model.config.elements)
     ids: list[str] = []
     parts: list[Descriptors] = []
     stream = iter(structures)
     while window := list(islice(stream, WINDOW)):
-        for prepared in prepare([structure for _, structure in window]).batches:
+        graphs = predictor.preparation([structure for _, structure in window])
+        for prepared in predictor.batches(graphs):
             batch = prepared.graphs[model.config.graph]
             found = describe_batch(batch, *model.outcome(batch, LatticeSums(batch)))
             foreign = torch.zeros(len(found), dtype=torch.bool)

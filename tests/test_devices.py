@@ -1,0 +1,238 @@
+"""Screens whose network has devices of its own; ``cpu:0`` and ``cpu:1`` stand for two GPUs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from ase import Atoms
+from ase.db import connect
+from support import random_model
+
+from recinet_ase import Predictor, ReciNetError
+from recinet_ase.errors import DeviceLostError
+from recinet_ase.screening import devices, engine
+from recinet_ase.screening.devices import DeviceWorkers, TwoSteps, choose_devices, compare, probe
+from recinet_ase.screening.engine import ChunkRows, ScreenSpec
+from recinet_ase.screening.entries import Chunk, Piece, Source
+from recinet_ase.screening.pipeline import in_order
+from recinet_ase.screening.workers import Workers
+
+ROWS = 1100  # three chunks
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory, crystals: dict[str, Atoms]) -> Path:
+    path = tmp_path_factory.mktemp("devices") / "many.db"
+    small = sorted(crystals.values(), key=len)[:25]
+    with connect(path) as db:
+        for i in range(ROWS):
+            db.write(small[i % 25], number=i)
+    return path
+
+
+def command(database: Path, model: Path, out: Path, *more: str) -> list[str]:
+    screen = [sys.executable, "-m", "recinet_ase.cli.screen", str(database), "--model", str(model)]
+    return [*screen, "-o", str(out), "-q", *more]
+
+
+@pytest.fixture(scope="module")
+def clean(database: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    out = tmp_path_factory.mktemp("clean") / "out.csv"
+    whole = command(database, model_folder, out, "--device", "cpu", "--workers", "0")
+    subprocess.run(whole, check=True, capture_output=True, timeout=200)
+    return out.read_bytes()
+
+
+def test_two_devices_and_the_death_of_a_process(
+    database: Path, model_folder: Path, clean: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    process = subprocess.Popen(
+        command(database, model_folder, out, "--device", "cpu:0,cpu:1", "--workers", "1"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    rows = out.with_name("out.csv.part") / "rows.jsonl"
+    end = time.monotonic() + 120
+    while time.monotonic() < end and not (rows.exists() and rows.read_bytes()):
+        time.sleep(0.005)
+    family = psutil.Process(process.pid).children(recursive=True)
+    workers = [p for p in family if not p.children() and "multiprocessing" in " ".join(p.cmdline())]
+    assert len(workers) >= 3
+    workers[-1].kill()
+    _, message = process.communicate(timeout=150)
+    assert process.returncode == 0, message
+    assert out.read_bytes() == clean
+
+
+def numbers(chunk: Chunk) -> list[int]:
+    return [item for piece in chunk.pieces for item in piece.items]
+
+
+def packed(chunk: Chunk) -> bytes:
+    return repr((chunk.number, numbers(chunk))).encode()
+
+
+def failing(bad: int, data: bytes, device: str) -> ChunkRows:
+    number, items = eval(data)
+    if bad in items:
+        raise DeviceLostError(f"{device} has failed")
+    return ChunkRows(number, [{"id": str(i), "error": ""} for i in items])
+
+
+def test_a_device_that_fails_on_one_structure() -> None:
+    source = Source("numbers", "none", "none")
+    chunks = [Chunk(k, (Piece(source, 8 * k, tuple(range(8 * k, 8 * k + 8))),)) for k in range(4)]
+
+    class Both(DeviceWorkers):
+        def __init__(self) -> None:
+            self._models, self._graphs = Workers(2, 60.0, ("a", "b")), Workers(1, 60.0)
+
+    backend = Both()
+    try:
+        work = TwoSteps(packed, partial(failing, 13))
+        found = list(in_order(chunks, backend, work, ["id", "error"]))
+    finally:
+        backend.close()
+    rows = [row for chunk in found for row in chunk.rows]
+    assert [row["id"] for row in rows] == [str(i) if i != 13 else "numbers#13" for i in range(32)]
+    assert [bool(row["error"]) for row in rows] == [i == 13 for i in range(32)]
+
+
+def test_a_device_with_other_numbers_is_refused(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ScreenSpec((str(model_folder),), ("bandgap",))
+    right = probe(spec, "cpu")
+    compare(probe(spec, "cpu:0"), right)
+    answered = [p for p in right[1] if not p.error]
+    assert len(answered) >= 2
+    wrong = [replace(p, values={k: v + 0.01 for k, v in p.values.items()}) for p in right[1]]
+    with pytest.raises(ReciNetError, match="cuda:1 gives bandgap = .*cannot be trusted"):
+        compare(("cuda:1", wrong), right)
+    silent = [replace(p, error="no kernel image") for p in right[1]]
+    with pytest.raises(ReciNetError, match="cuda:1 cannot be used .no kernel image"):
+        compare(("cuda:1", silent), right)
+
+
+def test_a_process_that_cannot_start_its_device(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ScreenSpec((str(model_folder),), ("bandgap",), devices=("cpu:0",))
+    loaded = engine.loaded(spec)
+    monkeypatch.setattr(devices, "probe", killed)
+    monkeypatch.setattr(devices, "loaded", lambda *_: loaded)
+    with pytest.raises(ReciNetError, match="cannot work on cpu:0 .* try --device cpu"):
+        DeviceWorkers(spec, 1, 60.0)
+
+
+def killed(spec: ScreenSpec, device: str) -> None:
+    if device != "cpu":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_names_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_devices("cpu") == ("cpu",) and choose_devices(" cpu:0, cpu:1") == (
+        "cpu:0",
+        "cpu:1",
+    )
+    with pytest.raises(ReciNetError, match="device 'gpu' cannot be used here"):
+        choose_devices("gpu")
+    with pytest.raises(ReciNetError, match="CUDA_VISIBLE_DEVICES for each GPU"):
+        choose_devices("cuda:1", elsewhere=True)
+    assert choose_devices("cuda", elsewhere=True) == ("cuda",)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_devices("auto") == choose_devices(None) == ("cuda:0", "cuda:1")
+    assert choose_devices("cuda") == ("cuda",) and choose_devices("cuda:1") == ("cuda:1",)
+    assert choose_devices("auto", elsewhere=True) == ("cpu",)
+    with pytest.raises(ReciNetError, match="there are 2 GPUs, counted from 0"):
+        choose_devices("cuda:2")
+
+
+def small_memory(limit: int, kind: type[Exception]) -> Predictor:
+    """A predictor on a "device" that fails where more than so many crystals come at once."""
+    predictor = Predictor(random_model(), device="cpu:0")
+    (model,) = predictor.models
+    whole = model.outcome
+
+    def outcome(batch: object, *rest: object) -> object:
+        if batch.n_crystals > limit:  # type: ignore[attr-defined]
+            raise kind("CUDA error: an illegal memory access was encountered")
+        return whole(batch, *rest)
+
+    model.outcome = outcome
+    return predictor
+
+
+def test_batches_that_do_not_fit_are_halved(crystals: dict[str, Atoms]) -> None:
+    structures = list(crystals.values())
+    expected = Predictor(random_model(), device="cpu").predict_many(structures)
+    found = small_memory(3, torch.OutOfMemoryError).predict_many(structures)
+    for one, two in zip(found, expected, strict=True):
+        assert one.error == two.error == ""
+        assert one.values["bandgap"] == pytest.approx(two.values["bandgap"], abs=1e-5)
+
+
+def test_a_device_that_is_gone_answers_for_nothing(crystals: dict[str, Atoms]) -> None:
+    predictor = small_memory(0, RuntimeError)
+    predictor.device = torch.device("cuda")  # where such an error is for good
+    predictor.batches = lambda window: iter(window.batches)  # type: ignore[method-assign]
+    predictor._run = lambda batch, results: predictor.models[0].outcome(  # type: ignore[method-assign]
+        next(iter(batch.graphs.values()))
+    )
+    with pytest.raises(DeviceLostError, match="cuda has failed .*illegal memory access"):
+        predictor.predict_many(list(crystals.values()))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """A Dask scheduler with two plain workers and one that says that it has a GPU."""
+    pytest.importorskip("distributed")
+    contact = tmp_path / "scheduler.json"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "dask"]
+    connect_ = ["--scheduler-file", str(contact)]
+    worker = [*dask, "worker", *connect_, "--nthreads", "1", "--no-dashboard"]
+    started = [
+        subprocess.Popen([*dask, "scheduler", *connect_, "--port", "0", "--no-dashboard"], **quiet)
+    ]
+    try:
+        started += [
+            subprocess.Popen([*worker, *more], cwd=tmp_path, **quiet)
+            for more in ([], [], ["--resources", "GPU=1"])
+        ]
+        from distributed import Client
+
+        end = time.monotonic() + 60
+        while not contact.exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        with Client(scheduler_file=str(contact)) as client:
+            client.wait_for_workers(3, timeout=60)
+            yield client.scheduler.address
+    finally:
+        for process in reversed(started):
+            process.terminate()
+        for process in started:
+            process.wait(30)
+
+
+def test_dask_workers_with_and_without_a_gpu(
+    cluster: str, database: Path, model_folder: Path, clean: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    whole = command(database, model_folder, out, "--scheduler", cluster, "--device", "cpu:0")
+    done = subprocess.run(whole, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == clean
