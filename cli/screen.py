@@ -59,7 +59,12 @@ from recinet_ase.cli.common import one_line_errors
     type=click.FloatRange(1),
     help="Seconds after which a structure is given up; 300 where there are worker processes.",
 )
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda:1, cuda:0,cuda:2, ...; auto is every GPU.",
+)
 @click.option("--batch-size", default="auto", show_default=True, help="Crystals a batch.")
 @click.option("-q", "--quiet", is_flag=True, help="No summary, no progress.")
 @one_line_errors
