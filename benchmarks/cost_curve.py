@@ -32,7 +32,8 @@ from recinet_ase import StructureError
 from recinet_ase.data.store import StoreSettings, build_store
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import CrystalBatch, collate
-from recinet_ase.graph.crystal import Crystal, build_graph, neighbours_of
+from recinet_ase.graph.crystal import Crystal, neighbours_of
+from recinet_ase.graph.geometric import build_graph
 from recinet_ase.nn.recinet import SIZES, ReciNet
 
 ATOMS = (2, 4, 8, 10, 16, 32, 64, 128, 256, 500)

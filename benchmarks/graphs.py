@@ -23,7 +23,7 @@ from ase.neighborlist import neighbor_list
 from pymatgen.io.ase import AseAtomsAdaptor
 
 from recinet_ase.graph.adapters import from_jarvis, to_crystal
-from recinet_ase.graph.crystal import build_graph
+from recinet_ase.graph.geometric import build_graph
 from recinet_ase.graph.neighbours import shell_neighbours
 
 

@@ -113,7 +113,7 @@ class NaiveReciNet(nn.Module):
 def naive_graphs(structures: Sequence[Any], labels: Sequence[float]) -> list[Data]:
     """Full neighbour graphs as PyTorch Geometric data, one object a crystal."""
     from recinet_ase.graph.adapters import to_crystal
-    from recinet_ase.graph.crystal import build_graph
+    from recinet_ase.graph.geometric import build_graph
 
     out = []
     for structure, label in zip(structures, labels, strict=True):

@@ -87,7 +87,7 @@ def test_ids_taken_out_of_training_only() -> None:
 @pytest.mark.parametrize("reduce", [True, False])
 def test_store_batches_equal_collated_graphs(reduce: bool, jarvis_folder: Path) -> None:
     from recinet_ase.graph.adapters import to_crystal
-    from recinet_ase.graph.symmetry import reduced_graph
+    from recinet_ase.graph.geometric import reduced_graph
 
     pairs = structures(jarvis_folder)
     store = build_store(pairs, StoreSettings(reduce=reduce))
@@ -97,7 +97,7 @@ def test_store_batches_equal_collated_graphs(reduce: bool, jarvis_folder: Path) 
     crystals = [to_crystal(pairs[i][1]) for i in index.tolist()]
     graphs = [reduced_graph(c, basis) for c in crystals]
     if not reduce:
-        from recinet_ase.graph.crystal import build_graph
+        from recinet_ase.graph.geometric import build_graph
 
         graphs = [build_graph(c) for c in crystals]
     packed, collated = store.batch(index), collate(graphs)

@@ -11,7 +11,7 @@ from support import random_model
 
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import CrystalBatch, collate
-from recinet_ase.graph.symmetry import reduced_graph
+from recinet_ase.graph.geometric import reduced_graph
 from recinet_ase.nn import recinet
 from recinet_ase.nn.recinet import ReciNet
 

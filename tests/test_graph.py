@@ -19,7 +19,7 @@ from torch_geometric.loader import DataLoader
 from recinet_ase import StructureError
 from recinet_ase.graph.adapters import from_jarvis, to_crystal
 from recinet_ase.graph.batch import CrystalBatch, collate
-from recinet_ase.graph.crystal import build_graph
+from recinet_ase.graph.geometric import build_graph
 
 
 def test_ase_pymatgen_and_jarvis_give_one_graph(crystals: dict[str, Atoms]) -> None:

@@ -29,8 +29,8 @@ from recinet_ase import (
 )
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import CrystalBatch
-from recinet_ase.graph.crystal import GraphSettings, build_graph
-from recinet_ase.graph.symmetry import reduced_graph
+from recinet_ase.graph.crystal import GraphSettings
+from recinet_ase.graph.geometric import build_graph, reduced_graph
 from recinet_ase.matgl import from_matgl_graph, to_matgl_graph
 
 matgl = pytest.importorskip("matgl")

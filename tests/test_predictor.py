@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +194,17 @@ def test_coordinates_in_angstrom_are_not_taken_for_fractions() -> None:
     fractions = {**record, "coords": [[0, 0, 0], [0.5, 0.5, 0.5]]}
     one, other = predict([right, fractions])
     assert one.values["bandgap"] == pytest.approx(other.values["bandgap"], rel=1e-5)
+
+
+def test_predictions_and_training_do_without_pytorch_geometric(model_folder: Path) -> None:
+    """It takes as long to import as torch, and one graph at a time is all it is for here."""
+    code = (
+        "import sys\n"
+        "from ase.build import bulk\n"
+        "from recinet_ase import Predictor\n"
+        "import recinet_ase.training.run\n"
+        f"Predictor({str(model_folder)!r}, 'cpu').predict(bulk('Si'))\n"
+        "heavy = {'torch_geometric', 'matgl', 'lightning', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

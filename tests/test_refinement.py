@@ -148,7 +148,7 @@ def test_batches_can_be_divided(crystals: dict[str, Atoms]) -> None:
 
 def test_kernels_cannot_be_divided(crystals: dict[str, Atoms]) -> None:
     from recinet_ase.graph.batch import collate
-    from recinet_ase.graph.symmetry import reduced_graph
+    from recinet_ase.graph.geometric import reduced_graph
     from recinet_ase.graph.waves import WaveBasis
 
     graph = reduced_graph(to_crystal(crystals["Cu2"]), WaveBasis(8, K_MAX).double())

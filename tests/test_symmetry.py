@@ -13,7 +13,8 @@ from support import graph_of, random_model
 
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import collate
-from recinet_ase.graph.symmetry import find_orbits, reduced_graph
+from recinet_ase.graph.geometric import reduced_graph
+from recinet_ase.graph.symmetry import find_orbits
 from recinet_ase.model import PropertyModel
 from recinet_ase.nn.pooling import POOLINGS
 

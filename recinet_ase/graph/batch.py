@@ -13,7 +13,7 @@ from recinet_ase.graph.waves import Waves
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-    from recinet_ase.graph.crystal import CrystalGraph
+    from recinet_ase.graph.geometric import CrystalGraph
 
 
 @dataclass(frozen=True)

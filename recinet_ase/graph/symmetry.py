@@ -14,12 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from recinet_ase.graph.crystal import (
-    Crystal,
-    CrystalGraph,
-    GraphSettings,
-    neighbours_of,
-)
+from recinet_ase.graph.crystal import Crystal, GraphSettings, neighbours_of
 from recinet_ase.graph.waves import WaveBasis, half_space_waves, pair_kernels
 
 SYMMETRY_PRECISION = 1e-2
@@ -123,29 +118,4 @@ def reduce_crystal(
         edge_count=count,
         pair_index=pairs,
         pair_kernel=summed.reshape(n_orbits**2, -1),
-    )
-
-
-def reduced_graph(
-    crystal: Crystal,
-    basis: WaveBasis,
-    settings: GraphSettings | None = None,
-    orbits: np.ndarray | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> CrystalGraph:
-    """The symmetry-reduced graph as a `CrystalGraph` (see `reduce_crystal`).
-
-    It has no coordinates: distances and the reciprocal kernel replace them.
-    """
-    arrays = reduce_crystal(crystal, basis, settings, orbits)
-    z = torch.from_numpy(arrays.z)
-    floats = ("edge_distance", "atom_weight", "edge_count", "pair_kernel")
-    return CrystalGraph(
-        z=z,
-        node_type=z - 1,
-        lattice=torch.from_numpy(crystal.lattice)[None].to(dtype),
-        edge_index=torch.from_numpy(arrays.edge_index),
-        pair_index=torch.from_numpy(arrays.pair_index),
-        num_nodes=len(z),
-        **{key: torch.from_numpy(getattr(arrays, key)).to(dtype) for key in floats},
     )

@@ -15,7 +15,8 @@ from torch_geometric.data import Data
 from recinet_ase.elements import symbols
 from recinet_ase.errors import StructureError, UnknownNameError
 from recinet_ase.graph.batch import CrystalBatch
-from recinet_ase.graph.crystal import Crystal, CrystalGraph, GraphSettings, build_graph
+from recinet_ase.graph.crystal import Crystal, GraphSettings
+from recinet_ase.graph.geometric import CrystalGraph, build_graph
 
 
 def atomic_numbers(element_types: Sequence[str]) -> torch.Tensor:
