@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +14,18 @@ import click
 from recinet_ase.cli.common import one_line_errors
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+class _Screen(click.Command):
+    """``--unique`` takes its method only where one follows, never a file."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for i, word in reversed(list(enumerate(args[:-1]))):
+            follows = args[i + 1]
+            if word == "--unique" and (set(follows) & set("./*?[") or Path(follows).exists()):
+                args = [*args[:i], "--unique=fingerprint", *args[i + 1 :]]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Screen, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("files", nargs=-1, required=True)
 @click.option("--props", help="Properties, comma-separated, e.g. bandgap,ehull.")
 @click.option(
@@ -21,7 +33,7 @@ from recinet_ase.cli.common import one_line_errors
     "models",
     multiple=True,
     metavar="NAME",
-    help="Model name or folder; may be repeated. By default each property's own.",
+    help="Model name or folder, or all; may be repeated. By default each property's own.",
 )
 @click.option(
     "-o",
@@ -56,7 +68,7 @@ from recinet_ase.cli.common import one_line_errors
 )
 @click.option(
     "--time-limit",
-    type=click.FloatRange(1),
+    type=click.FloatRange(1, 1e6),
     help="Seconds after which a structure is given up; 300 where there are worker processes.",
 )
 @click.option(
@@ -94,7 +106,7 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
     if models == ("all",):
         from recinet_ase.prediction import default_models
 
-        models = tuple(default_models())
+        models = () if props else tuple(default_models())  # props have their models by default
     known = [info for name in models for info in model_properties(name)] if props else []
     infos = parse_properties(props, known) if props else None
     selection = Selection(
@@ -174,6 +186,9 @@ def _tell(outcome: Any, wanted: Any, display: _Display) -> None:
     )
 
 
+_WIDE = 80  # columns of a terminal that has room for a bar
+
+
 class _Display:
     """Notes on stderr, and a bar where that is a terminal."""
 
@@ -201,21 +216,23 @@ class _Display:
             BarColumn,
             MofNCompleteColumn,
             Progress,
+            ProgressColumn,
             SpinnerColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
 
+        console = Console(stderr=True)
+        wide: list[str | ProgressColumn] = []
+        if console.width >= _WIDE:
+            wide = [SpinnerColumn(), "screening", BarColumn(), TimeElapsedColumn()]
         with Progress(
-            SpinnerColumn(),
-            "screening",
-            BarColumn(),
+            *wide,
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
+            TimeRemainingColumn(compact=not wide),
+            console=console,
             transient=True,
         ) as bars:
             task = bars.add_task("", total=total, completed=done, rate="")

@@ -117,7 +117,7 @@ def test_confident_takes_the_unfavourable_end() -> None:
         ("gap > 1e999", "too large"),
         ("gap > 1 / 0", "division by zero"),
         ("-" * 60 + "gap > 1", "nested more than 40"),
-        ("(" * 500, "cannot be read"),
+        ("(" * 500, "something must follow"),
         ("gap > 1\0", "cannot be read"),
         ("gap > " + "1" * 3000, "3006 characters"),
         ("", "empty"),

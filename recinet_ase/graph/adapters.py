@@ -51,8 +51,12 @@ def _require_periodic(pbc: Any) -> None:
     )
 
 
-def _require_ordered(occupancy: Any) -> None:
-    """Refuse the partial occupancies that ASE's CIF reader keeps in ``info``."""
+def require_ordered(occupancy: Any) -> None:
+    """Refuse the partial occupancies that ASE's CIF reader keeps in ``info``.
+
+    Raises:
+        StructureError: With the first site that is disordered.
+    """
     if not isinstance(occupancy, Mapping):
         return
     for site, species in occupancy.items():
@@ -70,7 +74,7 @@ def from_ase(atoms: Atoms) -> Crystal:
         StructureError: If it is not periodic in three directions, or not a valid crystal.
     """
     _require_periodic(atoms.pbc)
-    _require_ordered(atoms.info.get("occupancy"))
+    require_ordered(atoms.info.get("occupancy"))
     lattice: np.ndarray = np.array(atoms.cell.array, dtype=np.float64)
     if not np.isfinite(lattice).all() or cell_volume(lattice) == 0.0:
         # Without a cell there are no fractional coordinates; let the checks name the fault.

@@ -27,6 +27,9 @@ MINIMUM_DISTANCE = 0.4
 ISOLATED_DISTANCE = 8.0
 """An atom whose nearest neighbour is farther than this (angstrom) is no part of a crystal."""
 
+MAXIMUM_CELLS = 1e6
+"""Cells from the origin beyond which a position is no longer known to 1e-9 A."""
+
 MINIMUM_VOLUME = 0.5
 """Smallest cell volume per atom in angstrom^3 (the densest real crystals have about 3)."""
 
@@ -64,7 +67,8 @@ class Crystal:
         """Check and wrap raw arrays.
 
         Raises:
-            StructureError: For no atoms, non-finite numbers, a flat cell or an unknown element.
+            StructureError: For no atoms, non-finite or huge numbers, a flat cell or an unknown
+                element.
         """
         numbers = np.asarray(numbers, dtype=np.int64).reshape(-1)
         frac_coords = np.asarray(frac_coords, dtype=np.float64)
@@ -85,6 +89,12 @@ class Crystal:
         if not np.isfinite(frac_coords).all():
             bad = int(np.flatnonzero(~np.isfinite(frac_coords).all(axis=1))[0])
             raise StructureError(f"atom {bad} has a non-finite position (NaN or infinity)")
+        farthest = int(np.abs(frac_coords).max(axis=1).argmax())
+        if np.abs(frac_coords[farthest]).max() > MAXIMUM_CELLS:
+            raise StructureError(
+                f"atom {farthest} is {np.abs(frac_coords[farthest]).max():.1g} cells from the "
+                "origin; where it lies in the cell is lost to rounding"
+            )
         if volume < MINIMUM_VOLUME * len(numbers):
             raise StructureError(
                 f"the cell has {volume / len(numbers):.3g} A^3 per atom, less than any crystal; "

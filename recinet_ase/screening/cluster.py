@@ -7,6 +7,7 @@ read the input themselves, which therefore has to be on a file system that they 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from recinet_ase.screening.engine import ChunkRows
 from recinet_ase.screening.entries import Chunk
 from recinet_ase.screening.pipeline import available_cores
 from recinet_ase.screening.workers import Lost, single_threaded
+
+_LOGGERS = ("distributed", "tornado", "asyncio")
 
 
 class DaskWorkers:
@@ -48,6 +51,11 @@ class DaskWorkers:
             raise ReciNetError("--scheduler needs Dask: pip install 'recinet-ase[dask]'") from None
         self._cluster: Any = None
         self._device = device
+        # A lost connection is told in one line, not in the tracebacks of Dask's own log.
+        names = [n for n in logging.root.manager.loggerDict if n.split(".")[0] in _LOGGERS]
+        self._levels = {name: logging.getLogger(name).level for name in names}
+        for name in names:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         if scheduler == "local":
             self._cluster = LocalCluster(
                 n_workers=workers or available_cores(),
@@ -132,6 +140,8 @@ class DaskWorkers:
         self._client.close()
         if self._cluster is not None:
             self._cluster.close()
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _version() -> str:

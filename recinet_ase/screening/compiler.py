@@ -8,16 +8,27 @@ from __future__ import annotations
 import ast
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
 
 import numpy as np
 
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.screening.arithmetic import Span, Truth
-from recinet_ase.screening.columns import formula_elements, resolve_column
+from recinet_ase.screening.columns import formula_elements, reduced_formula, resolve_column
+from recinet_ase.screening.parts import (
+    ExpressionError,
+    Function,
+    Part,
+    Rows,
+    contains,
+    equal,
+    fold,
+    place_of,
+    substring,
+)
 
 MAXIMUM_DEPTH = 40
 """Deepest nesting of an expression."""
@@ -31,6 +42,7 @@ _HINTS = {
     ast.Invert: "use 'not', not '~'",
     ast.Pow: "powers are not known here; multiply",
 }
+_FORMULA = re.compile(r"([A-Z][a-z]?\d*)+").fullmatch
 FUNCTIONS = ("abs", "has", "max", "min")
 _LISTS = (ast.Tuple, ast.List, ast.Set)
 _KINDS = {
@@ -39,91 +51,6 @@ _KINDS = {
     "truth": "a condition",
     "elements": "a set of elements",
 }
-
-
-class ExpressionError(ReciNetError):
-    """An expression that cannot be understood.
-
-    Args:
-        message: What is wrong.
-        text: The expression.
-        start: Where, first character counted from 0.
-        end: Position behind the last character.
-    """
-
-    def __init__(self, message: str, text: str, start: int, end: int) -> None:
-        super().__init__(f"{_place(text, start, end)}: {message}")
-        self.pointer = f"{text}\n{' ' * start}{'^' * max(1, end - start)}"
-
-
-def _place(text: str, start: int, end: int) -> str:
-    part = text[start:end]
-    part = part if len(part) <= 40 else f"{part[:37]}..."
-    at = f"at character {start + 1}" + (f", {part!r}" if part.strip() else "")
-    return f"in the expression {text!r}, {at}" if len(text) <= 80 else f"in the expression, {at}"
-
-
-@dataclass
-class Rows:
-    """Columns of a block of rows, as the compiled expression asks for them.
-
-    Attributes:
-        get: The block of a column.
-        intervals: Properties that stand for their whole 90 % interval.
-    """
-
-    get: Callable[[str], np.ndarray]
-    intervals: frozenset[str]
-
-    def number(self, name: str) -> Span:
-        """A column of numbers, or the number of elements."""
-        if name == "nelements":
-            sizes = [float(len(e)) if e else np.nan for e in self.elements()]
-            return Span(*[np.array(sizes, dtype=np.float64)] * 2)
-        value = self.get(name)
-        if name not in self.intervals:
-            return Span(value, value)
-        # A value is never outside its own interval; if it were, the wider span is the safe one.
-        low, high = self.get(f"{name}_low"), self.get(f"{name}_high")
-        return Span.between(np.minimum(low, value), np.maximum(high, value))
-
-    def elements(self) -> list[frozenset[str]]:
-        """The elements of each row; empty where there is no formula."""
-        return [formula_elements(formula or "") for formula in self.get("formula")]
-
-    def text(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The strings, and where they are missing (an unreadable structure has no formula)."""
-        values = self.get(name)
-        absent = (None, "") if name == "formula" else (None,)
-        return values, np.array([value in absent for value in values], dtype=bool)
-
-    def truth(self, name: str) -> Truth:
-        """A column of True, False and None."""
-        values = self.get(name)
-        return Truth(
-            np.array([value is not None and bool(value) for value in values], dtype=bool),
-            np.array([value is not None and not value for value in values], dtype=bool),
-        )
-
-
-_Function = Callable[[Rows], Any]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A compiled piece.
-
-    Attributes:
-        kind: ``"number"``, ``"text"``, ``"truth"`` or ``"elements"``.
-        run: Its value for a block of rows.
-        constant: The value, where it does not depend on the row.
-        unit: Unit of a number, None where there is none or it is not known.
-    """
-
-    kind: str
-    run: _Function
-    constant: Any = None
-    unit: str | None = None
 
 
 class Compiler:
@@ -175,7 +102,7 @@ class Compiler:
         """The column that a name in the expression means."""
         if node.id in DERIVED and "formula" in self.columns:
             return node.id
-        place = _place(self.text, *self.span(node))
+        place = place_of(self.text, *self.span(node))
         derived = list(DERIVED) if "formula" in self.columns else []
         return resolve_column(node.id, [*self.columns, *derived], place)
 
@@ -199,7 +126,7 @@ class Compiler:
             case ast.BoolOp(op=op, values=values):
                 join = operator.and_ if isinstance(op, ast.And) else operator.or_
                 parts = [self.condition(value, deeper) for value in values]
-                return Part("truth", lambda rows: _fold(join, (p.run(rows) for p in parts)))
+                return Part("truth", lambda rows: fold(join, (p.run(rows) for p in parts)))
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 inner = self.condition(operand, deeper)
                 return Part("truth", lambda rows: ~inner.run(rows))
@@ -256,7 +183,7 @@ class Compiler:
         name = self.column_of(node)
         self.names.add(name)
         kind = self._kind_of_column(name)
-        runs: dict[str, _Function] = {
+        runs: dict[str, Function] = {
             "number": lambda rows: rows.number(name),
             "text": lambda rows: rows.text(name),
             "truth": lambda rows: rows.truth(name),
@@ -290,16 +217,16 @@ class Compiler:
         )
 
     def _comparison(self, node: ast.Compare, depth: int) -> Part:
-        found: list[_Function] = []
+        found: list[Function] = []
         left_node: ast.expr = node.left
         for op, right_node in zip(node.ops, node.comparators, strict=True):
             found.append(self._pair(node, left_node, op, right_node, depth))
             left_node = right_node
-        return Part("truth", lambda rows: _fold(operator.and_, (f(rows) for f in found)))
+        return Part("truth", lambda rows: fold(operator.and_, (f(rows) for f in found)))
 
     def _pair(
         self, node: ast.Compare, left: ast.expr, op: ast.cmpop, right: ast.expr, depth: int
-    ) -> _Function:
+    ) -> Function:
         if isinstance(op, ast.In | ast.NotIn):
             inside = self._membership(left, right, depth)
             return inside if isinstance(op, ast.In) else lambda rows: ~inside(rows)
@@ -317,39 +244,69 @@ class Compiler:
             if negate:
                 return lambda rows: ~x.run(rows).less(y.run(rows))
             return lambda rows: x.run(rows).less(y.run(rows))
-        equal: _Function = lambda rows: _equal(a.run(rows), b.run(rows))  # noqa: E731
-        return equal if isinstance(op, ast.Eq) else lambda rows: ~equal(rows)
+        if "formula" in self._columns_in(left, right):
+            a, b = self._reduced(left, a), self._reduced(right, b)
+        if isinstance(op, ast.Eq):
+            return lambda rows: equal(a.run(rows), b.run(rows))
+        return lambda rows: ~equal(a.run(rows), b.run(rows))
 
-    def _membership(self, left: ast.expr, right: ast.expr, depth: int) -> _Function:
+    def _columns_in(self, *nodes: ast.expr) -> set[str]:
+        return {self.column_of(node) for node in nodes if isinstance(node, ast.Name)}
+
+    def _reduced(self, node: ast.expr, part: Part) -> Part:
+        """Formulas are compared reduced: ``TiO2`` is the ``O4Ti2`` of a cell of rutile."""
+        if isinstance(part.constant, str):
+            text = reduced_formula(part.constant)
+            if not _FORMULA(part.constant):
+                self._fail(node, f"{part.constant!r} is no chemical formula such as 'TiO2'")
+            self._elements_known(node, part.constant)
+            return Part("text", lambda rows: (np.array(text, dtype=object), np.array(False)), text)
+
+        def run(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+            values, missing = part.run(rows)
+            reduced = np.array([reduced_formula(value or "") for value in values], dtype=object)
+            return reduced, missing
+
+        return Part("text", run)
+
+    def _elements_known(self, node: ast.expr, formula: str) -> None:
+        for symbol in sorted(formula_elements(formula)):
+            self._element(node, symbol)
+
+    def _membership(self, left: ast.expr, right: ast.expr, depth: int) -> Function:
         """``x in (1, 2)``, ``"Li" in elements``, ``"part" in id``."""
         a = self.part(left, depth)
         if isinstance(right, _LISTS):
             choices = [self._want(a.kind, element, depth) for element in right.elts]
             if not choices or a.kind == "elements":
                 self._fail(right, "name the values that are allowed, e.g. natoms in (2, 4)")
-            return lambda rows: _fold(
-                operator.or_, (_equal(a.run(rows), c.run(rows)) for c in choices)
+            if "formula" in self._columns_in(left, *right.elts):
+                a = self._reduced(left, a)
+                nodes = zip(right.elts, choices, strict=True)
+                choices = [self._reduced(node, choice) for node, choice in nodes]
+            return lambda rows: fold(
+                operator.or_, (equal(a.run(rows), c.run(rows)) for c in choices)
             )
         if isinstance(right, ast.Constant | ast.Name) and not isinstance(a.constant, str):
             b = self.part(right, depth)
             if a.kind == b.kind:
-                return lambda rows: _equal(a.run(rows), b.run(rows))  # "(x)" is no tuple
+                return lambda rows: equal(a.run(rows), b.run(rows))  # "(x)" is no tuple
         b = self.part(right, depth)
         if b.kind not in ("elements", "text") or not isinstance(a.constant, str):
             self._fail(right, "'in' needs values in parentheses, 'elements' or a column of texts")
         wanted = a.constant
         if b.kind == "elements":
             self._element(left, wanted)
-            return lambda rows: _contains(b.run(rows), (wanted,))
+            return lambda rows: contains(b.run(rows), (wanted,))
         if isinstance(right, ast.Name) and self.column_of(right) == "formula":
             self._fail(right, f"'C' is also in 'CaCl2'; write {wanted!r} in elements")
         if b.constant is not None:
-            return lambda rows: _equal(a.run(rows), b.run(rows))
-        return lambda rows: _substring(wanted, *b.run(rows))
+            return lambda rows: equal(a.run(rows), b.run(rows))
+        return lambda rows: substring(wanted, *b.run(rows))
 
     def _element(self, node: ast.AST, symbol: str) -> None:
         if symbol not in symbols()[1:]:
-            place = _place(self.text, *self.span(node))
+            place = place_of(self.text, *self.span(node))
             known = {s.lower(): s for s in symbols()[1:]}
             near = f"; did you mean {known[symbol.lower()]!r}?" if symbol.lower() in known else ""
             raise ReciNetError(f"{place}: {symbol!r} is no chemical symbol{near}")
@@ -360,7 +317,7 @@ class Compiler:
         name = node.func.id
         if name not in FUNCTIONS:
             error = UnknownNameError("function", name, FUNCTIONS)
-            error.args = (f"{_place(self.text, *self.span(node.func))}: {error.args[0]}",)
+            error.args = (f"{place_of(self.text, *self.span(node.func))}: {error.args[0]}",)
             raise error
         if name == "has":
             wanted = []
@@ -373,7 +330,7 @@ class Compiler:
             if not wanted or "formula" not in self.columns:
                 self._fail(node, "has() wants chemical symbols and a column 'formula'")
             self.names.add("elements")
-            return Part("truth", lambda rows: _contains(rows.elements(), wanted))
+            return Part("truth", lambda rows: contains(rows.elements(), wanted))
         parts = [self._number(argument, depth) for argument in node.args]
         if name == "abs" and len(parts) == 1:
             only = parts[0]
@@ -384,34 +341,6 @@ class Compiler:
         same = {part.unit for part in parts if part.constant is None}
         return Part(
             "number",
-            lambda rows: _fold(lambda a, b: a.extreme(b, pick), (p.run(rows) for p in parts)),
+            lambda rows: fold(lambda a, b: a.extreme(b, pick), (p.run(rows) for p in parts)),
             unit=same.pop() if len(same) == 1 else None,
         )
-
-
-def _fold(join: Callable[[Any, Any], Any], values: Iterator[Any]) -> Any:
-    result = next(values)
-    for value in values:
-        result = join(result, value)
-    return result
-
-
-def _equal(a: Any, b: Any) -> Truth:
-    """Equality of two numbers, truths, or texts with their missing flags."""
-    if isinstance(a, Span | Truth):
-        return a.equal(b)
-    (x, no_x), (y, no_y) = a, b
-    known = ~(no_x | no_y)
-    same = np.asarray(x == y, dtype=bool)
-    return Truth(known & same, known & ~same)
-
-
-def _contains(sets: Sequence[frozenset[str]], wanted: Sequence[str]) -> Truth:
-    known = np.array([bool(found) for found in sets], dtype=bool)
-    inside = np.array([found.issuperset(wanted) for found in sets], dtype=bool)
-    return Truth(known & inside, known & ~inside)
-
-
-def _substring(part: str, values: np.ndarray, missing: np.ndarray) -> Truth:
-    inside = np.array([value is not None and part in value for value in values], dtype=bool)
-    return Truth(~missing & inside, ~missing & ~inside)

@@ -16,7 +16,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.pretrained import default_model, load_model
 from recinet_ase.properties import PropertyInfo, answer_for
 from recinet_ase.screening.columns import ENDS, SPREAD
-from recinet_ase.screening.entries import Chunk
+from recinet_ase.screening.entries import Chunk, structure_digest
 from recinet_ase.screening.sources import read_chunk
 
 if TYPE_CHECKING:
@@ -72,12 +72,14 @@ class ChunkRows:
         without_key: Entries that lack the user's id key.
         lost: Places in ``rows`` of entries that ended their worker or took too long; they are
             not to be read again.
+        digests: For each row the `structure_digest` of its structure; None for all if empty.
     """
 
     number: int
     rows: list[dict[str, Any]]
     without_key: int = 0
     lost: tuple[int, ...] = ()
+    digests: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class PreparedChunk:
     ids: list[str]
     window: PreparedWindow
     without_key: int = 0
+    digests: tuple[int | None, ...] = ()
 
 
 def choose_spec(
@@ -205,6 +208,7 @@ def prepare_chunk(preparation: Preparation, id_key: str | None, chunk: Chunk) ->
         [entry.id for entry in entries],
         preparation([entry.atoms for entry in entries]),
         sum(not entry.has_key for entry in entries),
+        tuple(structure_digest(entry.atoms) for entry in entries),
     )
 
 
@@ -214,7 +218,7 @@ def finish_chunk(predictor: Predictor, prepared: PreparedChunk) -> ChunkRows:
     rows = [
         _row(predictor, name, result) for name, result in zip(prepared.ids, results, strict=True)
     ]
-    return ChunkRows(prepared.number, rows, prepared.without_key)
+    return ChunkRows(prepared.number, rows, prepared.without_key, digests=prepared.digests)
 
 
 def prepare_packed(preparation: Preparation, id_key: str | None, chunk: Chunk) -> bytes:

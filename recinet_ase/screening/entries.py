@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ class Source:
         selection: ASE selection string of a database.
         column: Column or key of a table or of records that holds the structures.
         count: Number of entries, where it is known without reading everything.
+        alone: Whether it is all there is to read, named by the user.
         fault: Why it cannot be read (its one entry is this error), or None.
     """
 
@@ -38,6 +40,7 @@ class Source:
     selection: str | None = None
     column: str | None = None
     count: int | None = None
+    alone: bool = False
     fault: ReciNetError | None = None
 
 
@@ -58,6 +61,26 @@ class Entry:
     atoms: Atoms | Structure | Exception
     has_key: bool = True
     values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def structure_digest(structure: Atoms | Structure | Exception) -> int | None:
+    """A number that tells whether a structure that is read again is the same; None for none."""
+    if isinstance(structure, Exception):
+        return None
+    if hasattr(structure, "numbers"):
+        parts = (structure.numbers, structure.positions, structure.cell.array)
+        return zlib.crc32(b"".join(part.tobytes() for part in parts))
+    text = repr([str(site.species) for site in structure]).encode()
+    numbers = structure.lattice.matrix.tobytes() + structure.frac_coords.tobytes()
+    return zlib.crc32(numbers + text)
+
+
+class InputUnavailableError(ReciNetError):
+    """An input that is locked, cannot be reached or is gone: the same call may work later."""
+
+
+class InputChangedError(ReciNetError):
+    """A structure that was screened is not in the input any more."""
 
 
 @dataclass(frozen=True)

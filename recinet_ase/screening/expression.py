@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.screening.compiler import DERIVED, Compiler, ExpressionError, Rows
+from recinet_ase.screening.compiler import DERIVED, Compiler
+from recinet_ase.screening.parts import ExpressionError, Rows
 from recinet_ase.screening.table import RowTable, has_interval, property_columns
 
 MAXIMUM_LENGTH = 2000
@@ -127,7 +128,9 @@ def _parse(text: str) -> ast.expr:
     try:
         return ast.parse(text, mode="eval").body
     except SyntaxError as error:
-        start = max(0, min((error.offset or 1) - 1, len(text)))
+        # Where the text ends too early the parser may point at its beginning.
+        early = re.search(r"(\b(and|or|not|in)|[-+*/<>=(,])\s*$", text)
+        start = early.start() if early else max(0, min((error.offset or 1) - 1, len(text)))
         message = f"this cannot be read ({error.msg})"
         if not text:
             message = "it is empty"
@@ -135,6 +138,8 @@ def _parse(text: str) -> ast.expr:
             message = "write '==' to compare, not '='"
         elif re.search(r"&&|\|\||\b(AND|OR|NOT|IN)\b", text):
             message = "write 'and', 'or', 'not', 'in'"
-        raise ExpressionError(message, text, start, start + 1) from None
+        elif early:
+            message = "something must follow"
+        raise ExpressionError(message, text, start, early.end() if early else start + 1) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise ReciNetError(f"the expression cannot be read ({error})") from None

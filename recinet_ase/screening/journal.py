@@ -22,7 +22,14 @@ import numpy as np
 from recinet_ase.errors import ReciNetError
 from recinet_ase.files import write_atomic
 from recinet_ase.screening.engine import ChunkRows
-from recinet_ase.screening.entries import Chunk, Entry, Piece, Source
+from recinet_ase.screening.entries import (
+    Chunk,
+    Entry,
+    InputChangedError,
+    Piece,
+    Source,
+    structure_digest,
+)
 from recinet_ase.screening.sources import chunks, read_chunk
 from recinet_ase.screening.table import TEXT_COLUMNS
 
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from filelock import FileLock
 
-VERSION = 2
+VERSION = 3
 RUN_FILE, ROWS_FILE, LOCK_FILE = "run.json", "rows.jsonl", "lock"
 
 _STARTED = "started"
@@ -109,7 +116,8 @@ class Journal:
         names = self.header["columns"]
         rows = [[row[name] for name in names] for row in chunk.rows]
         errors = sum(bool(row["error"]) for row in chunk.rows)
-        parsed = [chunk.number, chunk.without_key, errors, rows, chunk.lost]
+        digests = chunk.digests or [None] * len(rows)
+        parsed = [chunk.number, chunk.without_key, errors, rows, chunk.lost, digests]
         data = json.dumps(parsed, separators=(",", ":")).encode() + b"\n"
         try:
             self._handle.write(data)
@@ -178,7 +186,7 @@ class Journal:
 
     def _count(self, size: int, parsed: Sequence[Any]) -> None:
         """Add up a line of so many bytes."""
-        _, without_key, errors, rows, lost = parsed
+        _, without_key, errors, rows, lost, _ = parsed
         names = self.header["columns"]
         name, error = names.index("id"), names.index("error")
         for place in lost:
@@ -197,7 +205,7 @@ def _parsed(line: bytes) -> list[Any] | None:
         parsed = json.loads(line)
     except ValueError:
         return None
-    return parsed if isinstance(parsed, list) and len(parsed) == 5 else None
+    return parsed if isinstance(parsed, list) and len(parsed) == 6 else None
 
 
 def _locked(folder: Path) -> FileLock:
@@ -272,10 +280,8 @@ class JournalTable:
         """The entries of these rows, read again from the input.
 
         One that was lost is not read again, since it would end this process as it did a worker:
-        its structure is its row's error.
-
-        Raises:
-            ReciNetError: If the input has become shorter since.
+        its structure is its row's error. One that is another structure now, or is not there any
+        more, is an `InputChangedError`.
         """
         yield from _in_order(indices, _ENTRY_BLOCK, self._entries_ascending)
 
@@ -309,19 +315,32 @@ class JournalTable:
             if end > at:
                 yield from self._read(chunk, indices[at:end], start)
             at, start = end, stop
-        if at < len(indices):
-            raise ReciNetError("the input has fewer structures than when it was screened")
+        for row in indices[at:].tolist():
+            error = InputChangedError("the input has fewer structures than when it was screened")
+            yield Entry(f"row {row + 1}", error)
 
     def _read(self, chunk: Chunk, indices: np.ndarray, start: int) -> Iterator[Entry]:
         """Some entries of a chunk whose first row is ``start``."""
         safe = np.array([i for i in indices if i not in self._lost], dtype=int)
         found = iter(read_chunk(_picked(chunk, safe - start), self._id_key))
+        digests = self._digests(chunk.number)
         for i in indices.tolist():
             if i in self._lost:
                 name, error = self._lost[i]
                 yield Entry(name, ReciNetError(error))
-            else:
-                yield next(found)
+                continue
+            entry = next(found)
+            known = digests[i - start]
+            if known is not None and structure_digest(entry.atoms) != known:
+                changed = InputChangedError(f"{entry.id} is another structure than was screened")
+                entry = Entry(entry.id, changed, entry.has_key)
+            yield entry
+
+    def _digests(self, number: int) -> list[int | None]:
+        with self._path.open("rb") as handle:
+            handle.seek(int(self._offsets[number]))
+            digests: list[int | None] = json.loads(handle.readline())[5]
+        return digests
 
 
 def _picked(chunk: Chunk, places: np.ndarray) -> Chunk:

@@ -129,6 +129,7 @@ def _in_halves(
     """A chunk that was lost, done again in smaller and smaller parts."""
     rows: list[dict[str, Any]] = []
     lost: list[int] = []
+    digests: list[int | None] = []
     without_key = 0
     parts = [chunk]
     while parts:
@@ -142,8 +143,9 @@ def _in_halves(
             done = failed_chunk(part, names, str(error))
         lost += [len(rows) + place for place in done.lost]
         rows += done.rows
+        digests += done.digests or [None] * len(done.rows)
         without_key += done.without_key
-    return ChunkRows(chunk.number, rows, without_key, tuple(lost))
+    return ChunkRows(chunk.number, rows, without_key, tuple(lost), tuple(digests))
 
 
 def split(chunk: Chunk) -> tuple[Chunk, Chunk]:
@@ -187,6 +189,8 @@ def choose_workers(
             f"--time-limit ends a worker process of this machine; it cannot go with {other}"
         )
     if scheduler is not None:
+        if workers == 0:
+            raise ReciNetError("--workers 0 is this process; it cannot go with --scheduler")
         return 0
     if workers is not None:
         return workers

@@ -18,7 +18,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.properties import PropertyInfo
 from recinet_ase.screening import engine
 from recinet_ase.screening.devices import choose_devices
-from recinet_ase.screening.entries import Source
+from recinet_ase.screening.entries import InputChangedError, Source
 from recinet_ase.screening.finished import REPORTS, is_complete, screen_identity
 from recinet_ase.screening.journal import Journal, JournalTable, journal_folder
 from recinet_ase.screening.pipeline import (
@@ -29,7 +29,7 @@ from recinet_ase.screening.pipeline import (
     run,
 )
 from recinet_ase.screening.selection import Selection
-from recinet_ase.screening.sidecar import models, write_sidecar
+from recinet_ase.screening.sidecar import models, sidecar_path, write_sidecar
 from recinet_ase.screening.sources import chunks, count_entries, find_sources, fingerprint
 from recinet_ase.screening.sources.databases import masked
 from recinet_ase.screening.workers import warm_up
@@ -227,7 +227,14 @@ def _sources(options: ScreenOptions, scratch: Path) -> list[Source]:
         options.structure_column,
         options.stdin_format,
         scratch / _STDIN_COPY,
+        _written(options),
     )
+
+
+def _written(options: ScreenOptions) -> list[str]:
+    """The files of this screen, which are no inputs where they lie among them."""
+    names = [name for name in (options.output, options.report) if name is not None]
+    return names if options.output is None else [*names, str(sidecar_path(options.output))]
 
 
 def _header(
@@ -314,7 +321,17 @@ def _finish(
         len(journal), journal.errors, journal.without_key, table=table, indices=indices
     )
     if options.output is not None or options.report is None:
-        outcome.written, outcome.left_out = _write(table, indices, options.output, units)
+        try:
+            outcome.written, outcome.left_out = _write(table, indices, options.output, units)
+        except InputChangedError as error:
+            rescued = f"{options.output}.rows.csv"
+            _write(table, indices, rescued, units)
+            raise ReciNetError(
+                f"the input was changed while it was screened ({error}), so that structures and "
+                f"predictions no longer belong together and {options.output} is not written. The "
+                f"predictions as they were made are in {rescued}; with the input as it was, go on "
+                "with --resume"
+            ) from None
     ended = datetime.now(timezone.utc)
     if options.report is not None:
         from recinet_ase.screening.report import write_report
@@ -373,11 +390,10 @@ def _write(
         if needs_structures(output):
             chosen = np.arange(len(table)) if indices is None else indices
             for row, entry in zip(table.rows(chosen), table.entries(chosen), strict=True):
+                if isinstance(entry.atoms, InputChangedError):
+                    raise entry.atoms
                 if entry.id != row["id"]:
-                    raise ReciNetError(
-                        f"the input was changed: row {row['id']} is {entry.id} now; its "
-                        "structures cannot be written. Write a table (.csv, .parquet) with --resume"
-                    )
+                    raise InputChangedError(f"row {row['id']} is {entry.id} now")
                 writer.write(row, entry)
                 written += 1
         else:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _WIDEST = {"id": 40, "formula": 24}  # characters of a column
+_NARROWEST = 60  # columns below which rows are printed value by value
 _PLAIN_WIDTH = 120  # columns where the output is a file
 
 
@@ -120,6 +121,9 @@ def _print_rows(
     domain = "in_domain" in table.columns
     if domain:
         grid.add_column("in domain", no_wrap=True)
+    if console.width < _NARROWEST:
+        _print_records(console, table, shown, names, title)
+        return
     for i, row in enumerate(shown):
         cells = [Text(texts[name][i]) for name in _WIDEST]
         cells += [Text(_value(row, name, table.columns)) for name in names]
@@ -128,6 +132,24 @@ def _print_rows(
             cells.append(Text("" if flag is None else "yes" if flag else "no"))
         grid.add_row(*cells)
     console.print(grid)
+
+
+def _print_records(
+    console: Console,
+    table: RowTable,
+    rows: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    title: str,
+) -> None:
+    """One line a value, where a table would be too wide to be read."""
+    console.print(title, style="bold")
+    for row in rows:
+        console.print(
+            f"{_short(str(row.get('id') or ''))}  {row.get('formula') or ''}", soft_wrap=True
+        )
+        for name in names:
+            value = f"  {name} {_value(row, name, table.columns)} {table.units.get(name, '')}"
+            console.print(value.rstrip(), soft_wrap=True)
 
 
 def _value(row: dict[str, Any], name: str, columns: Sequence[str]) -> str:

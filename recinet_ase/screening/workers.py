@@ -84,7 +84,13 @@ class Workers:
         self._broken: ReciNetError | None = None
         self._deaths = 0
         seats = list(devices) if devices else [None] * workers
-        self._crew = [self._start(device) for device in seats]
+        try:
+            self._crew = [self._start(device) for device in seats]
+        except (OSError, EOFError) as error:
+            raise ReciNetError(
+                f"worker processes cannot be started here ({reason_of(error)}); --workers 0 "
+                "screens without them"
+            ) from None
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from recinet_ase.errors import ReciNetError
+from recinet_ase.errors import ReciNetError, StructureError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -59,11 +59,17 @@ def find_symmetry(atoms: Atoms, precision: float) -> tuple[str, int, Cell] | Non
         precision: Distance in angstrom within which atoms are equivalent.
 
     Returns:
-        None where spglib finds no symmetry at all, e.g. for cells that are none.
+        None where spglib finds no symmetry at all, e.g. for what is no crystal.
     """
     import spglib
 
-    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    from recinet_ase.graph.adapters import to_crystal
+
+    try:
+        crystal = to_crystal(atoms)  # spglib ends the process where coordinates are no numbers
+    except StructureError:
+        return None
+    cell = (crystal.lattice, crystal.frac_coords, crystal.numbers)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old error handling is spglib's own default

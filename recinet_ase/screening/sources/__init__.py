@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from recinet_ase.errors import ReciNetError, reason_of
-from recinet_ase.screening.entries import Chunk, Entry, Piece, Source
+from recinet_ase.screening.entries import (
+    Chunk,
+    Entry,
+    InputUnavailableError,
+    Piece,
+    Source,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -66,6 +72,7 @@ def find_sources(
     structure_column: str | None = None,
     stdin_format: str | None = None,
     spool: Path | None = None,
+    passed_over: Iterable[str] = (),
 ) -> list[Source]:
     """Expand patterns and recognise the format of every input, before any work starts.
 
@@ -78,6 +85,7 @@ def find_sources(
         structure_column: Column or key that holds the structures, for tables and records.
         stdin_format: Format of standard input: a suffix such as ``extxyz`` or ``cif.gz``.
         spool: File that standard input is copied to, so that it can be read again.
+        passed_over: Files that folders and patterns do not bring in: what a screen writes.
 
     Raises:
         ReciNetError: For a missing file, a pattern without files, an unreadable format, or
@@ -85,7 +93,7 @@ def find_sources(
     """
     from recinet_ase.screening.sources.find import find
 
-    return find(patterns, selection, structure_column, stdin_format, spool)
+    return find(patterns, selection, structure_column, stdin_format, spool, passed_over)
 
 
 def chunks(sources: Iterable[Source], size: int = 512) -> Iterator[Chunk]:
@@ -133,8 +141,8 @@ def read_chunk(chunk: Chunk, id_key: str | None = None) -> list[Entry]:
         id_key: Take the identity from this key of the values instead.
 
     Raises:
-        ReciNetError: Only if a database stays locked or cannot be reached: waiting helps,
-            rows of errors would not.
+        InputUnavailableError: If a database stays locked or cannot be reached, or a file that
+            everything is in is gone: waiting helps, rows of errors would not.
     """
     return [entry for piece in chunk.pieces for entry in _read_piece(piece, id_key)]
 
@@ -239,9 +247,18 @@ def vanished(source: Source, error: OSError) -> ReciNetError:
     """A file that was there when the work began and cannot be read now.
 
     Readers also raise such errors, without a number, for what is no file of their format.
+
+    Raises:
+        InputUnavailableError: If it is the whole input or a database of many rows, and gone: rows
+            of errors would not help, and when it is back the screen can go on.
     """
     if error.errno is None:
         return ReciNetError(f"{source.name} cannot be read ({reason_of(error)})")
+    if (source.alone or (source.count or 0) > 1) and not Path(source.path).exists():
+        raise InputUnavailableError(
+            f"{source.name} is gone ({error.strerror or reason_of(error)}); when it is back, go "
+            "on with --resume"
+        )
     return ReciNetError(
         f"{source.name} could not be read any more ({error.strerror or reason_of(error)})"
     )

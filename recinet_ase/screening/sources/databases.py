@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from recinet_ase.errors import ReciNetError, UnknownNameError, reason_of
-from recinet_ase.screening.entries import Source
-from recinet_ase.screening.sources import Found
+from recinet_ase.screening.entries import InputUnavailableError, Source
+from recinet_ase.screening.sources import Found, vanished
 from recinet_ase.screening.sources.asejson import decode
 from recinet_ase.screening.sources.documents import load_document, row_ids
 
@@ -39,10 +39,6 @@ PATIENCE = 60.0
 
 _BLOCK = 2000  # row ids asked for at once
 _SPARSE = 4  # ids spread wider than this are read one by one
-
-
-class DatabaseUnavailableError(ReciNetError):
-    """A database that is locked or cannot be reached: the same call may work later."""
 
 
 def masked(address: str) -> str:
@@ -154,7 +150,10 @@ def conditions(selection: str | None) -> tuple[list[str], list[tuple[Any, str, A
     from ase.db.core import parse_selection
 
     try:
-        return parse_selection(selection)
+        found = parse_selection(selection)
+        if any(key == "" for key in [*found[0], *(c[0] for c in found[1])]):
+            raise ValueError("a comparison without a key")
+        return found
     except Exception as error:
         raise ReciNetError(
             f"the selection {selection!r} is none that ASE understands ({reason_of(error)}); "
@@ -199,7 +198,7 @@ def _wait(source: Source, work: Any) -> Any:
     """Do it again while another program holds the database.
 
     Raises:
-        DatabaseUnavailableError: If it stays locked or unreachable.
+        InputUnavailableError: If it stays locked or unreachable.
         Exception: Any other that the work meets.
     """
     end = time.monotonic() + PATIENCE
@@ -211,7 +210,7 @@ def _wait(source: Source, work: Any) -> Any:
             if not _temporary(error):
                 raise
             if time.monotonic() > end:
-                raise DatabaseUnavailableError(
+                raise InputUnavailableError(
                     f"{source.name} stays locked or unreachable ({masked(reason_of(error))}); "
                     "wait for the program that uses it, or copy the file"
                 ) from None
@@ -280,8 +279,10 @@ def _rows(source: Source, keys: Sequence[int]) -> dict[int, AtomsRow | Exception
 
     try:
         return _wait(source, block)
-    except DatabaseUnavailableError:
+    except InputUnavailableError:
         raise
+    except OSError as error:
+        return dict.fromkeys(keys, vanished(source, error))
     except Exception as error:
         return dict.fromkeys(keys, ReciNetError(f"{source.name}: {reason_of(error)}"))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recinet_ase.errors import ReciNetError, UnknownNameError, reason_of
-from recinet_ase.screening.entries import Source
+from recinet_ase.screening.entries import InputUnavailableError, Source
 from recinet_ase.screening.sources import databases, files, records, tables
 from recinet_ase.screening.sources.opening import split_suffix
 
@@ -32,6 +32,11 @@ class _Options:
     column: str | None
     stdin_format: str | None
     spool: Path | None
+    passed_over: frozenset[Path] = frozenset()
+
+    def brings_in(self, path: Path) -> bool:
+        """Whether a folder or pattern brings in a file, as far as its name says."""
+        return not self.passed_over or path.resolve() not in self.passed_over
 
 
 def find(
@@ -40,11 +45,13 @@ def find(
     column: str | None,
     stdin_format: str | None,
     spool: Path | None,
+    passed_over: Iterable[str],
 ) -> list[Source]:
     """See `recinet_ase.screening.sources.find_sources`."""
     if selection is not None:
         databases.conditions(selection)
-    options = _Options(selection or None, column, stdin_format, spool)
+    own = frozenset(Path(name).resolve() for name in passed_over)
+    options = _Options(selection or None, column, stdin_format, spool, own)
     found: dict[str, Source] = {}
     for pattern in patterns:
         for source in _expand(pattern, options):
@@ -53,7 +60,9 @@ def find(
     sources = list(found.values())
     if options.selection is not None:
         _check_selected(sources)
-    if len(sources) > 1:
+    if len(sources) == 1 and sources[0].fault is None:
+        sources = [replace(sources[0], alone=True)]
+    elif len(sources) > 1:
         sources = [replace(source, prefix=f"{source.name}#") for source in sources]
     return sources
 
@@ -88,7 +97,7 @@ def _expand(pattern: str, options: _Options) -> Iterator[Source]:
         for path in map(Path, paths):
             if path.is_dir():
                 yield from _folder(path, options, required=False)
-            else:
+            elif options.brings_in(path):
                 yield _or_fault(path, options)
 
 
@@ -96,7 +105,7 @@ def _or_fault(path: Path, options: _Options) -> Source:
     """A file that was not named itself: what is wrong with it is an entry, not the end."""
     try:
         return recognise(path, options)
-    except databases.DatabaseUnavailableError:
+    except InputUnavailableError:
         raise
     except ReciNetError as error:
         # A plain error: others (of unknown names) cannot be pickled for the workers.
@@ -113,10 +122,10 @@ def _folder(folder: Path, options: _Options, required: bool = True) -> Iterator[
         for name in sorted(names):
             suffix = split_suffix(name)[0][1:]
             known = suffix in _FOLDER or name.startswith(_FOLDER_NAMES)
-            if name.startswith(".") or not known:
+            if name.startswith(".") or not known or not options.brings_in(Path(root) / name):
                 continue
             source = _or_fault(Path(root) / name, options)
-            if suffix in ("json", "csv", "tsv", *_LINES) and _is_something_else(source):
+            if suffix in ("json", *_TABLES, *_LINES) and _is_something_else(source):
                 continue
             empty = False
             yield source

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError, StructureError
+from recinet_ase.graph.adapters import require_ordered
 from recinet_ase.screening.entries import Source
 from recinet_ase.screening.sources import Found
 from recinet_ase.screening.sources.opening import open_text
@@ -107,6 +108,7 @@ def _check_cif(text: str, atoms: Atoms) -> None:
     """
     if not atoms.pbc.all():
         raise StructureError("the CIF has no complete unit cell (three lengths, three angles)")
+    require_ordered(atoms.info.get("occupancy"))  # such a file has fewer atoms than it states
     stated = _stated_formula(text)
     counts = Counter(atoms.symbols)
     if not stated or not counts:

@@ -7,6 +7,7 @@ renamed, so that an existing output is replaced only by a complete one.
 
 from __future__ import annotations
 
+import io
 import os
 import sqlite3
 import sys
@@ -111,6 +112,8 @@ def open_writer(
     if output is None:
         from recinet_ase.screening.writers.tables import CsvWriter
 
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # an id that the terminal has not
         yield CsvWriter(sys.stdout, columns)
         sys.stdout.flush()
         return

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recinet_ase.screening.writers.structures import atoms_of, bare, plain, predictions
+from recinet_ase.screening.writers.structures import atoms_of, bare, kept_values, predictions
 
 if TYPE_CHECKING:
     from ase.db.row import AtomsRow
@@ -52,7 +52,7 @@ class _DatabaseWriter:
             return
         pairs = {ID_KEY: str(row.get("id", ""))}
         pairs |= {self._keys[k]: v for k, v in predictions(row, self._columns).items()}
-        for key, value in plain(entry.values).items():
+        for key, value in kept_values(entry.values, self._columns).items():
             pairs.setdefault(allowed_key(key), value)
         pairs = {k: allowed_value(v, exact=k == ID_KEY) for k, v in pairs.items()}
         for candidate in (atoms, bare(atoms)):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from recinet_ase.screening.writers.structures import atoms_of, bare, plain, predictions
+from recinet_ase.screening.writers.structures import atoms_of, bare, kept_values, predictions
 
 if TYPE_CHECKING:
     from recinet_ase.screening.entries import Entry
+
+
+_SIMPLE = re.compile(r"[\w .,:;#/+*()<>|@!?~^&-]*").fullmatch
 
 
 class ExtxyzWriter:
@@ -30,10 +35,11 @@ class ExtxyzWriter:
             self.left_out += 1
             return
         info = {
-            **_allowed(plain(entry.values)),
+            **_allowed(kept_values(entry.values, self._columns)),
             "id": str(row.get("id", "")),
             **predictions(row, self._columns),
         }
+        info = {key: _readable(value) for key, value in info.items()}
         whole = atoms.copy()
         whole.calc = atoms.calc
         for candidate in (whole, bare(atoms)):
@@ -47,6 +53,16 @@ class ExtxyzWriter:
     def close(self) -> None:
         """Flush what is left."""
         self._handle.close()
+
+
+def _readable(value: Any) -> Any:
+    """A text whose line, quotes and escapes ASE reads again: anything else as ``%`` and its code.
+
+    (As in an address: a line break is ``%0A``.)
+    """
+    if not isinstance(value, str) or _SIMPLE(value):
+        return value
+    return "".join(c if c.isprintable() and c not in '\\"%' else quote(c, safe="") for c in value)
 
 
 def _frame(atoms: Any) -> str | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from recinet_ase.screening.columns import ENDS, SPREAD
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -51,6 +53,17 @@ def plain(values: Mapping[Any, Any]) -> dict[str, Any]:
         ):
             kept[str(key)] = value
     return kept
+
+
+def kept_values(values: Mapping[Any, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """What the input says beyond the structure, without what this screen has its own word on.
+
+    A property that was refused must not be answered by an older value, nor a new value stand
+    beside an older error or interval.
+    """
+    own = {"error", "in_domain", *columns}
+    own |= {f"{column}{end}" for column in columns for end in (*ENDS, SPREAD)}
+    return {key: value for key, value in plain(values).items() if key not in own}
 
 
 def predictions(row: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:
