@@ -33,7 +33,7 @@ from recinet_ase.properties import PropertyInfo, answer_for, get_property_info
 from recinet_ase.uncertainty.calibration import Assessment
 from recinet_ase.uncertainty.descriptors import describe_batch
 
-_CPU_EDGES = 8_000  # about 200 crystals of 10 atoms: activations stay near the cache
+_CPU_EDGES = 5_000  # about 100 crystals of 10 atoms: activations stay near the cache
 _BYTES_PER_EDGE_AND_WIDTH = 60
 _GPU_SHARE = 0.5
 

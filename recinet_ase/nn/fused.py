@@ -34,6 +34,7 @@ class EdgeIndex:
         centre_start: First edge of each atom as receiver, ``[N]``.
         count: Multiplicity of each edge, ``[E]``.
         weight: Edges of the full crystals that each edge stands for, ``[E]``.
+        span: Columns that the embeddings are given in ``[e, r]``, or None (see `nn.span`).
     """
 
     centre: torch.Tensor
@@ -44,6 +45,7 @@ class EdgeIndex:
     centre_start: torch.Tensor
     count: torch.Tensor
     weight: torch.Tensor
+    span: torch.Tensor | None = None
 
     @classmethod
     def build(cls, batch: CrystalBatch, edge_weight: torch.Tensor) -> EdgeIndex:
@@ -80,7 +82,7 @@ def edge_products(
 
     Args:
         atoms: Products of the atoms ``[2 N, 2 d]``, rows as in `EdgeIndex.both`.
-        v: Edge embeddings ``[E, e]``.
+        v: Edge embeddings ``[E, e]``, or ``[E, r]`` in the edges' span.
         edge_weight: ``W_e``, ``[2 d, e]``.
         edges: The edges.
 
@@ -88,6 +90,8 @@ def edge_products(
         ``[E, 2 d]``.
     """
     z = functional.embedding_bag(edges.both, atoms, mode="sum")
+    if edges.span is not None:
+        edge_weight = edge_weight @ edges.span
     return z.addmm_(v, edge_weight.t())
 
 

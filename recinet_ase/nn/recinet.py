@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from recinet_ase.nn.norm import NORMS
 from recinet_ase.nn.pooling import POOLINGS, LastColumns, make_pooling
 from recinet_ase.nn.radial import PotentialBasis, fading
 from recinet_ase.nn.reciprocal import MODES, LatticeOperator, ReciprocalBlock
+from recinet_ase.nn.span import embedding_span, holds
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,9 @@ def size_name(config: ReciNetConfig) -> str:
     return next(named, "custom")
 
 
+_MANY_EDGES = 1000  # in a batch; projecting the weights costs as much as it saves for a few
+
+
 class ReciNet(nn.Module):
     """The network: node and edge embeddings, blocks, pooling, head.
 
@@ -192,6 +197,7 @@ class ReciNet(nn.Module):
             ReciprocalBlock(d, config.channels, config.n_waves, config.reciprocal)
             for _ in range(config.blocks if config.reciprocal != "none" else 0)
         )
+        self._span: tuple[tuple[object, ...], torch.Tensor] | None = None
         self.pool = make_pooling(config.pooling, d, config.outputs)
         self.head = _decoder(config)
         self.composition = (
@@ -221,6 +227,28 @@ class ReciNet(nn.Module):
             output = self.composition(output, self.element_table[batch.z], batch)
         return output, imbalance
 
+    def embed_edges(self, distance: torch.Tensor) -> torch.Tensor:
+        """Edge lengths in angstrom ``[E]`` to embeddings ``[E, d]``."""
+        embedded: torch.Tensor = functional.softplus(self.embed_edge(self.edge_basis(distance)))
+        return embedded
+
+    def _span_for(self, v: torch.Tensor) -> torch.Tensor | None:
+        """The space that embeddings ``[E, d]`` lie in, where knowing it pays; None elsewhere."""
+        if self.training or self.config.edge_update or len(v) < _MANY_EDGES:
+            return None
+        if not all(block.fast for block in self.local_blocks):
+            return None
+        weight, bias = self.embed_edge.weight, self.embed_edge.bias
+        if v.dtype != torch.float32 or weight.is_inference():
+            return None  # double precision shows the difference; versions are not counted
+        key = (weight.data_ptr(), weight._version, bias._version, weight.device)
+        if self._span is None or self._span[0] != key or not holds(self._span[1], v):
+            plain = copy.deepcopy(self.embed_edge).cpu().double()
+            basis = copy.deepcopy(self.edge_basis).cpu().double()
+            found = embedding_span(lambda d: functional.softplus(plain(basis(d.double()))))
+            self._span = key, found.to(weight)
+        return self._span[1]
+
     def encode(
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
     ) -> torch.Tensor:
@@ -229,7 +257,7 @@ class ReciNet(nn.Module):
         With peak pooling they have a column more for each output.
         """
         h = self.embed_atom(self.element_table[batch.z])
-        v = functional.softplus(self.embed_edge(self.edge_basis(batch.distance)))
+        v = self.embed_edges(batch.distance)
         edge_weight = batch.edge_count * batch.atom_weight[batch.centre]
         if self.config.reciprocal == "lattice" and lattice_sum is None:
             lattice_sum = LatticeOperator.build(batch, self.wave_basis)
@@ -238,6 +266,8 @@ class ReciNet(nn.Module):
             batch = replace(batch, edge_count=batch.edge_count * fade)
         fast = self.training or not torch.is_grad_enabled()
         edges = EdgeIndex.build(batch, edge_weight) if fast else None
+        if edges is not None and (span := self._span_for(v)) is not None:
+            v, edges = v @ span, replace(edges, span=span)
         for i, local in enumerate(self.local_blocks):
             update, v = local(h, v, batch, edge_weight, edges)
             if self.reciprocal_blocks:
