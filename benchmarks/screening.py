@@ -24,6 +24,7 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 from ase.db import connect
@@ -168,6 +169,55 @@ def shares(path: Path, arguments: list[str], count: int) -> str:
     )
 
 
+def beside_network(path: Path, name: str, count: int) -> str:
+    """What the processes around a GPU spend on a crystal: limits that no GPU lifts."""
+    import torch
+
+    from recinet_ase.screening import engine
+    from recinet_ase.screening.journal import Journal
+    from recinet_ase.screening.sources import chunks, find_sources
+    from recinet_ase.screening.writers import open_writer
+
+    torch.set_num_threads(1)
+    spec = engine.ScreenSpec((name,), ("bandgap",))
+    predictor = engine.loaded(spec)
+    parts = [c for c in chunks(find_sources([str(path)])) if 512 * c.number < min(count, 2048)]
+    packed = [engine.prepare_packed(predictor.preparation, None, chunk) for chunk in parts]
+    (model,) = predictor.models
+    known: dict[int, Any] = {}
+    network = model.outcome
+
+    def answered(batch: Any, sums: Any) -> Any:
+        if batch.n_crystals not in known:
+            known[batch.n_crystals] = network(batch, sums)
+        return known[batch.n_crystals]
+
+    model.outcome = answered  # type: ignore[method-assign]
+    predictor.batches = lambda window: iter(window.batches)  # type: ignore[method-assign]
+    spent = []
+    for _ in range(2):
+        start = time.process_time()
+        done = [engine.finish_packed(spec, data, "cpu") for data in packed]
+        spent.append(time.process_time() - start)
+    n = sum(len(rows.rows) for rows in done)
+    with tempfile.TemporaryDirectory() as folder:
+        names = engine.columns(predictor)
+        start = time.process_time()
+        journal = Journal(Path(folder) / "out.part", {"columns": names, "id_key": None})
+        for rows in done:
+            journal.append(rows)
+        with open_writer(Path(folder) / "out.csv", names) as writer:
+            for row in journal.table({}, [], 512).rows():
+                writer.write(row)
+        writing = time.process_time() - start
+        journal.close()
+    size = sum(map(len, packed)) / n / 1e3
+    return (
+        f"beside the network, microseconds a crystal: a GPU's process {1e6 * spent[-1] / n:.0f}, "
+        f"the process that writes {1e6 * writing / n:.0f}; {size:.1f} kB of graphs between them"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -217,6 +267,8 @@ def main() -> None:
             )
             if not arguments.no_shares:
                 print("   ", shares(path, models, count), flush=True)
+        if not arguments.no_shares:
+            print(beside_network(path, "jarvis-mbj", count), flush=True)
         for rival in pythons:
             found_best = best[rival]
             print(

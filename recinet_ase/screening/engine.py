@@ -184,13 +184,18 @@ def provenance(predictor: Predictor) -> list[str]:
     return [*lines, *cautions]
 
 
-@lru_cache(maxsize=2)
 def loaded(spec: ScreenSpec, device: str = "cpu") -> Predictor:
     """The predictor of a spec, loaded once in each process.
 
     On the CPU by default: what it gives is known there, without taking a GPU from the process
     that owns it.
     """
+    return _loaded(spec, device)
+
+
+@lru_cache(maxsize=2)
+def _loaded(spec: ScreenSpec, device: str) -> Predictor:
+    # Called with both arguments always: a cache tells a default from the same value given.
     return spec.predictor(device)
 
 
