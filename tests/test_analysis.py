@@ -186,7 +186,8 @@ def test_watching_changes_no_prediction_and_switching_off_does_what_it_says() ->
     structures = [SALT, SILICON, PEROVSKITE, WURTZITE]
     seen = observe(predictor, sample_of(*structures))
     usual = [p.values["bandgap"] for p in predictor.predict_many(structures)]
-    np.testing.assert_array_equal(seen.predictions[:, 0], usual)
+    # Prediction fuses steps that watching keeps apart: the last digit may differ.
+    np.testing.assert_allclose(seen.predictions[:, 0], usual, rtol=1e-6)
     for part in PARTS:
         changed = _without(model, part)
         expected = [p.values["bandgap"] for p in Predictor(changed, "cpu").predict_many(structures)]

@@ -18,7 +18,7 @@ from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.crystal import neighbours_of
 from recinet_ase.graph.refinement import (
     FlatGraphs,
-    equitable_classes,
+    equitable_partition,
     full_batch,
     reduce_graphs,
 )
@@ -36,7 +36,9 @@ def flat_of(*atoms: Atoms) -> FlatGraphs:
 
 def classes_of(*atoms: Atoms) -> np.ndarray:
     flat = flat_of(*atoms)
-    return equitable_classes(flat, half_space_waves(torch.from_numpy(flat.lattice), K_MAX))
+    return equitable_partition(
+        flat, half_space_waves(torch.from_numpy(flat.lattice), K_MAX)
+    ).classes
 
 
 def layered(sequence: str) -> Atoms:
@@ -71,7 +73,7 @@ def test_what_only_the_waves_tell_apart_is_told_apart() -> None:
     stacking = layered("ABABABABABACABABAC")
     flat = flat_of(stacking)
     waves = half_space_waves(torch.from_numpy(flat.lattice), K_MAX)
-    with_waves, without = equitable_classes(flat, waves), equitable_classes(flat, None)
+    with_waves, without = (equitable_partition(flat, w).classes for w in (waves, None))
     assert with_waves.max() >= without.max()
     model = random_model()
     full = Predictor(model, device="cpu", reduce=False).predict(stacking)
@@ -154,3 +156,45 @@ def test_kernels_cannot_be_divided(crystals: dict[str, Atoms]) -> None:
     graph = reduced_graph(to_crystal(crystals["Cu2"]), WaveBasis(8, K_MAX).double())
     with pytest.raises(ValueError, match="cannot be divided"):
         collate([graph]).select(torch.tensor([0]))
+
+
+# As JARVIS-DFT publishes them, with five decimals: equal atoms are equal to 1e-5 only.
+ROUNDED = {
+    "JVASP-26365": Atoms(
+        "GeIO6Rb",
+        cell=[[5.10549, 0, 0], [2.552734, 4.421537, 0], [-1.1e-05, -7.1e-05, 6.36138]],
+        scaled_positions=[
+            [0.33333, 0.33333, 0.5], [0.66667, 0.66667, 0.5], [0.99785, 0.61782, 0.32886],
+            [0.61782, 0.99785, 0.67113], [0.38433, 0.61782, 0.67113], [0.99785, 0.38433, 0.67113],
+            [0.61782, 0.38433, 0.32887], [0.38433, 0.99785, 0.32887], [0, 0, 0],
+        ],
+        pbc=True,
+    ),
+    "JVASP-86638": Atoms(
+        "Os8Pr4",
+        cell=[[5.39781, 0, 0], [-2.698905, 4.674641, 0], [0, 0, 9.20009]],
+        scaled_positions=[
+            [0.16961, 0.33921, 0.75], [0.16961, 0.83039, 0.75], [0.33921, 0.16961, 0.25],
+            [0.83039, 0.66079, 0.25], [0.66079, 0.83039, 0.75], [0, 0, 0],
+            [0.83039, 0.16961, 0.25], [0, 0, 0.5], [0.33333, 0.66667, 0.43515],
+            [0.66667, 0.33333, 0.56485], [0.66667, 0.33333, 0.93515], [0.33333, 0.66667, 0.06485],
+        ],
+        pbc=True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_rounded_crystals_do_not_depend_on_their_cell(name: str) -> None:
+    crystal = ROUNDED[name]
+    rng = np.random.default_rng(0)
+    supercells = [
+        make_supercell(crystal, np.diag(copies))[rng.permutation(len(crystal) * np.prod(copies))]
+        for copies in ([1, 1, 1], [2, 1, 1], [1, 2, 1], [1, 1, 2], [3, 1, 1], [2, 2, 2])
+    ]
+    for model in ("jarvis-eform", "jarvis-shear"):
+        predictor = Predictor(model, device="cpu", dtype="float64")
+        found = [r.values for r in predictor.predict_many([crystal, *supercells])]
+        for property_, value in found[0].items():
+            others = [values[property_] for values in found[1:]]
+            np.testing.assert_allclose(others, value, rtol=1e-9)

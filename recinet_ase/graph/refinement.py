@@ -12,6 +12,10 @@ Neither step compares multisets as such. Each atom gets a few real numbers that 
 generic functions of its multiset (a sum over neighbours of a random weight of the
 neighbour's class times a smooth function of the distance), and classes are split where
 sorted numbers have a gap.
+
+Coordinates of real files are rounded, so that atoms of a class are equal to a few digits only.
+Which atoms are merged, and which one stands for its class, must then depend on the crystal
+alone, not on the cell or the order of atoms that it is given in.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +40,7 @@ coordinates, far below what a prediction could show."""
 
 _BLOCK = 50_000  # entries of padded tables of atoms by waves, which then stay in the cache
 _PROJECTIONS = 2
-_WAVES = 100  # waves of a crystal on which atoms are compared
+_WAVES = 100  # waves of a crystal on which atoms are compared, where it has so many
 _CLASS_WEIGHTS = 4096  # classes of one crystal with weights of their own
 
 
@@ -81,10 +86,23 @@ class FlatGraphs:
         )
 
 
-def equitable_classes(
+class Partition(NamedTuple):
+    """Equal atoms.
+
+    Attributes:
+        classes: Class of each atom, numbered over all crystals in the order of crystals,
+            int64 ``[N]``.
+        representative: One atom of each class, the same one in every cell, int64 ``[C]``.
+    """
+
+    classes: np.ndarray
+    representative: np.ndarray
+
+
+def equitable_partition(
     flat: FlatGraphs, waves: Waves | None, tolerance: float = TOLERANCE
-) -> np.ndarray:
-    """Class of each atom, numbered over all crystals in the order of crystals, int64 ``[N]``.
+) -> Partition:
+    """The coarsest equitable partition of each crystal.
 
     Args:
         flat: The graphs.
@@ -113,11 +131,13 @@ def equitable_classes(
                 value = np.add.reduceat(weight[flat.neighbour, column] * shape, first_edge)
                 classes = _split(classes, value, tolerance)
         if waves is None or count + 1 == len(classes):
-            return classes
-        value = _wave_invariant(flat, classes, waves, class_weights()[:, 0])
-        classes = _split(classes, value, tolerance)
+            break
+        of_waves = _wave_invariant(flat, classes, waves, class_weights()[:, 0])
+        classes = _split(classes, of_waves, tolerance)
         if classes.max() == count:
-            return classes
+            break
+    order = np.lexsort((value, classes))
+    return Partition(classes, order[np.flatnonzero(np.diff(classes[order], prepend=-1))])
 
 
 def _split(classes: np.ndarray, value: np.ndarray, tolerance: float) -> np.ndarray:
@@ -139,9 +159,13 @@ def _wave_invariant(
     """
     out = np.zeros(len(classes))
     first_atom = np.cumsum(flat.n_atoms) - flat.n_atoms
-    last = first_atom + flat.n_atoms - 1
-    open_ = np.flatnonzero(classes[last] - classes[first_atom] + 1 < flat.n_atoms)
-    wave, count = _longest_waves(waves, open_)
+    sizes = np.bincount(classes)
+    lowest = np.minimum.reduceat(classes, first_atom)
+    open_ = np.flatnonzero(np.maximum.reduceat(sizes[classes], first_atom) > 1)
+    # As many copies of a smaller cell at most: every class has a whole number of atoms there.
+    copies = np.gcd.reduceat(sizes, lowest)
+    volume = np.abs(np.linalg.det(flat.lattice)) / copies
+    wave, count = _longest_waves(waves, open_, volume[open_])
     if not len(wave):
         return out
     index, length = waves.index.numpy()[wave], waves.length.numpy()[wave]
@@ -187,18 +211,23 @@ def _padded(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return mask, np.where(mask, first[:, None] + column, 0)
 
 
-def _longest_waves(waves: Waves, crystals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The longest waves of each crystal, by whole shells, and their numbers."""
+def _longest_waves(
+    waves: Waves, crystals: np.ndarray, volume: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The longest waves of each crystal, and their numbers.
+
+    Args:
+        waves: All waves.
+        crystals: The crystals looked at ``[b]``.
+        volume: A volume that has about `_WAVES` of them, A^3 ``[b]``; not that of the cell, of
+            which a supercell has more, and other ones would then be chosen.
+    """
     length, ends = waves.length.numpy(), np.cumsum(waves.count.numpy())
+    limit = np.cbrt(12 * np.pi**2 * _WAVES / volume)
     chosen = []
-    for c in crystals.tolist():
-        start, stop = ends[c] - int(waves.count[c]), ends[c]
-        own = length[start:stop]
-        if stop - start > _WAVES:
-            limit = np.partition(own, _WAVES)[_WAVES] * (1 + 1e-6)
-            chosen.append(start + np.flatnonzero(own <= limit))
-        else:
-            chosen.append(np.arange(start, stop))
+    for c, longest in zip(crystals.tolist(), limit.tolist(), strict=True):
+        start = ends[c] - int(waves.count[c])
+        chosen.append(start + np.flatnonzero(length[start : ends[c]] <= longest))
     count = np.array([len(c) for c in chosen], dtype=np.int64)
     return np.concatenate([*chosen, np.zeros(0, dtype=np.int64)]).astype(np.int64), count
 
@@ -218,8 +247,8 @@ def reduce_graphs(
     """
     lattice = torch.from_numpy(flat.lattice)
     waves = None if k_max is None else half_space_waves(lattice, k_max)
-    classes = equitable_classes(flat, waves)
-    return reduced_batch(flat, classes, waves, k_max, dtype)
+    partition = equitable_partition(flat, waves)
+    return reduced_batch(flat, partition, waves, k_max, dtype)
 
 
 def full_batch(
@@ -249,16 +278,16 @@ def full_batch(
 
 def reduced_batch(
     flat: FlatGraphs,
-    classes: np.ndarray,
+    partition: Partition,
     waves: Waves | None,
     k_max: float | None,
     dtype: torch.dtype,
 ) -> CrystalBatch:
     """One node a class, equal edges counted."""
-    _, first, weight = np.unique(classes, return_index=True, return_counts=True)
-    representative = np.zeros(len(classes), dtype=bool)
-    representative[first] = True
-    keep = representative[flat.centre]
+    classes, first = partition
+    kept = np.zeros(len(classes), dtype=bool)
+    kept[first] = True
+    keep = kept[flat.centre]
     centre, neighbour = classes[flat.centre[keep]], classes[flat.neighbour[keep]]
     distance = flat.distance[keep]
     order = np.lexsort((distance, neighbour, centre))
@@ -276,7 +305,7 @@ def reduced_batch(
         centre=torch.from_numpy(centre[at]),
         neighbour=torch.from_numpy(neighbour[at]),
         distance=real(np.add.reduceat(distance, at) / count),
-        atom_weight=real(weight),
+        atom_weight=real(np.bincount(classes)),
         edge_count=real(count),
         n_crystals=len(flat.n_atoms),
         frac_coords=real(flat.frac_coords[first]),
