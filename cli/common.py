@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
+from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import ParamSpec, TypeVar
 
 import click
@@ -12,18 +16,68 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class StrictCommand(click.Command):
+    """A command of which no word is passed over.
+
+    Click takes the last of an option that is given twice, and the next option for the value of
+    one that lacks it.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and refuse what would be passed over.
+
+        Raises:
+            click.UsageError: For an option that is given twice or lacks its value.
+        """
+        words = {word: p for p in self.get_params(ctx) for word in (*p.opts, *p.secondary_opts)}
+        for word, following in pairwise(args):
+            param = words.get(word)
+            if isinstance(param, click.Option) and _takes_value(param) and following in words:
+                raise click.UsageError(f"{word} needs a value, and {following} follows", ctx)
+        # Click looks at its parser's order in `super` again; this one is thrown away.
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        for param, n in Counter(order).items():
+            if n > 1 and isinstance(param, click.Option) and not (param.multiple or param.is_flag):
+                raise click.UsageError(f"{param.opts[-1]} is given {n} times", ctx)
+        return super().parse_args(ctx, args)
+
+
+def _takes_value(option: click.Option) -> bool:
+    """Whether a value must follow (that of ``--unique`` may)."""
+    return not (option.is_flag or option.count or isinstance(option.flag_value, str))
+
+
+def open_standard_streams() -> None:
+    """Give a program that was started with closed streams (``2>&-``, some daemons) empty ones.
+
+    Else the next file that is opened takes their number, and messages are written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 (for the program's life)
+
+
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn the package's own errors into one line on stderr and exit code 2."""
+    """Turn the package's own errors into one line on stderr and exit code 2, Ctrl-C into 130."""
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        from recinet_ase.errors import ReciNetError
-
         try:
             return command(*args, **kwargs)
         except BrokenPipeError:  # the reader has left (`| head`): click ends without a word
             raise
-        except (ReciNetError, OSError) as error:
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            raise SystemExit(130) from None
+        except (OSError, ValueError) as error:
+            from recinet_ase.errors import ReciNetError
+
+            if not isinstance(error, OSError | ReciNetError):
+                raise
             click.echo(f"error: {printable(' '.join(str(error).split()))}", err=True)
             raise SystemExit(2) from None
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recinet_ase.cli.common import one_line_errors
+from recinet_ase.cli.common import StrictCommand, one_line_errors
 
 if TYPE_CHECKING:
     from recinet_ase.data.splits import SplitRule
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Meter = Callable[[str, int], Callable[[int], None]]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=StrictCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
 @click.option(
     "--dataset",

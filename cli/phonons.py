@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from recinet_ase.cli.common import one_line_errors
+from recinet_ase.cli.common import StrictCommand, one_line_errors
 from recinet_ase.cli.progress import stages_display
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=StrictCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("structure", type=click.Path(path_type=Path))
 @click.option(
     "--model",

@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-from recinet_ase.cli.common import one_line_errors
+from recinet_ase.cli.common import StrictCommand, one_line_errors, open_standard_streams
 
 
-class _Screen(click.Command):
-    """``--unique`` takes its method only where one follows, never a file."""
+class _Screen(StrictCommand):
+    """``--unique`` takes its method only where one follows, never a file or an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         for i, word in reversed(list(enumerate(args[:-1]))):
@@ -27,7 +27,7 @@ class _Screen(click.Command):
 
 @click.command(cls=_Screen, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("files", nargs=-1, required=True)
-@click.option("--props", help="Properties, comma-separated, e.g. bandgap,ehull.")
+@click.option("--props", multiple=True, help="Properties, comma-separated, e.g. bandgap,ehull.")
 @click.option(
     "--model",
     "models",
@@ -39,16 +39,32 @@ class _Screen(click.Command):
     "-o",
     "--output",
     metavar="FILE",
-    help="Result: .csv, .jsonl, .parquet, .db or .json (ASE), .extxyz; csv to stdout if absent.",
+    help="Result: .csv, .jsonl, .parquet, .db or .json (ASE), .extxyz; csv to stdout if neither "
+    "this nor --report is given.",
 )
-@click.option("--report", metavar="FILE", help="Also write one self-contained html page.")
+@click.option("--report", metavar="FILE", help="Write one self-contained html page.")
 @click.option("--intervals", is_flag=True, help="Add 90 % intervals and in_domain.")
-@click.option("--where", metavar="TEXT", help="Keep rows, e.g. 'bandgap > 1 and ehull < 0.05'.")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="TEXT",
+    help="Keep rows, e.g. 'bandgap > 1 and ehull < 0.05'; where repeated, all must hold.",
+)
 @click.option(
     "--confident", is_flag=True, help="--where must hold on the whole 90 % interval, in the domain."
 )
-@click.option("--pareto", metavar="COLUMNS", help="Keep the best trade-offs, e.g. ehull,-bandgap.")
-@click.option("--sort", metavar="COLUMNS", help="Order rows, e.g. ehull,-bandgap (- descending).")
+@click.option(
+    "--pareto",
+    multiple=True,
+    metavar="COLUMNS",
+    help="Keep the best trade-offs, e.g. ehull,-bandgap.",
+)
+@click.option(
+    "--sort",
+    multiple=True,
+    metavar="COLUMNS",
+    help="Order rows, e.g. ehull,-bandgap (- descending).",
+)
 @click.option(
     "--unique",
     is_flag=False,
@@ -75,7 +91,7 @@ class _Screen(click.Command):
     "--device",
     default="auto",
     show_default=True,
-    help="cpu, cuda:1, cuda:0,cuda:2, ...; auto is every GPU.",
+    help="cpu, cuda, cuda:1, cuda:0,cuda:2, ...; auto is every GPU, else the CPU.",
 )
 @click.option("--batch-size", default="auto", show_default=True, help="Crystals a batch.")
 @click.option("-q", "--quiet", is_flag=True, help="No summary, no progress.")
@@ -94,30 +110,44 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
     recinet-screen db.json --props bandgap,ehull --where 'bandgap > 1 and ehull < 0.05' \\
         --sort ehull --top 50 -o shortlist.csv --report shortlist.html
     """  # noqa: D301 (click looks for the character itself)
-    props, models = options["props"], options["models"]
+    display = _Display(options["quiet"])
+    target = options["output"] or options["report"]
+    try:
+        _run(files, options, display)
+    except KeyboardInterrupt:
+        part = f"{target}.part"
+        again = f"; go on with --resume (rows so far: {part})" if Path(part).exists() else ""
+        click.echo(f"interrupted after {display.done:,} structures{again}", err=True)
+        raise SystemExit(130) from None
+
+
+def _run(files: tuple[str, ...], options: dict[str, Any], display: _Display) -> None:
+    """From words to options, the screen, and what is told of it."""
     from recinet_ase.errors import ReciNetError
 
-    if not props and not models:
+    props, models = ",".join(options["props"]), options["models"]
+    if not (options["props"] or models):
         raise ReciNetError("say what to predict: --props bandgap,ehull or --model NAME")
     from recinet_ase.pretrained import model_properties
     from recinet_ase.properties import parse_properties
-    from recinet_ase.screening.selection import Selection, parse_keys
+    from recinet_ase.screening.selection import Selection
 
     if models == ("all",):
         from recinet_ase.prediction import default_models
 
         models = () if props else tuple(default_models())  # props have their models by default
     known = [info for name in models for info in model_properties(name)] if props else []
-    infos = parse_properties(props, known) if props else None
+    infos = parse_properties(props, known) if options["props"] else None
     selection = Selection(
-        where=options["where"],
+        where=_joined(options["where"]),
         confident=options["confident"],
-        sort=parse_keys(options["sort"]),
+        sort=_keys(options, "sort"),
         top=options["top"],
-        pareto=parse_keys(options["pareto"]),
+        pareto=_keys(options, "pareto"),
         unique=options["unique"],
     )
-    from recinet_ase.screening.run import ScreenOptions, run_screen
+    from recinet_ase.screening.options import ScreenOptions
+    from recinet_ase.screening.run import run_screen
 
     wanted = ScreenOptions(
         files=files,
@@ -134,18 +164,28 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
             )
         },
     )  # fmt: skip
-    display = _Display(options["quiet"])
     command = ["recinet-screen", *sys.argv[1:]]
-    target = wanted.output or wanted.report
-    try:
-        with run_screen(wanted, display, command) as outcome:
-            _tell(outcome, wanted, display)
-        if outcome.rows and outcome.errors == outcome.rows:
-            raise SystemExit(1)
-    except KeyboardInterrupt:
-        again = f"; go on with --resume (rows so far: {target}.part)" if target else ""
-        click.echo(f"interrupted after {display.done:,} structures{again}", err=True)
-        raise SystemExit(130) from None
+    with run_screen(wanted, display, command) as outcome:
+        _tell(outcome, wanted, display)
+    if outcome.rows and outcome.errors == outcome.rows:
+        raise SystemExit(1)
+
+
+def _joined(conditions: tuple[str, ...]) -> str | None:
+    """One condition that holds where all of them do."""
+    if len(conditions) < 2:
+        return conditions[0] if conditions else None
+    return " and ".join(f"({text})" for text in conditions)
+
+
+def _keys(options: dict[str, Any], name: str) -> tuple[str, ...]:
+    from recinet_ase.errors import ReciNetError
+    from recinet_ase.screening.selection import parse_keys
+
+    keys = parse_keys(",".join(options[name]))
+    if options[name] and not keys:
+        raise ReciNetError(f"--{name} names no column")
+    return keys
 
 
 def _interrupted(number: int, frame: Any) -> None:
@@ -175,8 +215,8 @@ def _tell(outcome: Any, wanted: Any, display: _Display) -> None:
         )
     if outcome.without_key:
         display.note(
-            f"{outcome.without_key} structures have no key {wanted.id_key!r}; their ids are row "
-            "ids or file#index"
+            f"{outcome.without_key} structures have no key {wanted.id_key!r}; their ids are those "
+            "of the input, or file#index"
         )
     if outcome.left_out:
         display.note(f"{outcome.left_out} rows have no structure and are not in {wanted.output}")
@@ -247,8 +287,13 @@ class _Display:
 
 def main() -> None:
     """Entry point of ``recinet-screen``."""
-    # A job scheduler's last warning ends a screen as Ctrl-C does: resumable, workers stopped.
+    open_standard_streams()
+    # A job scheduler's last warning, or a terminal that is closed, ends a screen as Ctrl-C does:
+    # resumable, workers stopped.
     signal.signal(signal.SIGTERM, _interrupted)
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:  # else nohup
+        signal.signal(hangup, _interrupted)
     screen(prog_name="recinet-screen")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from recinet_ase.cli.common import one_line_errors
+from recinet_ase.cli.common import StrictCommand, one_line_errors
 from recinet_ase.cli.progress import training_display
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -159,7 +159,7 @@ def _settings(command: Any) -> Any:
     return command
 
 
-@click.command(context_settings=_HELP)
+@click.command(cls=StrictCommand, context_settings=_HELP)
 @click.option("--recipe", metavar="NAME", help="Settings from a recipe (name or .toml file).")
 @_settings
 @click.option("-o", "--output", metavar="DIR", help="Run folder, else runs/DATASET-PROPERTY.")

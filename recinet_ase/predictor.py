@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -46,8 +47,14 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     """
     if device is None or str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
+    chosen: torch.device | None = None
+    with suppress(RuntimeError):  # its message lists every kind that torch was ever built for
         chosen = torch.device(device)
+    if chosen is None:
+        raise ReciNetError(
+            f"{str(device)!r} is no device; say 'cpu', 'cuda' (a GPU), 'cuda:1' or 'auto'"
+        )
+    try:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -274,7 +281,7 @@ class Predictor:
         unseen = sorted(set(elements) - set(model.config.elements))
         if unseen:
             listed = ", ".join(symbols()[z] for z in unseen)
-            error = f"{model.config.name} was not trained on {listed}"
+            return replace(result, error=_with_untrained(result.error, model.config.name, listed))
         elif not all(map(math.isfinite, row)):
             error = f"{model.config.name} gave a non-finite number; is the structure physical?"
         else:
@@ -305,6 +312,25 @@ def _is_lost(error: Exception) -> bool:
     lost = kind is not None and isinstance(error, kind)
     text = str(error)
     return (lost or "CUDA error" in text) and "out of memory" not in text
+
+
+def _with_untrained(error: str, name: str, listed: str) -> str:
+    """An error with one more model that lacks elements: those that lack the same share a sentence.
+
+    Args:
+        error: What other models said, ``""`` for nothing.
+        name: The model.
+        listed: The elements.
+    """
+    said, _, before = error.rpartition("; ")
+    for verb in ("was", "were"):
+        ending = f" {verb} not trained on {listed}"
+        if before.endswith(ending):
+            names = before.removesuffix(ending).replace(" and ", ", ")
+            before = f"{names} and {name} were not trained on {listed}"
+            return f"{said}; {before}" if said else before
+    sentence = f"{name} was not trained on {listed}"
+    return f"{error}; {sentence}" if error else sentence
 
 
 def _canonical(name: str, given: Sequence[str]) -> str:

@@ -147,7 +147,7 @@ def test_names_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         "cpu:0",
         "cpu:1",
     )
-    with pytest.raises(ReciNetError, match="device 'gpu' cannot be used here"):
+    with pytest.raises(ReciNetError, match="'gpu' is no device"):
         choose_devices("gpu")
     with pytest.raises(ReciNetError, match="CUDA_VISIBLE_DEVICES for each GPU"):
         choose_devices("cuda:1", elsewhere=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import make_supercell, molecule
+from ase.build import bulk, make_supercell, molecule
 from pymatgen.io.ase import AseAtomsAdaptor
 from support import random_model
 from test_graph import BAD
@@ -132,8 +132,6 @@ def test_wrong_calls(model_folder: Path) -> None:
         Predictor([])
     with pytest.raises(ReciNetError, match="batch_size"):
         Predictor(model_folder, batch_size=0)
-    with pytest.raises(ReciNetError, match="device 'gpu'"):
-        choose_device("gpu")
     with pytest.raises(ReciNetError, match="dtype"):
         choose_dtype("float16")
 
@@ -208,3 +206,15 @@ def test_predictions_and_training_do_without_pytorch_geometric(model_folder: Pat
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_models_that_lack_the_same_elements_share_a_sentence() -> None:
+    names = ["jarvis-mbj", "jarvis-eform", "jarvis-bulk"]
+    (result,) = Predictor(names, device="cpu").predict_many([bulk("Fm", "fcc", a=5.0)])
+    assert result.error == f"{', '.join(names[:2])} and {names[2]} were not trained on Fm"
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "CPU", ""])
+def test_devices_that_are_none(device: str) -> None:
+    with pytest.raises(ReciNetError, match="is no device; say 'cpu', 'cuda'"):
+        choose_device(device)

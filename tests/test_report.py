@@ -211,7 +211,13 @@ def test_summary_is_plain_in_a_file(small: ListTable) -> None:
     text = out.getvalue()
     assert text.isascii() and "\x1b" not in text
     assert text.startswith("200 structures, 4 with errors, 40 selected\n  where bandgap > 1 eV")
-    for part in ("4 x  atoms 49", "bandgap   eV", "first 5 of 40 selected", "bandgap (eV)", "%"):
+    for part in (
+        "4 x  e.g. atoms 49",
+        "bandgap   eV",
+        "first 5 of 40 selected",
+        "bandgap (eV)",
+        "%",
+    ):
         assert part in text
     hostile = ListTable(["id", "formula", "bandgap", "error"], [{"id": "\x1b[31m[red]a"}])
     print_summary(hostile, np.array([0]), selection=Selection(top=1), file=out)

@@ -310,12 +310,26 @@ def test_elements_a_model_never_saw(tmp_path: Path) -> None:
     assert "random was not trained on Cu" in rows[0]["error"]
 
 
-def test_kinds_of_errors_do_not_name_one_structure_s_elements() -> None:
-    errors = ["m was not trained on H", "m was not trained on Na, Cl", "m was not trained on H"]
+@pytest.mark.parametrize(
+    ("errors", "reason"),
+    [
+        (
+            ["m was not trained on H", "m was not trained on Na, Cl", "m was not trained on H"],
+            "m was not trained on some of its elements",
+        ),
+        (
+            ["site 0 is disordered (Na 0.5, K 0.5)", "site 1 is disordered (Na 0.9)"],
+            "e.g. site 0 is disordered (Na 0.5, K 0.5)",
+        ),
+        (["a and b were not trained on Fm"] * 2, "a and b were not trained on Fm"),
+    ],
+)
+def test_kinds_of_errors_do_not_tell_of_one_structure_as_of_all(
+    errors: list[str], reason: str
+) -> None:
     rows = [{"id": str(i), "formula": "", "error": text} for i, text in enumerate(errors)]
-    table = ListTable(["id", "formula", "error"], rows, {})
-    (kind,) = error_kinds(table)
-    assert (kind.reason, kind.count) == ("m was not trained on some of its elements", 3)
+    (kind,) = error_kinds(ListTable(["id", "formula", "error"], rows, {}))
+    assert (kind.reason, kind.count) == (reason, len(errors))
 
 
 def test_job_scripts_see_that_nothing_could_be_answered(tmp_path: Path, model_folder: Path) -> None:

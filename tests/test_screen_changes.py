@@ -33,7 +33,7 @@ def database(tmp_path: Path, crystals: dict[str, Atoms]) -> Path:
     path = tmp_path / "few.db"
     with connect(path) as db:
         for atoms in list(crystals.values())[:6]:
-            db.write(atoms)
+            db.write(atoms, jid="JVASP")
     return path
 
 
@@ -259,6 +259,17 @@ def test_formulas_are_compared_reduced(where: str, passing: int) -> None:
         (["--where", "bandgap >"], "at character 9, '>': something must follow"),
         (["--select", "natoms<<3"], "is none that ASE understands"),
         (["--scheduler", "local", "--workers", "0"], "cannot go with --scheduler"),
+        (["--where", "bandgap > 1 eV"], "write numbers without a unit"),
+        (["--where", "bandgap < 2eV and natoms < 3"], "write numbers without a unit"),
+        (["--where", "formula == Si"], "Si is no column; put elements and formulas in quotes"),
+        (["--where", "has(Li)"], "Li is no column; put elements and formulas in quotes: 'Li'"),
+        (["--where", "in_domain"], "there is no column in_domain; ask for --intervals"),
+        (["--where", "bandgap > 1", "--where", "gapp < 2"], "unknown column 'gapp'"),
+        (["--sort", ""], "--sort names no column"),
+        (["--pareto", "--top", "3"], "--pareto needs a value, and --top follows"),
+        (["-o", "a.csv", "-o", "b.csv"], "is given 2 times"),
+        (["--top", "3", "--top", "4"], "--top is given 2 times"),
+        (["--id-key", "jidd"], "unknown --id-key 'jidd'; did you mean 'jid'? (known: jid)"),
     ],
 )
 def test_wrong_calls(
@@ -266,6 +277,20 @@ def test_wrong_calls(
 ) -> None:
     found = call(database, "--model", model_folder, *arguments)
     assert found.exit_code == 2 and message in found.output, found.output
+
+
+def test_what_may_be_repeated_adds_up(database: Path, model_folder: Path) -> None:
+    def ids(*arguments: str) -> list[str]:
+        found = call(database, "--model", model_folder, *arguments, "-q")
+        assert found.exit_code == 0, found.output
+        return [line.split(",")[0] for line in found.stdout.splitlines()[1:]]
+
+    both = ids("--where", "natoms > 1 or bandgap > 9", "--where", "natoms < 4")
+    assert both == ids("--where", "(natoms > 1 or bandgap > 9) and natoms < 4")
+    assert ids("--sort", "natoms", "--sort", "-bandgap") == ids("--sort", "natoms,-bandgap")
+    assert ids("--pareto", "natoms", "--pareto", "bandgap") == ids("--pareto", "natoms,bandgap")
+    found = call(database, "--props", "gap", "--props", "ehull", "-q")
+    assert found.stdout.splitlines()[0] == "id,formula,natoms,bandgap,ehull,error"
 
 
 def test_unique_takes_no_file_for_its_method(database: Path, model_folder: Path) -> None:
@@ -282,24 +307,34 @@ def test_all_models_with_properties(tmp_path: Path) -> None:
     assert out.read_text().startswith("id,formula,natoms,bandgap,error")
 
 
-def test_a_narrow_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = ["id", "formula", "natoms", "bandgap", "bandgap_low", "bandgap_high", "error"]
-    row = {"id": "JVASP-1002", "formula": "Si2", "natoms": 2, "bandgap": 1.25, "error": ""}
-    row |= {"bandgap_low": 0.5, "bandgap_high": 2.0}
-    units = {"natoms": "", "bandgap": "eV", "bandgap_low": "eV", "bandgap_high": "eV"}
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 140])
+def test_no_terminal_is_too_narrow_for_a_number(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["bandgap", "ehull", "formation_energy"]
+    numbers = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    row = {"id": "JVASP-1002", "formula": "Si2", "natoms": 2, "error": "", "in_domain": True}
+    row |= {name: -0.007164 * (i + 1) for i, name in enumerate(numbers)}
+    columns = ["id", "formula", "natoms", *numbers, "in_domain", "error"]
+    units = {"natoms": "", **dict.fromkeys(numbers, "eV/atom")}
 
     class Terminal(StringIO):
         def isatty(self) -> bool:
             return True
 
-    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     print_summary(
         ListTable(columns, [row], units), np.array([0]), selection=Selection(top=1), file=stream
     )
     plain = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
-    assert "JVASP-1002  Si2\n  bandgap 1.25 [0.5, 2] eV" in plain
+    for name in names:
+        value, low, high = (f"{row[name + end]:.4g}" for end in ("", "_low", "_high"))
+        assert f"{value} [{low}, {high}]" in plain
+        assert plain.count(value) == 4, name  # minimum, median, maximum, shortlist
+    assert "JVASP-1002" in plain
+    assert ("bandgap -0.007164 [" in plain) == (width < 140)  # lines instead of a table
 
 
 def test_processes_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

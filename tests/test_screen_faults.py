@@ -172,6 +172,22 @@ def test_a_worker_that_is_killed(
         assert value == expected or float(value) == pytest.approx(float(expected), abs=1e-5)
 
 
+def test_the_process_that_workers_are_forked_from_is_killed(
+    database: Path, model_folder: Path, clean: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    process = subprocess.Popen(
+        command(database, model_folder, out, "--workers", "2"), stderr=subprocess.PIPE, text=True
+    )
+    wait_for_lines(out, 1, process)
+    (server,) = (child for child in children_of(process) if child.children())
+    server.kill()
+    _, message = process.communicate(timeout=120)
+    assert process.returncode == 0, message
+    ours, theirs = out.read_text().splitlines(), clean.decode().splitlines()
+    assert [line.split(",")[:3] for line in ours] == [line.split(",")[:3] for line in theirs]
+
+
 def test_a_full_disk(database: Path, model_folder: Path, clean: bytes, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     call = command(database, model_folder, out, "--workers", "0")
@@ -220,6 +236,48 @@ def test_a_line_that_was_cut(tmp_path: Path) -> None:
             journal.append(rows(1))
         journal.close()
         assert path.read_bytes() == whole
+
+
+def test_a_damaged_line_is_done_again(tmp_path: Path) -> None:
+    folder = tmp_path / "out.csv.part"
+    journal = Journal(folder, header())
+    for number in range(3):
+        journal.append(rows(number))
+    journal.close()
+    path = folder / "rows.jsonl"
+    whole = path.read_bytes()
+    first, second, third = whole.splitlines(keepends=True)
+    for damaged in (
+        second.replace(b"1-1", b"1-7"),
+        second.replace(b'["1-1",""],', b""),
+        b"[1,2,3,4,5,6]\n",
+        second[9:],
+        third,
+    ):
+        path.write_bytes(first + damaged + third)
+        journal = Journal(folder, header(), resume=True)
+        assert journal.done == 1
+        journal.append(rows(1))
+        journal.append(rows(2))
+        journal.close()
+        assert path.read_bytes() == whole
+
+
+def test_rows_without_a_screen_are_nobodys(tmp_path: Path) -> None:
+    folder = tmp_path / "out.csv.part"
+    journal = Journal(folder, header())
+    journal.append(rows(0))
+    journal.close()
+    (folder / "run.json").unlink()  # as a kill in the middle of `delete` leaves it
+    for resume in (False, True):
+        journal = Journal(folder, {**header(), "inputs": "b"}, resume=resume)
+        assert journal.done == 0
+        if not resume:
+            journal.append(rows(0))
+            journal.close()
+            (folder / "run.json").unlink()
+    journal.delete()
+    assert not folder.exists()
 
 
 def test_journals_of_something_else_are_refused(tmp_path: Path) -> None:

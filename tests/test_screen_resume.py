@@ -20,6 +20,7 @@ from recinet_ase.screening import run as running
 from recinet_ase.screening import workers as crew
 from recinet_ase.screening.engine import ChunkRows
 from recinet_ase.screening.journal import Journal
+from recinet_ase.screening.options import Outcome, ScreenOptions
 from recinet_ase.screening.pipeline import choose_workers
 from recinet_ase.screening.selection import Selection
 from recinet_ase.screening.sources import find_sources
@@ -48,7 +49,7 @@ class Quiet:
         yield lambda rows: None
 
 
-def screened(options: running.ScreenOptions, *words: str) -> running.Outcome:
+def screened(options: ScreenOptions, *words: str) -> Outcome:
     with running.run_screen(options, Quiet(), ["recinet-screen", *words]) as outcome:
         return outcome
 
@@ -141,7 +142,7 @@ def test_only_its_own_result_is_complete(
 
 def test_a_password_is_in_no_output(database: Path, model_folder: Path, tmp_path: Path) -> None:
     out, report = tmp_path / "out.csv", tmp_path / "report.html"
-    options = running.ScreenOptions(
+    options = ScreenOptions(
         (str(database),), models=(str(model_folder),), output=str(out), report=str(report),
         device="cpu", selection=Selection(),
     )  # fmt: skip

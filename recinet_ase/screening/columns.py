@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
+from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.formula import reduced_counts
 from recinet_ase.properties import PROPERTIES, answer_for, get_property_info
@@ -49,6 +50,7 @@ def resolve_column(name: str, columns: Sequence[str], place: str = "") -> str:
     for other, end in _OTHER_ENDS.items():
         if name.endswith(other):
             name = name.removesuffix(other) + end
+    here = f"{place}: " if place else ""
     for end in ("", *ENDS, SPREAD):
         if not name.endswith(end):
             continue
@@ -59,7 +61,6 @@ def resolve_column(name: str, columns: Sequence[str], place: str = "") -> str:
         found = answer_for(info.name, columns)
         if found is not None and f"{found}{end}" in columns:
             return f"{found}{end}"
-        here = f"{place}: " if place else ""
         if found is not None and end == SPREAD:
             raise ReciNetError(
                 f"{here}there is no spread of {found}; ask an ensemble (--model NAME:ensemble), "
@@ -71,7 +72,20 @@ def resolve_column(name: str, columns: Sequence[str], place: str = "") -> str:
             f"{here}{info.name} is not predicted here; add it to --props "
             f"(columns: {', '.join(columns)})"
         )
+    if name == "in_domain":
+        raise ReciNetError(f"{here}there is no column in_domain; ask for --intervals")
+    if _is_formula(name):
+        raise ReciNetError(
+            f"{here}{name} is no column; put elements and formulas in quotes: '{name}'"
+        )
     raise _UnknownColumnError(name, columns, place)
+
+
+def _is_formula(name: str) -> bool:
+    """Whether a word is made of chemical symbols and counts, with a capital to begin with."""
+    known = set(symbols())
+    parts = re.fullmatch(r"(?:[A-Z][a-z]?\d*)+", name)
+    return bool(parts) and formula_elements(name) <= known
 
 
 @lru_cache(maxsize=1 << 16)

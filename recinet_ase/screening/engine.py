@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from recinet_ase.errors import ReciNetError
+from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.pretrained import default_model, load_model
 from recinet_ase.properties import PropertyInfo, answer_for
 from recinet_ase.screening.columns import ENDS, SPREAD
-from recinet_ase.screening.entries import Chunk, structure_digest
+from recinet_ase.screening.entries import Chunk, Entry, structure_digest
 from recinet_ase.screening.sources import read_chunk
 
 if TYPE_CHECKING:
@@ -206,8 +206,14 @@ def screen_chunk(spec: ScreenSpec, chunk: Chunk) -> ChunkRows:
 
 
 def prepare_chunk(preparation: Preparation, id_key: str | None, chunk: Chunk) -> PreparedChunk:
-    """Read a chunk and build its graphs: all but the network."""
+    """Read a chunk and build its graphs: all but the network.
+
+    Raises:
+        ReciNetError: If nothing in the first chunk has the user's id key.
+    """
     entries = read_chunk(chunk, id_key)
+    if chunk.number == 0 and id_key is not None:
+        _check_id_key(entries, id_key)
     return PreparedChunk(
         chunk.number,
         [entry.id for entry in entries],
@@ -215,6 +221,19 @@ def prepare_chunk(preparation: Preparation, id_key: str | None, chunk: Chunk) ->
         sum(not entry.has_key for entry in entries),
         tuple(structure_digest(entry.atoms) for entry in entries),
     )
+
+
+def _check_id_key(entries: Sequence[Entry], id_key: str) -> None:
+    """Refuse a key that no structure at the beginning of the input has: a slip of the pen.
+
+    Raises:
+        ReciNetError: With the keys that there are.
+    """
+    readable = [entry for entry in entries if not isinstance(entry.atoms, Exception)]
+    if readable and not any(entry.has_key for entry in readable):
+        known = {str(key) for entry in readable for key in entry.values}
+        # As text, since an error of several arguments does not survive the way from a worker.
+        raise ReciNetError(str(UnknownNameError("--id-key", id_key, known)))
 
 
 def finish_chunk(predictor: Predictor, prepared: PreparedChunk) -> ChunkRows:

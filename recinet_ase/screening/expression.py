@@ -140,6 +140,8 @@ def _parse(text: str) -> ast.expr:
             message = "write 'and', 'or', 'not', 'in'"
         elif early:
             message = "something must follow"
+        elif re.search(r"\d\s*[A-Za-z]", text[max(0, start - 2) : start + 2]):
+            message = "write numbers without a unit: they are in that of the column"
         raise ExpressionError(message, text, start, early.end() if early else start + 1) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise ReciNetError(f"the expression cannot be read ({error})") from None

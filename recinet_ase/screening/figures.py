@@ -10,7 +10,7 @@ import numpy as np
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.screening.table import RowTable, property_columns
 
-_UNTRAINED = re.compile(r"(was not trained on )[A-Z][a-z]?(?:, [A-Z][a-z]?)*")
+_UNTRAINED = re.compile(r"((?:was|were) not trained on )[A-Z][a-z]?(?:, [A-Z][a-z]?)*")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ErrorKind:
     """Errors that differ in their numbers and names only.
 
     Attributes:
-        reason: The first such error in full.
+        reason: The error; the first one, after "e.g.", where they differ.
         count: Number of rows.
         first_id: The first row.
     """
@@ -49,6 +49,16 @@ class ErrorKind:
     reason: str
     count: int
     first_id: str
+
+
+@dataclass
+class _Kind:
+    first: str
+    told: str
+    name: str
+    count: int = 0
+    alike: bool = True
+    alike_told: bool = True
 
 
 def label_of(name: str) -> str:
@@ -90,17 +100,20 @@ def error_kinds(table: RowTable) -> list[ErrorKind]:
     if "error" not in table.columns:
         return []
     errors, ids = table.column("error"), table.column("id")
-    found: dict[str, tuple[str, int, str]] = {}
+    found: dict[str, _Kind] = {}
     for index, text in enumerate(errors):
         if text:
-            kind = _kind(text)
-            first, count, name = found.get(kind, (text, 0, str(ids[index])))
-            found[kind] = (first, count + 1, name)
+            # Which elements a model lacks is said in the rows; here it would be one structure's.
+            told = _UNTRAINED.sub(r"\1some of its elements", text)
+            kind = found.setdefault(_kind(text), _Kind(text, told, str(ids[index])))
+            kind.count += 1
+            kind.alike &= text == kind.first
+            kind.alike_told &= told == kind.told
     kinds = [
         ErrorKind(
-            _UNTRAINED.sub(r"\1some of its elements", first) if count > 1 else first, count, name
+            k.first if k.alike else k.told if k.alike_told else f"e.g. {k.told}", k.count, k.name
         )
-        for first, count, name in found.values()
+        for k in found.values()
     ]
     return sorted(kinds, key=lambda kind: -kind.count)
 

@@ -45,7 +45,7 @@ def is_complete(files: Sequence[str | None], identity: str) -> bool:
 
 def _check_result(path: Path, identity: str) -> None:
     """Refuse a file that is another screen's, or of which nothing says whose."""
-    if path.suffix in REPORTS:
+    if path.suffix.lower() in REPORTS:
         from recinet_ase.screening.report import report_identity
 
         found = report_identity(path)

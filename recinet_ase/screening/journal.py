@@ -1,8 +1,10 @@
 """The journal of a screen: finished chunks, on disk, in input order.
 
 A folder ``OUT.part`` holds ``run.json`` (what is screened, and how) and ``rows.jsonl`` (one
-line a chunk). Lines are only ever appended, so that whatever ends the program, all chunks but
-the last unfinished ones are there, and a line that was cut is recognised and dropped.
+line a chunk, with a checksum). Lines are only ever appended, so that whatever ends the program,
+all chunks but the last unfinished ones are there, and a line that was cut or damaged is
+recognised: it and what follows is done again. Rows count only beside a ``run.json``, which is
+made after and removed before them.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ import json
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
@@ -37,10 +41,11 @@ if TYPE_CHECKING:
     from ase import Atoms
     from filelock import FileLock
 
-VERSION = 3
+VERSION = 4
 RUN_FILE, ROWS_FILE, LOCK_FILE = "run.json", "rows.jsonl", "lock"
 
 _STARTED = "started"
+_SUM = 9  # bytes of a line's checksum and the space behind it
 _SYNC_SECONDS = 5.0  # of work lost at most if the machine itself goes down
 _ROW_BLOCK = 50_000  # rows held to bring them into another order
 _ENTRY_BLOCK = 5_000  # structures held for the same
@@ -50,6 +55,11 @@ T = TypeVar("T")
 def journal_folder(output: Path) -> Path:
     """Where the journal of an output file lies."""
     return output.with_name(output.name + ".part")
+
+
+def has_journal(folder: Path) -> bool:
+    """Whether there is a screen to go on with."""
+    return (folder / RUN_FILE).exists()
 
 
 class Journal:
@@ -68,7 +78,7 @@ class Journal:
     def __init__(self, folder: Path, header: Mapping[str, Any], resume: bool = False) -> None:
         self.folder = folder
         self.header = {"version": VERSION, **header}
-        exists = (folder / RUN_FILE).exists()
+        exists = has_journal(folder)
         if exists and not resume:
             raise ReciNetError(
                 f"{folder} holds an unfinished screen; go on with --resume, or delete the folder"
@@ -82,6 +92,7 @@ class Journal:
             if exists:
                 self.started = self._check()
             else:
+                (folder / ROWS_FILE).unlink(missing_ok=True)  # of a journal half deleted
                 self.started = datetime.now(timezone.utc)
                 document = {**self.header, _STARTED: self.started.isoformat()}
                 write_atomic(folder / RUN_FILE, (json.dumps(document, indent=1) + "\n").encode())
@@ -119,6 +130,7 @@ class Journal:
         digests = chunk.digests or [None] * len(rows)
         parsed = [chunk.number, chunk.without_key, errors, rows, chunk.lost, digests]
         data = json.dumps(parsed, separators=(",", ":")).encode() + b"\n"
+        data = b"%08x " % zlib.crc32(data) + data
         try:
             self._handle.write(data)
             self._handle.flush()
@@ -149,6 +161,9 @@ class Journal:
 
     def delete(self) -> None:
         """Remove the journal once its result is written."""
+        with suppress(OSError):
+            # First, so that a kill leaves no rows that pass for those of a screen.
+            (self.folder / RUN_FILE).unlink()
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -198,14 +213,16 @@ class Journal:
 
 
 def _parsed(line: bytes) -> list[Any] | None:
-    """A line, or None if it was cut."""
-    if not line.endswith(b"\n"):
+    """A line, or None if it was cut or damaged."""
+    if not line.endswith(b"\n") or line[:_SUM] != b"%08x " % zlib.crc32(line[_SUM:]):
         return None
-    try:
-        parsed = json.loads(line)
-    except ValueError:
-        return None
-    return parsed if isinstance(parsed, list) and len(parsed) == 6 else None
+    return _fields(line)
+
+
+def _fields(line: bytes) -> list[Any]:
+    """What stands in a line that was found to be whole."""
+    fields: list[Any] = json.loads(line[_SUM:])
+    return fields
 
 
 def _locked(folder: Path) -> FileLock:
@@ -293,14 +310,14 @@ class JournalTable:
     def _lines(self) -> Iterator[tuple[int, list[list[Any]]]]:
         with self._path.open("rb") as handle:
             for number, line in enumerate(islice(handle, len(self._first) - 1)):
-                yield int(self._first[number]), json.loads(line)[3]
+                yield int(self._first[number]), _fields(line)[3]
 
     def _rows_ascending(self, indices: np.ndarray) -> Iterator[dict[str, Any]]:
         chunk = np.searchsorted(self._first, indices, side="right") - 1
         with self._path.open("rb") as handle:
             for number in np.unique(chunk):
                 handle.seek(int(self._offsets[number]))
-                rows = json.loads(handle.readline())[3]
+                rows = _fields(handle.readline())[3]
                 for index in indices[chunk == number]:
                     yield dict(zip(self.columns, rows[index - self._first[number]], strict=True))
 
@@ -339,7 +356,7 @@ class JournalTable:
     def _digests(self, number: int) -> list[int | None]:
         with self._path.open("rb") as handle:
             handle.seek(int(self._offsets[number]))
-            digests: list[int | None] = json.loads(handle.readline())[5]
+            digests: list[int | None] = _fields(handle.readline())[5]
         return digests
 
 

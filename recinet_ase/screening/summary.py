@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _WIDEST = {"id": 40, "formula": 24}  # characters of a column
-_NARROWEST = 60  # columns below which rows are printed value by value
+_ANY = 10_000  # columns, more than any table has
 _PLAIN_WIDTH = 120  # columns where the output is a file
 
 
@@ -68,7 +68,7 @@ def print_summary(
     if len(kinds) > 8:
         console.print(f"  {sum(k.count for k in kinds[8:]):>7,} x  other reasons")
     if len(table):
-        console.print(_properties(table, terminal))
+        _print_properties(console, table, terminal)
     chosen = np.arange(len(table)) if indices is None else indices
     if shown and selection and len(chosen):
         _print_rows(console, table, chosen[:shown], len(chosen), terminal)
@@ -88,17 +88,26 @@ def _table(terminal: bool, title: str) -> Table:
     )
 
 
-def _properties(table: RowTable, terminal: bool) -> Table:
+def _print_properties(console: Console, table: RowTable, terminal: bool) -> None:
     grid = _table(terminal, "")
     grid.add_column("property", no_wrap=True)
     grid.add_column("unit", no_wrap=True)
-    for head in ("values", "minimum", "median", "maximum", "in domain"):
+    heads = ("values", "minimum", "median", "maximum", "in domain")
+    for head in heads:
         grid.add_column(head, justify="right", no_wrap=True)
+    lines = []
     for f in property_figures(table):
         share = "" if f.in_domain is None else f"{100 * f.in_domain:.0f} %"
         numbers = [_number(x) for x in (f.minimum, f.median, f.maximum)]
-        grid.add_row(f.name, f.unit or "1", f"{f.count:,}", *numbers, share)
-    return grid
+        cells = [f"{f.count:,}", *numbers, share]
+        grid.add_row(f.name, f.unit or "1", *cells)
+        told = [f"{head} {cell}" for head, cell in zip(heads, cells, strict=True) if cell]
+        lines.append(f"{f.name} ({f.unit or '1'}): {', '.join(told)}")
+    if _fits(console, grid):
+        console.print(grid)
+        return
+    for line in lines:
+        console.print(line, soft_wrap=True)
 
 
 def _print_rows(
@@ -117,13 +126,12 @@ def _print_rows(
         grid.add_column(name, min_width=width, max_width=width, overflow="ellipsis", no_wrap=True)
     for name in names:
         unit = table.units.get(name, "")
-        grid.add_column(f"{name} ({unit})" if unit else name, justify="right", overflow="fold")
+        between = "\n" if terminal else " "
+        head = f"{name}{between}({unit})" if unit else name
+        grid.add_column(head, justify="right", no_wrap=True)
     domain = "in_domain" in table.columns
     if domain:
         grid.add_column("in domain", no_wrap=True)
-    if console.width < _NARROWEST:
-        _print_records(console, table, shown, names, title)
-        return
     for i, row in enumerate(shown):
         cells = [Text(texts[name][i]) for name in _WIDEST]
         cells += [Text(_value(row, name, table.columns)) for name in names]
@@ -131,7 +139,19 @@ def _print_rows(
             flag = row.get("in_domain")
             cells.append(Text("" if flag is None else "yes" if flag else "no"))
         grid.add_row(*cells)
-    console.print(grid)
+    if _fits(console, grid):
+        console.print(grid)
+    else:
+        _print_records(console, table, shown, names, title)
+
+
+def _fits(console: Console, grid: Table) -> bool:
+    """Whether every number has its place on one line: what is cut or folded reads as another."""
+    from rich.measure import Measurement
+
+    return Measurement.get(console, console.options.update(width=_ANY), grid).maximum <= (
+        console.width
+    )
 
 
 def _print_records(

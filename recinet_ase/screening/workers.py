@@ -24,6 +24,7 @@ from typing import Any
 from recinet_ase.errors import DeviceLostError, ReciNetError, reason_of
 
 _WATCH = 2.0  # seconds between a worker's looks at whether the screen still lives
+_ATTEMPTS, _PAUSE = 5, 0.2  # to start a worker, and seconds between them
 _DEATHS = 100  # in a row, after which something else is wrong
 _PRELOADED = ["recinet_ase.predictor", "recinet_ase.screening.engine", "ase.db", "ase.io"]
 
@@ -31,9 +32,15 @@ _PRELOADED = ["recinet_ase.predictor", "recinet_ase.screening.engine", "ase.db",
 def warm_up() -> None:
     """Let the process that workers are forked from begin its imports, where there is one."""
     if _context().get_start_method() == "forkserver":
-        from multiprocessing import forkserver
+        from multiprocessing import forkserver, resource_tracker
 
-        forkserver.ensure_running()
+        resource_tracker.ensure_running()  # unblocks SIGINT when it starts
+        # Ctrl-C goes to all processes of a terminal, and would end these imports in a traceback.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _context() -> Any:
@@ -128,20 +135,34 @@ class Workers:
         self._bell.close()
 
     def _start(self, device: str | None) -> _Worker:
-        ours, theirs = multiprocessing.Pipe()
-        process = self._context.Process(
-            target=_work, args=(theirs, os.getpid(), device), daemon=True
-        )
-        process.start()
-        theirs.close()
-        return _Worker(process, ours, device)
+        for attempt in reversed(range(_ATTEMPTS)):
+            ours, theirs = multiprocessing.Pipe()
+            process = self._context.Process(
+                target=_work, args=(theirs, os.getpid(), device), daemon=True
+            )
+            try:
+                process.start()
+            except (OSError, EOFError):
+                # The process that workers are forked from may have died a moment ago.
+                ours.close()
+                if not attempt:
+                    raise
+                time.sleep(_PAUSE)
+            else:
+                return _Worker(process, ours, device)
+            finally:
+                theirs.close()
+        raise AssertionError("the last attempt returns or raises")
 
     def _serve(self) -> None:
         """The thread. Whatever ends it is told to all who wait for an answer."""
         try:
             self._loop()
         except Exception as error:
-            why = ReciNetError(f"the worker processes cannot go on ({reason_of(error)})")
+            why = ReciNetError(
+                f"the worker processes cannot go on ({reason_of(error)}); with -o, "
+                "--resume goes on from here"
+            )
             with self._lock:
                 self._broken = why
                 waiting = [*self._pending, *(w.task for w in self._crew if w.task is not None)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import sqlite3
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +31,10 @@ _FORMATS = {
     ".json": ("asedb", "JsonWriter"),
     ".extxyz": ("extxyz", "ExtxyzWriter"),
 }
+
+
+_LONGEST_NAME = 255
+_LONGEST_ENDING = len("..meta.json.4194304.part")  # of the files beside an output
 
 
 class RowWriter(Protocol):
@@ -54,7 +59,51 @@ class _Closing(RowWriter, Protocol):
 
 def needs_structures(output: str | Path | None) -> bool:
     """Whether a file of this name holds structures (``write`` wants the entries)."""
-    return output is not None and Path(output).suffix in (".db", ".json", ".extxyz")
+    return output is not None and _suffix(output) in (".db", ".json", ".extxyz")
+
+
+def _suffix(output: str | Path) -> str:
+    return Path(output).suffix.lower()
+
+
+def real_path(path: str | Path) -> Path:
+    """Where a file really lies: a link keeps pointing to it; one in a loop is replaced."""
+    return Path(os.path.realpath(path))
+
+
+def check_file(path: Path) -> Path:
+    """Look for what would stop a file from being written, before any work is done.
+
+    Args:
+        path: Where a result will go, beside temporary files and a sidecar with longer names.
+
+    Returns:
+        The folder that it lies in.
+
+    Raises:
+        ReciNetError: If it is something else than a file, its folder does not exist or cannot
+            be written to, or its name is too long.
+    """
+    folder = real_path(path).parent
+    if path.is_dir():
+        raise ReciNetError(f"cannot write {path}: it is a folder")
+    if not folder.is_dir():
+        raise ReciNetError(f"cannot write {path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ReciNetError(f"cannot write {path}: no permission to write in {folder}")
+    most = _LONGEST_NAME
+    with suppress(AttributeError, OSError, ValueError):  # Windows has no such call
+        most = os.pathconf(folder, "PC_NAME_MAX")
+    most -= _LONGEST_ENDING
+    if len(os.fsencode(path.name)) > most:
+        raise ReciNetError(f"cannot write {path}: its name must not be longer than {most} bytes")
+    try:
+        kind = path.stat().st_mode
+    except OSError:  # not there, or a link in a loop
+        return folder
+    if not stat.S_ISREG(kind):
+        raise ReciNetError(f"cannot write {path}: it is no ordinary file, and would be replaced")
+    return folder
 
 
 def check_output(output: str | Path, sources: Iterable[Source] = ()) -> None:
@@ -65,25 +114,19 @@ def check_output(output: str | Path, sources: Iterable[Source] = ()) -> None:
         sources: The inputs, none of which may be overwritten.
 
     Raises:
-        ReciNetError: For a suffix that has no writer, a missing package, a folder that does
-            not exist or cannot be written to, or the name of an input.
+        ReciNetError: For a suffix that has no writer, a missing package, the name of an input,
+            and whatever `check_file` finds.
     """
     path = Path(output)
-    if path.suffix not in _FORMATS:
+    if _suffix(path) not in _FORMATS:
         raise ReciNetError(
             f"cannot write {path}: its suffix must be one of {', '.join(sorted(_FORMATS))}"
         )
-    folder = path.resolve().parent
-    if path.is_dir():
-        raise ReciNetError(f"cannot write {path}: it is a folder")
-    if not folder.is_dir():
-        raise ReciNetError(f"cannot write {path}: there is no folder {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ReciNetError(f"cannot write {path}: no permission to write in {folder}")
+    check_file(path)
     for source in sources:
-        if "://" not in source.path and Path(source.path).resolve() == path.resolve():
+        if "://" not in source.path and real_path(source.path) == real_path(path):
             raise ReciNetError(f"cannot write {path}: it is an input, and would be overwritten")
-    if path.suffix == ".parquet":
+    if _suffix(path) == ".parquet":
         try:
             import_module("pyarrow.parquet")
         except ImportError:
@@ -112,20 +155,24 @@ def open_writer(
     if output is None:
         from recinet_ase.screening.writers.tables import CsvWriter
 
+        if sys.stdout is None:
+            raise ReciNetError("standard output is closed; give a file with -o")
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # an id that the terminal has not
         yield CsvWriter(sys.stdout, columns)
         sys.stdout.flush()
         return
     check_output(output)
-    path = Path(output).resolve()  # a link keeps pointing to its file
-    module, name = _FORMATS[path.suffix]
+    path = real_path(output)
+    module, name = _FORMATS[_suffix(output)]
     create = getattr(import_module(f"{__name__}.{module}"), name)
-    part = path.with_name(f".{path.stem[:200]}.{os.getpid()}.part{path.suffix}")
+    # Always the same name, so that what a kill left is replaced. (Its journal keeps another
+    # process from writing the same output.)
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
     writer: _Closing | None = None
     try:
         with _reported(path):
-            part.unlink(missing_ok=True)
+            _remove(part)
             writer = cast(_Closing, create(part, columns, dict(units or {})))
         yield _Guarded(writer, path)
         with _reported(path):
@@ -138,8 +185,13 @@ def open_writer(
             if writer is not None:
                 with suppress(Exception):
                     writer.close()
-            for name in (part.name, f"{part.name}-journal"):
-                part.with_name(name).unlink(missing_ok=True)
+            _remove(part)
+
+
+def _remove(part: Path) -> None:
+    """Delete an unfinished file, and what sqlite keeps beside it."""
+    for name in (part.name, f"{part.name}-journal"):
+        part.with_name(name).unlink(missing_ok=True)
 
 
 def replace_synced(part: Path, path: Path) -> None:
@@ -165,7 +217,10 @@ def _sync(path: Path) -> None:
 def _reported(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, ValueError, OverflowError) as error:
+        # ValueError: a text or number that the format cannot hold.
+        if isinstance(error, ReciNetError):
+            raise
         reason = getattr(error, "strerror", None) or str(error)
         kept = "the file that was there is unchanged" if path.exists() else "no file was left"
         raise ReciNetError(f"cannot write {path}: {reason} ({kept})") from None

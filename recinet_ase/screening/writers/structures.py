@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from recinet_ase.screening.entries import Entry
 
+_BITS = 63  # of the largest whole number that is kept
+
 
 def atoms_of(entry: Entry | None) -> Atoms | None:
     """The structure as ``Atoms``, None if it could not be read."""
@@ -41,12 +43,17 @@ def bare(atoms: Atoms) -> Atoms:
 
 
 def plain(values: Mapping[Any, Any]) -> dict[str, Any]:
-    """Numbers, flags and texts of one line, as Python's own types; anything else is dropped."""
+    """Numbers, flags and texts of one line, as Python's own types; anything else is dropped.
+
+    So are whole numbers that no file of structures can hold.
+    """
     kept: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, np.generic):
             value = value.item()
         if isinstance(value, float) and not math.isfinite(value):
+            continue
+        if isinstance(value, int) and value.bit_length() > _BITS:
             continue
         if isinstance(value, bool | int | float) or (
             isinstance(value, str) and value and value.isprintable()
