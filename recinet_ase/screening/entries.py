@@ -13,13 +13,23 @@ if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
+    from recinet_ase.screening.sources.frames import Frames
+
+
+def encodable(text: str) -> str:
+    """A text without what UTF-8 cannot hold (bytes of undecodable file names), escaped."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
 
 @dataclass(frozen=True)
 class Source:
     """An input and how to read it.
 
     Attributes:
-        name: The file (or the address of a database, without its password), as in ids.
+        name: The file (or the address of a database, without its password), as in ids; can be
+            encoded, which the path need not be.
         family: Module of `recinet_ase.screening.sources` that reads it.
         kind: Layout or ASE's name of the format, as the family understands it.
         path: What is opened: the file, or the full address of a database.
@@ -30,6 +40,8 @@ class Source:
         count: Number of entries, where it is known without reading everything.
         alone: Whether it is all there is to read, named by the user.
         fault: Why it cannot be read (its one entry is this error), or None.
+        frames: Which of its structures are read (``relax.traj@-1``), or None for all.
+        spooled: Whether it is a copy of standard input.
     """
 
     name: str
@@ -42,6 +54,20 @@ class Source:
     count: int | None = None
     alone: bool = False
     fault: ReciNetError | None = None
+    frames: Frames | None = None
+    spooled: bool = False
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        name = "standard input" if self.spooled else self.name
+        return name if self.frames is None else f"{name}@{self.frames.text}"
+
+    def told(self, error: ReciNetError) -> ReciNetError:
+        """An error in words that every output can hold, and that name no temporary file."""
+        text = str(error).replace(self.path, self.title) if self.spooled else str(error)
+        text = encodable(text)
+        return error if text == str(error) else ReciNetError(text)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from recinet_ase.errors import ReciNetError
 from recinet_ase.screening import engine
-from recinet_ase.screening.entries import InputChangedError, Source
+from recinet_ase.screening.entries import InputChangedError, Source, encodable
 from recinet_ase.screening.finished import REPORTS
 from recinet_ase.screening.journal import Journal, JournalTable
 from recinet_ase.screening.options import Outcome, ScreenOptions
@@ -77,8 +77,8 @@ def finish(
             table,
             indices,
             selection=selection if selection else None,
-            sources=[source.name for source in sources],
-            command=shlex.join(map(masked, command)),
+            sources=[source.title for source in sources],
+            command=encodable(shlex.join(map(masked, command))),
             provenance=engine.provenance(predictor),
             seconds=time.perf_counter() - clock,
             identity=identity,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from recinet_ase import __version__
 from recinet_ase.errors import ReciNetError
 from recinet_ase.screening.columns import ENDS, SPREAD
+from recinet_ase.screening.entries import encodable
 from recinet_ase.screening.sources import fingerprint
 from recinet_ase.screening.sources.databases import masked
 from recinet_ase.screening.writers import replace_synced
@@ -77,7 +78,7 @@ def write_sidecar(
         ReciNetError: If it cannot be written.
     """
     document = {
-        "command": shlex.join(map(masked, sys.argv if command is None else command)),
+        "command": encodable(shlex.join(map(masked, sys.argv if command is None else command))),
         "versions": _versions(),
         "models": models(predictor),
         "columns": [_column(name, units, predictor) for name in columns],
@@ -146,7 +147,7 @@ def _column(name: str, units: Mapping[str, str], predictor: Predictor) -> dict[s
 
 def _input(source: Source) -> dict[str, Any]:
     about: dict[str, Any] = {
-        "name": source.name,
+        "name": source.title,
         "format": source.kind,
         "fingerprint": fingerprint([source]),
     }

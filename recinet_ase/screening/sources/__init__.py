@@ -16,7 +16,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -27,6 +27,7 @@ from recinet_ase.screening.entries import (
     InputUnavailableError,
     Piece,
     Source,
+    encodable,
 )
 
 if TYPE_CHECKING:
@@ -102,10 +103,8 @@ def chunks(sources: Iterable[Source], size: int = 512) -> Iterator[Chunk]:
     pieces: list[Piece] = []
     for source in sources:
         stream = _items(source)
-        start = 0
-        while items := tuple(islice(stream, size - filled)):
-            pieces.append(Piece(source, start, items))
-            start += len(items)
+        while items := list(islice(stream, size - filled)):
+            pieces += _pieces(source, items)
             filled += len(items)
             if filled == size:
                 yield Chunk(number, tuple(pieces))
@@ -114,23 +113,37 @@ def chunks(sources: Iterable[Source], size: int = 512) -> Iterator[Chunk]:
         yield Chunk(number, tuple(pieces))
 
 
-def _items(source: Source) -> Iterator[Any]:
-    """The items of a source; at least one, and an error where it ends too early."""
+def _pieces(source: Source, items: Sequence[tuple[int, Any]]) -> Iterator[Piece]:
+    """Numbered items as pieces of consecutive ones."""
+    for _, run in groupby(enumerate(items), lambda pair: pair[1][0] - pair[0]):
+        part = [item for _, item in run]
+        yield Piece(source, part[0][0], tuple(item for _, item in part))
+
+
+def _items(source: Source) -> Iterator[tuple[int, Any]]:
+    """The items of a source and their indices in it, of those that the user chose.
+
+    At least one, and an error where it ends too early.
+    """
     if source.fault is not None:
-        yield source.fault
+        yield 0, source.fault
         return
-    empty = True
+    number = 0
     try:
-        for item in _family(source).items(source):
-            yield item
-            empty = False
+        stream = _family(source).items(source)
+        numbered = enumerate(stream) if source.frames is None else source.frames.chosen(stream)
+        for index, item in numbered:
+            yield index, item
+            number = index + 1
     except OSError as error:
-        yield vanished(source, error)
+        yield number, vanished(source, error)
     except Exception as error:
-        yield ReciNetError(f"{reason_of(error)}; the rest of {source.name} was not read")
+        reason = f"{reason_of(error)}; the rest of {source.title} was not read"
+        yield number, ReciNetError(reason)
     else:
-        if empty and source.selection is None:
-            yield ReciNetError(f"{source.name} holds no structure")
+        if not number and source.selection is None:
+            what = "holds no structure" if source.frames is None else "picks no structure"
+            yield number, ReciNetError(f"{source.title} {what}")
 
 
 def read_chunk(chunk: Chunk, id_key: str | None = None) -> list[Entry]:
@@ -144,27 +157,58 @@ def read_chunk(chunk: Chunk, id_key: str | None = None) -> list[Entry]:
         InputUnavailableError: If a database stays locked or cannot be reached, or a file that
             everything is in is gone: waiting helps, rows of errors would not.
     """
-    return [entry for piece in chunk.pieces for entry in _read_piece(piece, id_key)]
+    return [
+        entry
+        for source, pieces in groupby(chunk.pieces, lambda piece: piece.source)
+        for entry in _read_pieces(source, list(pieces), id_key)
+    ]
 
 
-def _read_piece(piece: Piece, id_key: str | None) -> Iterator[Entry]:
-    source = piece.source
-    good = [item for item in piece.items if not isinstance(item, Exception)]
+def _read_pieces(source: Source, pieces: Sequence[Piece], id_key: str | None) -> Iterator[Entry]:
+    """The entries of pieces of one source, which is opened once for all of them."""
+    items = [pair for piece in pieces for pair in enumerate(piece.items, piece.start)]
+    good = [item for _, item in items if not isinstance(item, Exception)]
     found = iter(_family(source).read(source, good)) if good else iter(())
-    for index, item in enumerate(piece.items, piece.start):
+    for index, item in items:
         name = f"{source.name}#{index}"
         if isinstance(item, Exception):
-            yield Entry(name, item)
+            yield Entry(name, _plain(source, item))
             continue
         key, atoms, values = next(found)
-        if isinstance(atoms, Exception) and not isinstance(atoms, ReciNetError):
-            atoms = ReciNetError(f"the structure cannot be read ({reason_of(atoms)})")
+        values = _encodable_values(values)
         name = name if key is None else f"{source.prefix}{key}"
-        has_key = id_key is None or id_key in values
+        has_key = id_key is None or _is_id(values.get(id_key))
         if id_key is not None and has_key:
             name = str(values[id_key])
+        broken = isinstance(atoms, Exception)
         # A structure that could not be read need not show its key.
-        yield Entry(name, atoms, has_key or isinstance(atoms, Exception), values)
+        yield Entry(
+            encodable(name), _plain(source, atoms) if broken else atoms, has_key or broken, values
+        )
+
+
+def _plain(source: Source, error: Exception) -> ReciNetError:
+    if not isinstance(error, ReciNetError):
+        error = ReciNetError(f"the structure cannot be read ({reason_of(error)})")
+    return source.told(error)
+
+
+def _encodable_values(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Texts that json wrote with lone surrogates would stop whoever writes them."""
+
+    def plain(value: Any) -> Any:
+        return encodable(value) if isinstance(value, str) else value
+
+    return {plain(key): plain(value) for key, value in values.items()}
+
+
+def _is_id(value: Any) -> bool:
+    """Whether a value can be an identity: no array, list or dictionary, and no gap."""
+    import numpy as np
+
+    if value is None or isinstance(value, Mapping | list | tuple | set | np.ndarray):
+        return False
+    return bool(value == value and value != "")
 
 
 def read_entries(sources: Sequence[Source], id_key: str | None = None) -> Iterator[Entry]:
@@ -185,20 +229,33 @@ def count_entries(sources: Iterable[Source]) -> int | None:
     for source in sources:
         if time.monotonic() > end:
             return None
-        number = 1 if source.fault is not None else source.count
-        if number is None:
-            number = _family(source).count(source)
+        number = _number(source)
         if number is None:
             return None
         total += number
     return total
 
 
+def _number(source: Source) -> int | None:
+    """Number of entries of a source, where it is cheap."""
+    if source.fault is not None or (source.frames is not None and source.frames.single):
+        return 1
+    number = source.count
+    if number is None:
+        number = _family(source).count(source)
+    if number is None or source.frames is None:
+        return number
+    return source.frames.count(number)
+
+
 def fingerprint(sources: Iterable[Source]) -> str:
     """A hash of names, formats, selections, sizes and times: was the input changed?
 
-    A database behind an address counts by its number of rows.
+    A database behind an address counts by its number of rows; a sqlite file together with the
+    changes that wait beside it.
     """
+    from recinet_ase.screening.sources.databases import waiting_changes
+
     digest = hashlib.sha256()
     for source in sources:
         state: tuple[Any, ...] = (source.count,)
@@ -206,9 +263,13 @@ def fingerprint(sources: Iterable[Source]) -> str:
             try:
                 stat = Path(source.path).stat()
                 state = (stat.st_size, stat.st_mtime_ns)
+                if source.kind == "db":
+                    state += waiting_changes(source.path)
             except OSError:
                 state = ("missing",)
-        about = (source.name, source.kind, source.selection, source.column, state)
+        about: tuple[Any, ...] = (source.name, source.kind, source.selection, source.column, state)
+        if source.frames is not None:
+            about += (source.frames.text,)
         digest.update(repr(about).encode())
     return digest.hexdigest()
 
@@ -253,12 +314,12 @@ def vanished(source: Source, error: OSError) -> ReciNetError:
             of errors would not help, and when it is back the screen can go on.
     """
     if error.errno is None:
-        return ReciNetError(f"{source.name} cannot be read ({reason_of(error)})")
+        return ReciNetError(f"{source.title} cannot be read ({reason_of(error)})")
     if (source.alone or (source.count or 0) > 1) and not Path(source.path).exists():
         raise InputUnavailableError(
-            f"{source.name} is gone ({error.strerror or reason_of(error)}); when it is back, go "
+            f"{source.title} is gone ({error.strerror or reason_of(error)}); when it is back, go "
             "on with --resume"
         )
     return ReciNetError(
-        f"{source.name} could not be read any more ({error.strerror or reason_of(error)})"
+        f"{source.title} could not be read any more ({error.strerror or reason_of(error)})"
     )

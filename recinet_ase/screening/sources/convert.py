@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError, StructureError, reason_of
@@ -16,6 +16,8 @@ from recinet_ase.screening.sources import parse_cif
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from recinet_ase.screening.entries import Source
 
 STRUCTURE_KEYS = (
     "structure",
@@ -31,6 +33,9 @@ STRUCTURE_KEYS = (
 ID_KEYS = ("id", "material_id", "mp_id", "jid", "entry_id", "mat_id", "cif_id", "name", "")
 """Names of keys and columns that hold identities, the first found wins (pandas leaves the
 column of its index without a name)."""
+
+SEEN = 20
+"""Rows looked at to find, or to check, the column of structures."""
 
 _CHARGED = re.compile(r"([A-Za-z]+)(\d*\.?\d*[+-])?")
 
@@ -53,6 +58,41 @@ def looks_like_structure(value: Any) -> bool:
     if head.lstrip().startswith("{"):
         return '"sites"' in head or '"lattice_mat"' in head
     return "_atom_site" in head or "_cell_length" in head or _is_poscar(head)
+
+
+def check_column(source: Source, rows: Iterable[Any], names: Iterable[Any]) -> None:
+    """Whether the column that the user named holds structures, as far as its first rows say.
+
+    Texts of several lines pass: a damaged structure is a row with its error.
+
+    Args:
+        source: The input, with its column.
+        rows: Its first rows; what is no dictionary with the column does not count.
+        names: Names of the columns, for the error.
+
+    Raises:
+        ReciNetError: If no value looks like a structure.
+    """
+    cells = [
+        row[source.column] for row in rows if isinstance(row, Mapping) and source.column in row
+    ]
+    values = [cell for cell in cells if cell is not None and cell == cell and cell != ""]
+    if not values or any(map(_may_be_structure, values)):
+        return
+    raise ReciNetError(
+        f"{source.title}: column {source.column!r} holds no structures (first: "
+        f"{str(values[0])[:40]!r}); columns: {', '.join(map(str, names))[:200]}"
+    )
+
+
+def _may_be_structure(value: Any) -> bool:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str) and ("\n" in value.strip() or value.lstrip().startswith("{")):
+        return True
+    if isinstance(value, Mapping):
+        return bool({"sites", "lattice", "lattice_mat", "coords", "elements"} & value.keys())
+    return looks_like_structure(value)
 
 
 def structure_in(record: Mapping[Any, Any], column: str | None) -> Any:

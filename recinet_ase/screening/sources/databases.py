@@ -6,12 +6,13 @@ Kinds are ASE's: ``db``, ``json``, ``postgresql``, ``mysql``. Files are opened r
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,10 @@ SERVERS = {
 PATIENCE = 60.0
 """Seconds to wait for a database that another program has locked."""
 
+_TABLES = ("systems", "species", "keys", "text_key_values", "number_key_values", "information")
+_EXTERNAL = "SELECT value FROM information WHERE name = 'external_table_name'"
+_BREATH = 100_000  # steps of sqlite's machine after which Python looks for signals
+_BLANKS = re.compile(r"\s*(<=|>=|!=|<|>|=)\s*")  # around the operators of a selection
 _BLOCK = 2000  # row ids asked for at once
 _SPARSE = 4  # ids spread wider than this are read one by one
 
@@ -67,12 +72,12 @@ def recognise(source: Source) -> Source:
         raise
     except ImportError as error:
         raise ReciNetError(
-            f"{source.name} needs the package {error.name or 'ase-db-backends'}: "
+            f"{source.title} needs the package {error.name or 'ase-db-backends'}: "
             "pip install 'recinet-ase[databases]'"
         ) from None
     except Exception as error:
         raise ReciNetError(
-            f"{source.name} cannot be opened as an ASE database ({masked(reason_of(error))})"
+            f"{source.title} cannot be opened as an ASE database ({masked(reason_of(error))})"
         ) from None
 
 
@@ -84,13 +89,14 @@ def no_rows(source: Source) -> ReciNetError:
         document, ids = _document(source.path, keep=True)
         known = {key for i in ids for key in _keys_of(document.get(str(i)))}
     else:
-        known = set(_connect(source.path, source.kind).get_all_key_names())
+        database = _connect(source.path, source.kind)
+        known = set(_wait(source, database.get_all_key_names))
     known |= {*get_key_descriptions(), "ctime", "mtime", "forces", "strain", "constraints"}
     keys, comparisons = conditions(source.selection)
     for key in [*keys, *(c[0] for c in comparisons)]:
         if isinstance(key, str) and key.lstrip("-") not in known:
             return UnknownNameError("selection key", key, known)
-    return ReciNetError(f"the selection {source.selection!r} matches no row of {source.name}")
+    return ReciNetError(f"the selection {source.selection!r} matches no row of {source.title}")
 
 
 def items(source: Source) -> Iterator[Any]:
@@ -99,9 +105,9 @@ def items(source: Source) -> Iterator[Any]:
         document, ids = _document(source.path)
         yield from _json_items(source, document, ids)
         return
-    last = 0
+    last: int | None = None
     while True:
-        block = _wait(source, lambda after=last: _ids(source, after))
+        block = _wait(source, partial(_ids, source, last))
         yield from block
         if len(block) < _BLOCK:
             return
@@ -117,7 +123,7 @@ def read(source: Source, items: Sequence[Any]) -> list[Found]:
     for key in items:
         row = rows.get(key)
         if row is None:
-            row = ReciNetError(f"row {key} is not in {source.name} any more")
+            row = ReciNetError(f"row {key} is not in {source.title} any more")
         found.append(_found(key, row))
     return found
 
@@ -149,6 +155,12 @@ def conditions(selection: str | None) -> tuple[list[str], list[tuple[Any, str, A
     """
     from ase.db.core import parse_selection
 
+    tight = _BLANKS.sub(r"\1", selection or "")
+    if tight != (selection or ""):
+        raise ReciNetError(
+            f"the selection {selection!r} has blanks around an operator, where ASE takes none: "
+            f"write {tight!r}"
+        )
     try:
         found = parse_selection(selection)
         if any(key == "" for key in [*found[0], *(c[0] for c in found[1])]):
@@ -173,15 +185,55 @@ def _read_only_class() -> type:
 
         def _connect(self) -> sqlite3.Connection:
             address = f"file:{quote(str(self.filename))}?mode=ro"
-            return sqlite3.connect(address, uri=True, timeout=PATIENCE / 4)
+            connection = sqlite3.connect(address, uri=True, timeout=PATIENCE / 4)
+            connection.set_progress_handler(_breathe, _BREATH)
+            return connection
 
         def _initialize(self, con: sqlite3.Connection) -> None:
-            found = con.execute("SELECT COUNT(*) FROM sqlite_master WHERE name='systems'")
-            if not found.fetchone()[0]:
+            found = {
+                name.lower(): kind == "table" and bool(page)
+                for name, kind, page in con.execute(
+                    "SELECT name, type, rootpage FROM sqlite_master WHERE type IN ('table', 'view')"
+                )
+            }
+            if "systems" not in found:
                 raise ValueError("it has no table 'systems'")
+            more: list[str] = []
+            if found.get("information"):
+                more = [str(name) for (name,) in con.execute(_EXTERNAL)]
+            # A view, or a virtual table, may have no end; ASE takes the names of further tables
+            # as they stand in the file.
+            for name in (*(name for name in _TABLES if name in found), *more):
+                if not (name.isidentifier() and found.get(name.lower())):
+                    raise ValueError(
+                        f"its {name[:40]!r} is no table but a view, which ASE never makes"
+                    )
             super()._initialize(con)
 
     return ReadOnly
+
+
+def _breathe() -> int:
+    """Called by sqlite now and then, so that an interrupt ends a query that takes long."""
+    return 0
+
+
+def waiting_changes(path: str) -> tuple[int, ...]:
+    """What is committed to a sqlite file but stands in the file beside it (mode WAL).
+
+    Size, time and head (its salts are new whenever it is used again from its beginning) tell
+    two states apart without a look at any row. None, or an empty one as readers make it, is
+    nothing. A program that moves its changes into the database changes the database's time.
+    """
+    wal = Path(f"{os.path.realpath(path)}-wal")
+    try:
+        stat = wal.stat()
+        if not stat.st_size:
+            return ()
+        with wal.open("rb") as handle:
+            return (stat.st_size, stat.st_mtime_ns, *handle.read(32))
+    except FileNotFoundError:
+        return ()
 
 
 def _connect(path: str, kind: str) -> Any:
@@ -194,10 +246,11 @@ def _connect(path: str, kind: str) -> Any:
     return connect(path, type=kind, use_lock_file=False)
 
 
-def _wait(source: Source, work: Any) -> Any:
+def _wait(source: Source, work: Callable[[], Any]) -> Any:
     """Do it again while another program holds the database.
 
     Raises:
+        KeyboardInterrupt: Where a signal came while sqlite was at work (it drops exceptions).
         InputUnavailableError: If it stays locked or unreachable.
         Exception: Any other that the work meets.
     """
@@ -207,11 +260,13 @@ def _wait(source: Source, work: Any) -> Any:
         try:
             return work()
         except Exception as error:
+            if isinstance(error, sqlite3.OperationalError) and str(error) == "interrupted":
+                raise KeyboardInterrupt from None
             if not _temporary(error):
                 raise
             if time.monotonic() > end:
                 raise InputUnavailableError(
-                    f"{source.name} stays locked or unreachable ({masked(reason_of(error))}); "
+                    f"{source.title} stays locked or unreachable ({masked(reason_of(error))}); "
                     "wait for the program that uses it, or copy the file"
                 ) from None
         time.sleep(pause)
@@ -219,9 +274,10 @@ def _wait(source: Source, work: Any) -> Any:
 
 
 def _temporary(error: Exception) -> bool:
-    """Locked, or a server that does not answer (their drivers share the class's name)."""
+    """Nothing wrong with a row: locked, or a server that does not answer."""
     if isinstance(error, sqlite3.Error):
-        return bool(re.search("locked|busy", str(error)))
+        return bool(re.search("locked|busy|interrupted", str(error)))
+    # The drivers of servers share the class's name.
     return type(error).__name__ in ("OperationalError", "InterfaceError")
 
 
@@ -245,7 +301,7 @@ def _count(source: Source) -> int:
         return int(cursor.fetchone()[0])
 
 
-def _ids(source: Source, after: int) -> list[int]:
+def _ids(source: Source, after: int | None) -> list[int]:
     database = _connect(source.path, source.kind)
     with database.managed_connection() as connection:
         cursor = connection.cursor()
@@ -284,7 +340,7 @@ def _rows(source: Source, keys: Sequence[int]) -> dict[int, AtomsRow | Exception
     except OSError as error:
         return dict.fromkeys(keys, vanished(source, error))
     except Exception as error:
-        return dict.fromkeys(keys, ReciNetError(f"{source.name}: {reason_of(error)}"))
+        return dict.fromkeys(keys, ReciNetError(f"{source.title}: {reason_of(error)}"))
 
 
 # json

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from glob import escape
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError, reason_of
@@ -28,8 +30,50 @@ REFUSED = {
     "gpw": "may be handed to gpaw, whose old files are archives of its own",
     "castep-cell": "starts the castep program to be understood",
     "octopus-in": "can name other files, which ASE would read too",
+    "onetep-in": "can include other files, which ASE would read too",
+    "acemolecule-input": "names another file, which ASE would read instead",
+    "xtd": "holds no structures, which ASE would take from an .arc file beside it",
+    **dict.fromkeys(
+        ("db", "json", "postgresql", "mysql"),
+        "is a database, which is read as .db, .json or by its address alone",
+    ),
 }
 """ASE formats that are not read, and why."""
+
+_NETCDF = ("abinit-gsr", "netcdftrajectory")
+"""Files of netCDF, which has a classic form (CDF) and one (HDF5) that can take its numbers
+from other files."""
+
+
+def recognise(path: Path) -> str:
+    """ASE's name of a file's format, by its name and content.
+
+    Raises:
+        ReciNetError: If there is none, or it is one that is not read.
+        OSError: If the file cannot be read.
+    """
+    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
+
+    try:
+        kind = filetype(str(path.absolute()))  # ASE takes "mysql.txt" for a server
+        if not get_ioformat(kind).can_read:
+            raise UnknownFileTypeError(kind)
+    except Exception as error:
+        why = type(error).__name__ if isinstance(error, UnknownFileTypeError) else reason_of(error)
+        raise ReciNetError(
+            f"cannot tell the format of {path} ({why}); give it a suffix that "
+            "ASE knows (.cif, .vasp, .extxyz, .traj, .db, .json)"
+        ) from None
+    reason = REFUSED.get(kind)
+    if kind in _NETCDF:
+        with path.open("rb") as handle:
+            if handle.read(3) != b"CDF":
+                reason = "can take its numbers from other files unless it is a classic netCDF file"
+    if reason is not None:
+        raise ReciNetError(
+            f"{path}: files of ASE's format {kind!r} are not read, because it {reason}"
+        )
+    return kind
 
 
 def check_compressed(source: Source) -> None:
@@ -42,13 +86,15 @@ def check_compressed(source: Source) -> None:
 
     about = get_ioformat(source.kind)
     if about.isbinary or not about.acceptsfd:
-        raise ReciNetError(f"{source.name}: unpack it first, {source.kind} files are read by name")
+        raise ReciNetError(f"{source.title}: unpack it first, {source.kind} files are read by name")
 
 
 def _opened(source: Source) -> Any:
     """What ASE is given: a name, or the text of a compressed file."""
     if split_suffix(source.path)[1]:
         return StringIO(read_all(source.path).decode("utf-8", "replace"))
+    if source.kind == "res":  # ASE takes the name for a pattern
+        return escape(source.path)
     return source.path
 
 
@@ -146,6 +192,6 @@ def _streamed(source: Source) -> Iterator[Atoms | Exception]:
         except StopIteration:
             return
         except Exception as error:
-            yield ReciNetError(f"{reason_of(error)}; the rest of {source.name} was not read")
+            yield ReciNetError(f"{reason_of(error)}; the rest of {source.title} was not read")
             return
         yield atoms

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from recinet_ase.errors import ReciNetError, UnknownNameError, reason_of
-from recinet_ase.screening.entries import InputUnavailableError, Source
+from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.screening.entries import InputUnavailableError, Source, encodable
 from recinet_ase.screening.sources import databases, files, records, tables
+from recinet_ase.screening.sources.frames import Frames, parse_index, split_index
 from recinet_ase.screening.sources.opening import split_suffix
 
 _TEXTS = {"cif": "cif", "extxyz": "extxyz", "xyz": "extxyz"}
@@ -32,11 +33,12 @@ class _Options:
     column: str | None
     stdin_format: str | None
     spool: Path | None
-    passed_over: frozenset[Path] = frozenset()
+    passed_over: frozenset[str] = frozenset()
+    frames: Frames | None = None
 
     def brings_in(self, path: Path) -> bool:
         """Whether a folder or pattern brings in a file, as far as its name says."""
-        return not self.passed_over or path.resolve() not in self.passed_over
+        return not self.passed_over or os.path.realpath(path) not in self.passed_over
 
 
 def find(
@@ -50,16 +52,19 @@ def find(
     """See `recinet_ase.screening.sources.find_sources`."""
     if selection is not None:
         databases.conditions(selection)
-    own = frozenset(Path(name).resolve() for name in passed_over)
+    # Not Path.resolve, which raises where a link leads to itself.
+    own = frozenset(map(os.path.realpath, passed_over))
     options = _Options(selection or None, column, stdin_format, spool, own)
-    found: dict[str, Source] = {}
+    found: dict[tuple[str, Frames | None], Source] = {}
     for pattern in patterns:
         for source in _expand(pattern, options):
-            where = source.path if "://" in source.path else str(Path(source.path).resolve())
-            found.setdefault(where, source)
+            where = source.path if "://" in source.path else os.path.realpath(source.path)
+            found.setdefault((where, source.frames), source)
     sources = list(found.values())
     if options.selection is not None:
         _check_selected(sources)
+    if options.column is not None:
+        _check_column(sources)
     if len(sources) == 1 and sources[0].fault is None:
         sources = [replace(sources[0], alone=True)]
     elif len(sources) > 1:
@@ -72,33 +77,60 @@ def _check_selected(sources: list[Source]) -> None:
     for source in sources:
         if source.family != "databases" and source.fault is None:
             raise ReciNetError(
-                f"{source.name} is no ASE database: a selection cannot be applied to it"
+                f"{source.title} is no ASE database: a selection cannot be applied to it"
             )
     good = [source for source in sources if source.fault is None]
     if good and not any(source.count for source in good):
         raise databases.no_rows(good[0])
 
 
+def _check_column(sources: list[Source]) -> None:
+    """There is an input that has columns or keys (it may be one that cannot be read)."""
+    suffixes = ("json", *_TABLES, *_LINES)
+    for source in sources:
+        broken = source.fault is not None and split_suffix(source.path)[0][1:] in suffixes
+        if broken or source.family in ("tables", "records"):
+            return
+    good = [source for source in sources if source.fault is None]
+    if good:
+        raise ReciNetError(
+            f"{good[0].title} is no table and no json of records: --structure-column cannot be "
+            "applied to it"
+        )
+
+
 def _expand(pattern: str, options: _Options) -> Iterator[Source]:
+    try:
+        yield from _expanded(pattern, options)
+    except OSError as error:  # such as a name that is too long
+        raise ReciNetError(f"{pattern} cannot be read ({error.strerror or error})") from None
+
+
+def _expanded(pattern: str, options: _Options) -> Iterator[Source]:
     if pattern == "-":
         yield _standard_input(options)
     elif "://" in pattern:
         yield _server(pattern, options)
     elif Path(pattern).is_dir():
         yield from _folder(Path(pattern), options)
-    elif Path(pattern).exists():
+    elif os.path.lexists(pattern):
         yield recognise(Path(pattern), options)
-    else:
-        # glob, not Path.glob: a pattern may be absolute.
-        paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-        if not paths:
-            what = "no file matches" if glob.has_magic(pattern) else "no such file:"
-            raise ReciNetError(f"{what} {pattern}")
-        for path in map(Path, paths):
+    elif paths := _matches(pattern):
+        for path in paths:
             if path.is_dir():
                 yield from _folder(path, options, required=False)
             elif options.brings_in(path):
                 yield _or_fault(path, options)
+    elif (split := split_index(pattern)) and (os.path.lexists(split[0]) or _matches(split[0])):
+        yield from _expanded(split[0], replace(options, frames=parse_index(pattern, split[1])))
+    else:
+        what = "no file matches" if glob.has_magic(pattern) else "no such file:"
+        raise ReciNetError(f"{what} {pattern}")
+
+
+def _matches(pattern: str) -> list[Path]:
+    # glob, not Path.glob: a pattern may be absolute.
+    return [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
 
 
 def _or_fault(path: Path, options: _Options) -> Source:
@@ -109,8 +141,8 @@ def _or_fault(path: Path, options: _Options) -> Source:
         raise
     except ReciNetError as error:
         # A plain error: others (of unknown names) cannot be pickled for the workers.
-        fault = ReciNetError(str(error))
-        return Source(str(path), "", "", path=str(path.absolute()), fault=fault)
+        fault = ReciNetError(encodable(str(error)))
+        return Source(encodable(str(path)), "", "", path=str(path.absolute()), fault=fault)
 
 
 def _folder(folder: Path, options: _Options, required: bool = True) -> Iterator[Source]:
@@ -169,6 +201,8 @@ def _standard_input(options: _Options) -> Source:
         raise ReciNetError("standard input needs a file that it can be copied to")
     path = options.spool.with_name(f"{options.spool.name}{suffix}{compression}")
     if not path.exists():
+        if sys.stdin is None:
+            raise ReciNetError("standard input is closed; give it the structures, or name a file")
         part = path.with_name(f"{path.name}.tmp")
         try:
             with part.open("wb") as handle:
@@ -181,29 +215,45 @@ def _standard_input(options: _Options) -> Source:
             raise ReciNetError(
                 f"standard input could not be copied to {path} ({error.strerror})"
             ) from None
-    return replace(recognise(path, options), name="stdin")
+    # Workers may stand elsewhere, so paths are absolute.
+    return recognise(path, options, Source("stdin", "", "", str(path.absolute()), spooled=True))
 
 
-def recognise(path: Path, options: _Options) -> Source:
+def recognise(path: Path, options: _Options, source: Source | None = None) -> Source:
     """The source that a file is.
+
+    Args:
+        path: The file.
+        options: What the user wants of the inputs.
+        source: What is known already, for a file that has another name for the user.
 
     Raises:
         ReciNetError: If it is empty, of no known format, or of one that is not read.
     """
+    if source is None:
+        source = Source(encodable(str(path)), "", "", str(path.absolute()))
     try:
         if path.stat().st_size == 0:
-            raise ReciNetError(f"{path} is empty")
-        return _by_suffix(path, options)
+            raise ReciNetError(f"{source.title} is empty")
+        found = _by_suffix(path, options, source)
+    except ReciNetError as error:
+        raise source.told(error) from None
     except OSError as error:
-        raise ReciNetError(f"{path} cannot be read ({error.strerror or error})") from None
+        reason = encodable(error.strerror or str(error))
+        raise ReciNetError(f"{source.title} cannot be read ({reason})") from None
+    if options.frames is not None and found.family == "databases":
+        raise ReciNetError(
+            f"{found.title} is an ASE database: choose its rows with --select, not with "
+            f"@{options.frames.text}"
+        )
+    return replace(found, frames=options.frames)
 
 
-def _by_suffix(path: Path, options: _Options) -> Source:
-    name = str(path)
+def _by_suffix(path: Path, options: _Options, source: Source) -> Source:
     suffix, compression = split_suffix(path.name)
     if compression and suffix in _WHOLE:
-        raise ReciNetError(f"{path}: unpack it first, {suffix} files are not read in order")
-    source = Source(name, "", suffix[1:], str(path.absolute()))  # workers may stand elsewhere
+        raise ReciNetError(f"{source.title}: unpack it first, {suffix} files are not read in order")
+    source = replace(source, kind=suffix[1:])
     if suffix == ".db":
         return databases.recognise(replace(source, family="databases", selection=options.selection))
     if suffix == ".json":
@@ -219,30 +269,10 @@ def _by_suffix(path: Path, options: _Options) -> Source:
         return tables.recognise(replace(source, family="tables", kind=kind, column=options.column))
     if suffix[1:] in _TEXTS:
         return replace(source, family="text", kind=_TEXTS[suffix[1:]])
-    kind = {**_SINGLES, **_STREAMS}.get(suffix[1:]) or _by_ase(path)
+    kind = {**_SINGLES, **_STREAMS}.get(suffix[1:]) or files.recognise(path)
     if kind in _TEXTS:
         return replace(source, family="text", kind=_TEXTS[kind])
     source = replace(source, family="files", kind=kind)
     if compression:
         files.check_compressed(source)
     return source
-
-
-def _by_ase(path: Path) -> str:
-    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
-
-    try:
-        kind = filetype(str(path))
-        if not get_ioformat(kind).can_read:
-            raise UnknownFileTypeError(kind)
-    except Exception as error:
-        why = type(error).__name__ if isinstance(error, UnknownFileTypeError) else reason_of(error)
-        raise ReciNetError(
-            f"cannot tell the format of {path} ({why}); give it a suffix that "
-            "ASE knows (.cif, .vasp, .extxyz, .traj, .db, .json)"
-        ) from None
-    if kind in files.REFUSED:
-        raise ReciNetError(
-            f"{path}: files of ASE's format {kind!r} are not read, because it {files.REFUSED[kind]}"
-        )
-    return kind

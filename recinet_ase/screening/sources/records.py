@@ -6,7 +6,7 @@ Kinds are the layouts of `documents.layout`, and ``lines`` (one json object a li
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -14,7 +14,14 @@ from typing import Any
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.screening.entries import Source
 from recinet_ase.screening.sources import Found
-from recinet_ase.screening.sources.convert import own_id, scalars, structure_in, to_atoms
+from recinet_ase.screening.sources.convert import (
+    SEEN,
+    check_column,
+    own_id,
+    scalars,
+    structure_in,
+    to_atoms,
+)
 from recinet_ase.screening.sources.documents import layout, length, load_document, records
 from recinet_ase.screening.sources.opening import open_text
 
@@ -34,9 +41,12 @@ def recognise(source: Source) -> Source:
     if kind is None:
         named = f" under the key {source.column!r}" if source.column else ""
         raise ReciNetError(
-            f"{source.name} is no ASE database and has no structures of pymatgen's or JARVIS's"
+            f"{source.title} is no ASE database and has no structures of pymatgen's or JARVIS's"
             f"{named or ' (name their key with --structure-column if it is an unusual one)'}"
         )
+    if source.column is not None:
+        pairs = islice(records(document, kind, source.column), SEEN)
+        _check_column(source, [pair[1] for pair in pairs if isinstance(pair, tuple)])
     return replace(source, kind=kind, count=length(document, kind, source.column))
 
 
@@ -47,17 +57,31 @@ def recognise_lines(source: Source) -> Source:
         ReciNetError: If none of them does.
     """
     with open_text(source.path) as lines:
-        for line in islice((line for line in lines if line.strip()), 100):
-            try:
-                record = json.loads(line)
-                if isinstance(record, Mapping):
-                    structure_in(record, source.column)
-                    return source
-            except (ValueError, RecursionError):
-                continue
+        good = _with_structures(islice((line for line in lines if line.strip()), 100), source)
+        first = list(islice(good, 1 if source.column is None else SEEN))
+    if first:
+        if source.column is not None:
+            _check_column(source, first)
+        return source
     raise ReciNetError(
-        f"{source.name} has no structures in its first lines (json objects, one a line)"
+        f"{source.title} has no structures in its first lines (json objects, one a line)"
     )
+
+
+def _with_structures(lines: Iterable[str], source: Source) -> Iterator[Mapping[Any, Any]]:
+    for line in lines:
+        try:
+            record = json.loads(line)
+            if isinstance(record, Mapping):
+                structure_in(record, source.column)
+                yield record
+        except (ValueError, RecursionError):
+            continue
+
+
+def _check_column(source: Source, first: Iterable[Any]) -> None:
+    rows = [record for record in first if isinstance(record, Mapping)]
+    check_column(source, rows, dict.fromkeys(name for record in rows for name in record))
 
 
 def items(source: Source) -> Iterator[Any]:

@@ -13,7 +13,9 @@ from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.screening.entries import Source
 from recinet_ase.screening.sources import Found
 from recinet_ase.screening.sources.convert import (
+    SEEN,
     STRUCTURE_KEYS,
+    check_column,
     looks_like_structure,
 )
 from recinet_ase.screening.sources.opening import open_text
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 _FIELD = 64 << 20  # the csv module's own limit is less than a large cell's CIF
-_SEEN = 20  # rows looked at to find the column of structures
 _BATCH = 256
 
 
@@ -44,20 +45,21 @@ def recognise(source: Source) -> Source:
             names = _header(lines, source)[0]
     if source.column is not None:
         if source.column not in names:
-            raise UnknownNameError(f"column of {source.name}:", source.column, names)
+            raise UnknownNameError(f"column of {source.title}:", source.column, names)
+        check_column(source, islice(items(source), SEEN), names)
         return replace(source, count=count)
     by_name = {name.strip().lower(): name for name in reversed(names)}
     for key in STRUCTURE_KEYS:
         if key in by_name:
             return replace(source, column=by_name[key], count=count)
     # Columns that look like structures may still be chosen by what they hold.
-    for row in islice(items(source), _SEEN):
+    for row in islice(items(source), SEEN):
         if isinstance(row, Mapping):
             for name, cell in row.items():
                 if looks_like_structure(cell):
                     return replace(source, column=name, count=count)
     raise ReciNetError(
-        f"{source.name} has no column of structures (CIF, POSCAR or json texts); name it with "
+        f"{source.title} has no column of structures (CIF, POSCAR or json texts); name it with "
         f"--structure-column. Its columns: {', '.join(names)[:200]}"
     )
 
@@ -117,7 +119,7 @@ def _header(lines: Iterator[str], source: Source) -> tuple[list[str], Iterator[A
     if isinstance(names, Exception):
         raise names
     if len(set(names)) != len(names):
-        raise ReciNetError(f"{source.name}: two columns have the same name")
+        raise ReciNetError(f"{source.title}: two columns have the same name")
     return names, rows
 
 
@@ -136,7 +138,7 @@ def _rows(reader: Any, source: Source) -> Iterator[list[str] | Exception]:
             return
         except csv.Error as error:
             yield ReciNetError(
-                f"{source.name}, line {reader.line_num}: {error}; the rest was not read"
+                f"{source.title}, line {reader.line_num}: {error}; the rest was not read"
             )
             return
         finally:
@@ -154,13 +156,15 @@ def _parquet(source: Source) -> Iterator[ParquetFile]:
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise ReciNetError(
-            f"{source.name} needs the package pyarrow: pip install 'recinet-ase[parquet]'"
+            f"{source.title} needs the package pyarrow: pip install 'recinet-ase[parquet]'"
         ) from None
     try:
         with ParquetFile(source.path) as table:
             yield table
     except ArrowException as error:
-        raise ReciNetError(f"{source.name} is no parquet file that can be read ({error})") from None
+        raise ReciNetError(
+            f"{source.title} is no parquet file that can be read ({error})"
+        ) from None
 
 
 def _columns(table: ParquetFile, source: Source) -> list[str]:
