@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
-from typing import ParamSpec, TypeVar
+from itertools import pairwise, takewhile
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
@@ -16,29 +15,36 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class StrictCommand(click.Command):
-    """A command of which no word is passed over.
+class Joined(click.Option):
+    """A comma-separated list; where the option is repeated its values add up.
 
-    Click takes the last of an option that is given twice, and the next option for the value of
-    one that lacks it.
+    Of any other option the last one counts, as everywhere.
     """
 
+    def __init__(self, *names: Any, **settings: Any) -> None:
+        settings["multiple"] = True
+        super().__init__(*names, **settings)
+
+    def process_value(self, ctx: click.Context, value: Any) -> str | None:
+        """All values as one text, None without any."""
+        values = super().process_value(ctx, value)
+        return ",".join(values) if values else None
+
+
+class StrictCommand(click.Command):
+    """A command whose options do not take each other for values."""
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, and refuse what would be passed over.
+        """Parse, and refuse ``--pareto --top 3``, which is no front of a column ``--top``.
 
         Raises:
-            click.UsageError: For an option that is given twice or lacks its value.
+            click.UsageError: For an option that lacks its value.
         """
         words = {word: p for p in self.get_params(ctx) for word in (*p.opts, *p.secondary_opts)}
-        for word, following in pairwise(args):
+        for word, following in pairwise(takewhile(lambda word: word != "--", args)):
             param = words.get(word)
             if isinstance(param, click.Option) and _takes_value(param) and following in words:
                 raise click.UsageError(f"{word} needs a value, and {following} follows", ctx)
-        # Click looks at its parser's order in `super` again; this one is thrown away.
-        _, _, order = self.make_parser(ctx).parse_args(list(args))
-        for param, n in Counter(order).items():
-            if n > 1 and isinstance(param, click.Option) and not (param.multiple or param.is_flag):
-                raise click.UsageError(f"{param.opts[-1]} is given {n} times", ctx)
         return super().parse_args(ctx, args)
 
 
@@ -56,7 +62,7 @@ def open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 (for the program's life)
 

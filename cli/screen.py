@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,12 @@ from typing import Any
 
 import click
 
-from recinet_ase.cli.common import StrictCommand, one_line_errors, open_standard_streams
+from recinet_ase.cli.common import (
+    Joined,
+    StrictCommand,
+    one_line_errors,
+    open_standard_streams,
+)
 
 
 class _Screen(StrictCommand):
@@ -27,7 +33,7 @@ class _Screen(StrictCommand):
 
 @click.command(cls=_Screen, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("files", nargs=-1, required=True)
-@click.option("--props", multiple=True, help="Properties, comma-separated, e.g. bandgap,ehull.")
+@click.option("--props", cls=Joined, help="Properties, comma-separated, e.g. bandgap,ehull.")
 @click.option(
     "--model",
     "models",
@@ -55,13 +61,13 @@ class _Screen(StrictCommand):
 )
 @click.option(
     "--pareto",
-    multiple=True,
+    cls=Joined,
     metavar="COLUMNS",
     help="Keep the best trade-offs, e.g. ehull,-bandgap.",
 )
 @click.option(
     "--sort",
-    multiple=True,
+    cls=Joined,
     metavar="COLUMNS",
     help="Order rows, e.g. ehull,-bandgap (- descending).",
 )
@@ -74,7 +80,9 @@ class _Screen(StrictCommand):
 )
 @click.option("--top", type=int, metavar="N", help="Keep the first N rows.")
 @click.option("--id-key", metavar="KEY", help="Take ids from this key of info/key_value_pairs.")
-@click.option("--select", metavar="TEXT", help="ASE selection for databases, e.g. 'natoms<20,Li'.")
+@click.option(
+    "--select", cls=Joined, metavar="TEXT", help="ASE selection for databases, e.g. 'natoms<20,Li'."
+)
 @click.option("--structure-column", metavar="NAME", help="Column that holds the structures.")
 @click.option("--format", "stdin_format", metavar="SUFFIX", help="Format of stdin (FILES is -).")
 @click.option("--resume", is_flag=True, help="Go on where an earlier run of this line stopped.")
@@ -115,8 +123,9 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
     try:
         _run(files, options, display)
     except KeyboardInterrupt:
-        part = f"{target}.part"
-        again = f"; go on with --resume (rows so far: {part})" if Path(part).exists() else ""
+        again = ""
+        if target and (part := Path(f"{os.path.realpath(target)}.part")).exists():
+            again = f"; go on with --resume (rows so far: {part})"
         click.echo(f"interrupted after {display.done:,} structures{again}", err=True)
         raise SystemExit(130) from None
 
@@ -125,8 +134,8 @@ def _run(files: tuple[str, ...], options: dict[str, Any], display: _Display) -> 
     """From words to options, the screen, and what is told of it."""
     from recinet_ase.errors import ReciNetError
 
-    props, models = ",".join(options["props"]), options["models"]
-    if not (options["props"] or models):
+    props, models = options["props"], options["models"]
+    if props is None and not models:
         raise ReciNetError("say what to predict: --props bandgap,ehull or --model NAME")
     from recinet_ase.pretrained import model_properties
     from recinet_ase.properties import parse_properties
@@ -137,13 +146,13 @@ def _run(files: tuple[str, ...], options: dict[str, Any], display: _Display) -> 
 
         models = () if props else tuple(default_models())  # props have their models by default
     known = [info for name in models for info in model_properties(name)] if props else []
-    infos = parse_properties(props, known) if options["props"] else None
+    infos = None if props is None else parse_properties(props, known)
     selection = Selection(
         where=_joined(options["where"]),
         confident=options["confident"],
-        sort=_keys(options, "sort"),
+        sort=_keys("--sort", options["sort"]),
         top=options["top"],
-        pareto=_keys(options, "pareto"),
+        pareto=_keys("--pareto", options["pareto"]),
         unique=options["unique"],
     )
     from recinet_ase.screening.options import ScreenOptions
@@ -173,18 +182,20 @@ def _run(files: tuple[str, ...], options: dict[str, Any], display: _Display) -> 
 
 def _joined(conditions: tuple[str, ...]) -> str | None:
     """One condition that holds where all of them do."""
-    if len(conditions) < 2:
-        return conditions[0] if conditions else None
-    return " and ".join(f"({text})" for text in conditions)
+    if not all(text.strip() for text in conditions):
+        return ""  # which is refused
+    if len(conditions) == 1:
+        return conditions[0]
+    return " and ".join(f"({text})" for text in conditions) or None
 
 
-def _keys(options: dict[str, Any], name: str) -> tuple[str, ...]:
+def _keys(option: str, text: str | None) -> tuple[str, ...]:
     from recinet_ase.errors import ReciNetError
     from recinet_ase.screening.selection import parse_keys
 
-    keys = parse_keys(",".join(options[name]))
-    if options[name] and not keys:
-        raise ReciNetError(f"--{name} names no column")
+    keys = parse_keys(text)
+    if text is not None and not keys:
+        raise ReciNetError(f"{option} names no column")
     return keys
 
 

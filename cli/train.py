@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from recinet_ase.cli.common import StrictCommand, one_line_errors
+from recinet_ase.cli.common import Joined, StrictCommand, one_line_errors
 from recinet_ase.cli.progress import training_display
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -16,7 +16,11 @@ _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 # `TrainingConfig` (named in the help texts and compared with them by a test), then holds.
 _DATA = (
     click.option("--dataset", help="Dataset name, or path of own data.  [default: jarvis]"),
-    click.option("--props", help="Property to learn, or several.  [default: the dataset's first]"),
+    click.option(
+        "--props",
+        cls=Joined,
+        help="Property to learn, or several.  [default: the dataset's first]",
+    ),
     click.option("--target", metavar="KEY", help="Key or column of the labels in own data."),
     click.option("--unit", help="Unit of the labels in own data."),
     click.option(
@@ -34,10 +38,16 @@ _DATA = (
     click.option(
         "--leave-out", metavar="FILE", help="Keep the ids in this file out of training, one a line."
     ),
-    click.option("--log-targets", metavar="PROPS", help="Learn the logarithm of these properties."),
+    click.option(
+        "--log-targets",
+        cls=Joined,
+        metavar="PROPS",
+        help="Learn the logarithm of these properties.",
+    ),
     click.option("--limit", type=click.IntRange(1), help="Use only this many training crystals."),
     click.option(
         "--hold-out",
+        cls=Joined,
         metavar="PROPS",
         help="Also keep the validation and test crystals of these properties out of training.",
     ),

@@ -253,6 +253,7 @@ class Predictor:
     def _run(self, prepared: PreparedBatch, results: list[Prediction]) -> None:
         batches = {s: batch.to(self.device) for s, batch in prepared.graphs.items()}
         sums = {settings: LatticeSums(batch) for settings, batch in batches.items()}
+        lacking: dict[int, dict[str, list[str]]] = {i: {} for i in prepared.places}
         for model in dict.fromkeys(self.properties.values()):
             config = model.config
             batch = batches[config.graph]
@@ -265,7 +266,14 @@ class Predictor:
             elements = _elements(prepared.graphs[config.graph])
             columns = zip(prepared.places, elements, rows, spreads, known, strict=True)
             for i, z, row, spread, assessment in columns:
-                results[i] = self._merge(results[i], model, z, row, spread, assessment)
+                if unseen := sorted(z - set(config.elements)):
+                    listed = ", ".join(symbols()[n] for n in unseen)
+                    lacking[i].setdefault(listed, []).append(config.name)
+                else:
+                    results[i] = self._merge(results[i], model, z, row, spread, assessment)
+        for i, models_of in lacking.items():
+            for listed, names in models_of.items():
+                results[i] = _refused(results[i], _untrained(names, listed))
 
     def _merge(
         self,
@@ -278,32 +286,28 @@ class Predictor:
     ) -> Prediction:
         """The result with one model's values added, or the reason why it has none."""
         names = model.config.properties
-        unseen = sorted(set(elements) - set(model.config.elements))
-        if unseen:
-            listed = ", ".join(symbols()[z] for z in unseen)
-            return replace(result, error=_with_untrained(result.error, model.config.name, listed))
-        elif not all(map(math.isfinite, row)):
-            error = f"{model.config.name} gave a non-finite number; is the structure physical?"
-        else:
-            found = {
-                name: value
-                for name, value in zip(names, row, strict=True)
-                if name in self.properties and self.properties[name] is model
-            }
-            result = replace(result, values={**result.values, **found})
-            if spread:
-                given = dict(zip(names, spread, strict=True))
-                mine = {name: given[name] for name in found}
-                result = replace(result, spreads={**result.spreads, **mine})
-            if assessment is not None:
-                result = _assessed(result, model, found, assessment)
-            borrowed = sorted({*elements} & {*model.config.training.get("elements_of_start", ())})
-            if not borrowed:
-                return result
-            listed = ", ".join(symbols()[z] for z in borrowed)
-            warning = f"{model.config.name}: only its start was trained on {listed}"
-            return replace(result, warnings=(*result.warnings, warning), in_domain=False)
-        return replace(result, error=f"{result.error}; {error}" if result.error else error)
+        if not all(map(math.isfinite, row)):
+            return _refused(
+                result, f"{model.config.name} gave a non-finite number; is the structure physical?"
+            )
+        found = {
+            name: value
+            for name, value in zip(names, row, strict=True)
+            if name in self.properties and self.properties[name] is model
+        }
+        result = replace(result, values={**result.values, **found})
+        if spread:
+            given = dict(zip(names, spread, strict=True))
+            mine = {name: given[name] for name in found}
+            result = replace(result, spreads={**result.spreads, **mine})
+        if assessment is not None:
+            result = _assessed(result, model, found, assessment)
+        borrowed = sorted({*elements} & {*model.config.training.get("elements_of_start", ())})
+        if not borrowed:
+            return result
+        listed = ", ".join(symbols()[z] for z in borrowed)
+        warning = f"{model.config.name}: only its start was trained on {listed}"
+        return replace(result, warnings=(*result.warnings, warning), in_domain=False)
 
 
 def _is_lost(error: Exception) -> bool:
@@ -314,23 +318,16 @@ def _is_lost(error: Exception) -> bool:
     return (lost or "CUDA error" in text) and "out of memory" not in text
 
 
-def _with_untrained(error: str, name: str, listed: str) -> str:
-    """An error with one more model that lacks elements: those that lack the same share a sentence.
+def _refused(result: Prediction, reason: str) -> Prediction:
+    """The result with one more reason why values are missing."""
+    return replace(result, error=f"{result.error}; {reason}" if result.error else reason)
 
-    Args:
-        error: What other models said, ``""`` for nothing.
-        name: The model.
-        listed: The elements.
-    """
-    said, _, before = error.rpartition("; ")
-    for verb in ("was", "were"):
-        ending = f" {verb} not trained on {listed}"
-        if before.endswith(ending):
-            names = before.removesuffix(ending).replace(" and ", ", ")
-            before = f"{names} and {name} were not trained on {listed}"
-            return f"{said}; {before}" if said else before
-    sentence = f"{name} was not trained on {listed}"
-    return f"{error}; {sentence}" if error else sentence
+
+def _untrained(names: Sequence[str], listed: str) -> str:
+    """What is said of models that all lack the same elements."""
+    if len(names) == 1:
+        return f"{names[0]} was not trained on {listed}"
+    return f"{', '.join(names[:-1])} and {names[-1]} were not trained on {listed}"
 
 
 def _canonical(name: str, given: Sequence[str]) -> str:

@@ -267,8 +267,7 @@ def test_formulas_are_compared_reduced(where: str, passing: int) -> None:
         (["--where", "bandgap > 1", "--where", "gapp < 2"], "unknown column 'gapp'"),
         (["--sort", ""], "--sort names no column"),
         (["--pareto", "--top", "3"], "--pareto needs a value, and --top follows"),
-        (["-o", "a.csv", "-o", "b.csv"], "is given 2 times"),
-        (["--top", "3", "--top", "4"], "--top is given 2 times"),
+        (["--where", "bandgap > 1", "--where", ""], "it is empty"),
         (["--id-key", "jidd"], "unknown --id-key 'jidd'; did you mean 'jid'? (known: jid)"),
     ],
 )
@@ -291,6 +290,15 @@ def test_what_may_be_repeated_adds_up(database: Path, model_folder: Path) -> Non
     assert ids("--pareto", "natoms", "--pareto", "bandgap") == ids("--pareto", "natoms,bandgap")
     found = call(database, "--props", "gap", "--props", "ehull", "-q")
     assert found.stdout.splitlines()[0] == "id,formula,natoms,bandgap,ehull,error"
+
+
+def test_only_inputs_of_one_kind_are_refused_for_their_keys(
+    database: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    ase.io.write(tmp_path / "first.cif", bulk("Si"))
+    found = call(tmp_path / "first.cif", database, "--model", model_folder, "--id-key", "jid")
+    assert found.exit_code == 0 and "1 structures have no key 'jid'" in found.stderr
+    assert found.stdout.splitlines()[2].startswith("JVASP,")
 
 
 def test_unique_takes_no_file_for_its_method(database: Path, model_folder: Path) -> None:

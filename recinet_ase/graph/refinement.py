@@ -155,7 +155,8 @@ def _wave_invariant(
     """``(2/N) sum_half g(|G|) [cos_i A + sin_i B]`` for class weights, ``[N]``.
 
     Crystals without equal atoms are left out (zero). Of the others, the longest waves and
-    whole shells of ``|G|`` only: a hundred of them cannot agree by chance where one differs.
+    whole shells of ``|G|`` only, about a hundred for the smallest cell that the crystal could
+    have: these cannot agree by chance where one differs.
     """
     out = np.zeros(len(classes))
     first_atom = np.cumsum(flat.n_atoms) - flat.n_atoms
@@ -180,13 +181,15 @@ def _wave_invariant(
         coords, waves_at = (
             torch.from_numpy(x) for x in (flat.frac_coords[atom_at], index[wave_at])
         )
-        turns = coords @ waves_at.mT  # [b, n, w], in double precision
-        angle = turns.sub_(turns.round()).mul_(2 * math.pi)
         source = torch.from_numpy(weight[atom_at] * real_atom)[:, None]
         response = torch.from_numpy(filters[wave_at] * real_wave)[:, None]
         total = torch.zeros(len(atom_at), atom_at.shape[1], 1, dtype=torch.float64)
-        for trig in (torch.cos(angle), torch.sin(angle)):
-            total += trig @ (source @ trig * response).mT
+        step = max(1, _BLOCK // atom_at.size)  # a large supercell has thousands of waves
+        for some in (slice(i, i + step) for i in range(0, wave_at.shape[1], step)):
+            turns = coords @ waves_at[:, some].mT  # [b, n, w], in double precision
+            angle = turns.sub_(turns.round()).mul_(2 * math.pi)
+            for trig in (torch.cos(angle), torch.sin(angle)):
+                total += trig @ (source @ trig * response[..., some]).mT
         sums = total[..., 0].numpy() * (2 / n[block])[:, None]
         out[atom_at[real_atom]] = sums[real_atom]
     return out
@@ -219,8 +222,8 @@ def _longest_waves(
     Args:
         waves: All waves.
         crystals: The crystals looked at ``[b]``.
-        volume: A volume that has about `_WAVES` of them, A^3 ``[b]``; not that of the cell, of
-            which a supercell has more, and other ones would then be chosen.
+        volume: A cell of this volume would have `_WAVES` of them, A^3 ``[b]``. Not that of the
+            cell itself: in a supercell most waves belong to it alone, and others would be chosen.
     """
     length, ends = waves.length.numpy(), np.cumsum(waves.count.numpy())
     limit = np.cbrt(12 * np.pi**2 * _WAVES / volume)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.errors import ReciNetError
 from recinet_ase.pretrained import default_model, load_model
 from recinet_ase.properties import PropertyInfo, answer_for
 from recinet_ase.screening.columns import ENDS, SPREAD
@@ -73,6 +73,7 @@ class ChunkRows:
         lost: Places in ``rows`` of entries that ended their worker or took too long; they are
             not to be read again.
         digests: For each row the `structure_digest` of its structure; None for all if empty.
+        other_keys: What there is, where no structure has the user's id key.
     """
 
     number: int
@@ -80,6 +81,7 @@ class ChunkRows:
     without_key: int = 0
     lost: tuple[int, ...] = ()
     digests: tuple[int | None, ...] = ()
+    other_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class PreparedChunk:
     window: PreparedWindow
     without_key: int = 0
     digests: tuple[int | None, ...] = ()
+    other_keys: tuple[str, ...] = ()
 
 
 def choose_spec(
@@ -206,34 +209,24 @@ def screen_chunk(spec: ScreenSpec, chunk: Chunk) -> ChunkRows:
 
 
 def prepare_chunk(preparation: Preparation, id_key: str | None, chunk: Chunk) -> PreparedChunk:
-    """Read a chunk and build its graphs: all but the network.
-
-    Raises:
-        ReciNetError: If nothing in the first chunk has the user's id key.
-    """
+    """Read a chunk and build its graphs: all but the network."""
     entries = read_chunk(chunk, id_key)
-    if chunk.number == 0 and id_key is not None:
-        _check_id_key(entries, id_key)
     return PreparedChunk(
         chunk.number,
         [entry.id for entry in entries],
         preparation([entry.atoms for entry in entries]),
         sum(not entry.has_key for entry in entries),
         tuple(structure_digest(entry.atoms) for entry in entries),
+        () if id_key is None else _other_keys(entries),
     )
 
 
-def _check_id_key(entries: Sequence[Entry], id_key: str) -> None:
-    """Refuse a key that no structure at the beginning of the input has: a slip of the pen.
-
-    Raises:
-        ReciNetError: With the keys that there are.
-    """
+def _other_keys(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """The keys beside the structures, if none of these has the user's."""
     readable = [entry for entry in entries if not isinstance(entry.atoms, Exception)]
-    if readable and not any(entry.has_key for entry in readable):
-        known = {str(key) for entry in readable for key in entry.values}
-        # As text, since an error of several arguments does not survive the way from a worker.
-        raise ReciNetError(str(UnknownNameError("--id-key", id_key, known)))
+    if any(entry.has_key for entry in readable):
+        return ()
+    return tuple(sorted({str(key) for entry in readable for key in entry.values}))
 
 
 def finish_chunk(predictor: Predictor, prepared: PreparedChunk) -> ChunkRows:
@@ -242,7 +235,13 @@ def finish_chunk(predictor: Predictor, prepared: PreparedChunk) -> ChunkRows:
     rows = [
         _row(predictor, name, result) for name, result in zip(prepared.ids, results, strict=True)
     ]
-    return ChunkRows(prepared.number, rows, prepared.without_key, digests=prepared.digests)
+    return ChunkRows(
+        prepared.number,
+        rows,
+        prepared.without_key,
+        digests=prepared.digests,
+        other_keys=prepared.other_keys,
+    )
 
 
 def prepare_packed(preparation: Preparation, id_key: str | None, chunk: Chunk) -> bytes:

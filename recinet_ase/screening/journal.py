@@ -36,6 +36,7 @@ from recinet_ase.screening.entries import (
 )
 from recinet_ase.screening.sources import chunks, read_chunk
 from recinet_ase.screening.table import TEXT_COLUMNS
+from recinet_ase.screening.writers import real_path
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -53,8 +54,9 @@ T = TypeVar("T")
 
 
 def journal_folder(output: Path) -> Path:
-    """Where the journal of an output file lies."""
-    return output.with_name(output.name + ".part")
+    """Where the journal of an output file lies: the same place for all links to the file."""
+    real = real_path(output)
+    return real.with_name(real.name + ".part")
 
 
 def has_journal(folder: Path) -> bool:
@@ -78,17 +80,18 @@ class Journal:
     def __init__(self, folder: Path, header: Mapping[str, Any], resume: bool = False) -> None:
         self.folder = folder
         self.header = {"version": VERSION, **header}
-        exists = has_journal(folder)
-        if exists and not resume:
-            raise ReciNetError(
-                f"{folder} holds an unfinished screen; go on with --resume, or delete the folder"
-            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ReciNetError(f"cannot make {folder}: {error.strerror}") from None
         self._lock = _locked(folder)
         try:
+            exists = has_journal(folder)
+            if exists and not resume:
+                raise ReciNetError(
+                    f"{folder} holds an unfinished screen; go on with --resume, or delete the "
+                    "folder"
+                )
             if exists:
                 self.started = self._check()
             else:
@@ -162,8 +165,10 @@ class Journal:
     def delete(self) -> None:
         """Remove the journal once its result is written."""
         with suppress(OSError):
-            # First, so that a kill leaves no rows that pass for those of a screen.
+            # In this order, so that a kill leaves no rows that pass for those of a screen; before
+            # the lock is given up, so that none of another process are lost.
             (self.folder / RUN_FILE).unlink()
+            (self.folder / ROWS_FILE).unlink()
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -19,7 +19,12 @@ from recinet_ase.screening.journal import Journal, JournalTable
 from recinet_ase.screening.options import Outcome, ScreenOptions
 from recinet_ase.screening.sidecar import write_sidecar
 from recinet_ase.screening.sources.databases import masked
-from recinet_ase.screening.writers import check_file, needs_structures, open_writer
+from recinet_ase.screening.writers import (
+    check_file,
+    check_length,
+    needs_structures,
+    open_writer,
+)
 
 if TYPE_CHECKING:
     from recinet_ase.predictor import Predictor
@@ -118,6 +123,7 @@ def check_report(path: Path) -> None:
     """
     if path.suffix.lower() not in REPORTS:
         raise ReciNetError(f"cannot write {path}: a report's suffix must be .html")
+    check_length(path)
     check_file(path)
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recinet_ase.errors import ReciNetError
+from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.screening import engine
 from recinet_ase.screening.devices import choose_devices
-from recinet_ase.screening.entries import Source
+from recinet_ase.screening.entries import Chunk, Source
 from recinet_ase.screening.finished import is_complete, screen_identity
 from recinet_ase.screening.journal import Journal, has_journal, journal_folder
 from recinet_ase.screening.options import Display, Outcome, ScreenOptions
@@ -27,7 +27,7 @@ from recinet_ase.screening.results import check_report, finish
 from recinet_ase.screening.sidecar import models, sidecar_path
 from recinet_ase.screening.sources import chunks, count_entries, find_sources, fingerprint
 from recinet_ase.screening.workers import warm_up
-from recinet_ase.screening.writers import check_output, open_writer
+from recinet_ase.screening.writers import check_length, check_output, open_writer
 
 if TYPE_CHECKING:
     from recinet_ase.predictor import Predictor
@@ -51,6 +51,7 @@ def run_screen(
             that stops the screen; what was done is kept and can be resumed.
     """
     if options.output is not None:
+        check_length(options.output)
         check_output(options.output)
     if options.report is not None:
         check_report(Path(options.report))
@@ -189,7 +190,7 @@ def _streamed(
     """Rows to standard output as they come."""
     outcome = Outcome()
     with open_writer(None, names) as writer, display.progress(total, 0) as advance:
-        for chunk in run(chunks(sources, CHUNK), spec, backend):
+        for chunk in _screened(chunks(sources, CHUNK), sources, spec, backend):
             for row in chunk.rows:
                 writer.write(row)
             outcome.errors += sum(bool(row["error"]) for row in chunk.rows)
@@ -198,6 +199,25 @@ def _streamed(
             advance(len(chunk.rows))
     outcome.written = outcome.rows
     return outcome
+
+
+def _screened(
+    parts: Iterable[Chunk],
+    sources: Sequence[Source],
+    spec: engine.ScreenSpec,
+    backend: Backend | None,
+) -> Iterator[engine.ChunkRows]:
+    """The rows of chunks; an id key that no structure at the beginning has is a slip of the pen.
+
+    Raises:
+        UnknownNameError: For such a key, with those that there are.
+    """
+    for chunk in run(parts, spec, backend):
+        readable = sum(digest is not None for digest in chunk.digests)
+        first_of_one = chunk.number == 0 and len(sources) == 1
+        if spec.id_key and first_of_one and 0 < readable == chunk.without_key:
+            raise UnknownNameError("--id-key", spec.id_key, chunk.other_keys)
+        yield chunk
 
 
 def _fill(
@@ -214,7 +234,7 @@ def _fill(
         display.note(f"going on after {len(journal):,} structures that are done")
     left = (chunk for chunk in chunks(sources, CHUNK) if chunk.number >= done)
     with display.progress(total, len(journal)) as advance:
-        for rows in run(left, spec, backend):
+        for rows in _screened(left, sources, spec, backend):
             journal.append(rows)
             advance(len(rows.rows))
     if journal.header["inputs"] != fingerprint(sources):

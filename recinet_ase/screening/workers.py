@@ -36,11 +36,11 @@ def warm_up() -> None:
 
         resource_tracker.ensure_running()  # unblocks SIGINT when it starts
         # Ctrl-C goes to all processes of a terminal, and would end these imports in a traceback.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             forkserver.ensure_running()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _context() -> Any:
@@ -141,6 +141,7 @@ class Workers:
                 target=_work, args=(theirs, os.getpid(), device), daemon=True
             )
             try:
+                warm_up()
                 process.start()
             except (OSError, EOFError):
                 # The process that workers are forked from may have died a moment ago.
@@ -223,7 +224,8 @@ class Workers:
         worker.process.join(5)
         self._deaths += 1
         code = worker.process.exitcode
-        if self._deaths >= _DEATHS:
+        # All of them die at once with the process that they are forked from.
+        if self._deaths >= max(_DEATHS, 3 * self.workers):
             return ReciNetError(
                 f"{self._deaths} worker processes died in a row (exit code {code}); is memory "
                 "exhausted? Try fewer --workers"

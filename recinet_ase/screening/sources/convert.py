@@ -76,13 +76,20 @@ def check_column(source: Source, rows: Iterable[Any], names: Iterable[Any]) -> N
     cells = [
         row[source.column] for row in rows if isinstance(row, Mapping) and source.column in row
     ]
-    values = [cell for cell in cells if cell is not None and cell == cell and cell != ""]
+    values = [cell for cell in cells if not _is_missing(cell)]
     if not values or any(map(_may_be_structure, values)):
         return
     raise ReciNetError(
         f"{source.title}: column {source.column!r} holds no structures (first: "
         f"{str(values[0])[:40]!r}); columns: {', '.join(map(str, names))[:200]}"
     )
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a cell is empty, as tables of several programs write it."""
+    if value is None or (isinstance(value, float) and value != value):
+        return True
+    return isinstance(value, str) and value in ("", "null", "None", "nan")
 
 
 def _may_be_structure(value: Any) -> bool:
@@ -164,7 +171,7 @@ def to_atoms(value: Any) -> Atoms:
         )
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    if value is None or value != value or value in ("", "null", "None", "nan"):
+    if _is_missing(value):
         raise StructureError("has no structure (null or an empty cell)")
     if not isinstance(value, str):
         raise StructureError(f"holds a value of type {type(value).__name__} instead of a structure")

@@ -155,22 +155,23 @@ def conditions(selection: str | None) -> tuple[list[str], list[tuple[Any, str, A
     """
     from ase.db.core import parse_selection
 
-    tight = _BLANKS.sub(r"\1", selection or "")
-    if tight != (selection or ""):
-        raise ReciNetError(
-            f"the selection {selection!r} has blanks around an operator, where ASE takes none: "
-            f"write {tight!r}"
-        )
     try:
         found = parse_selection(selection)
         if any(key == "" for key in [*found[0], *(c[0] for c in found[1])]):
             raise ValueError("a comparison without a key")
-        return found
     except Exception as error:
         raise ReciNetError(
             f"the selection {selection!r} is none that ASE understands ({reason_of(error)}); "
             "examples: 'natoms<20,Li', 'bandgap>1', 'formula=NaCl'"
         ) from None
+    words = [*found[0], *(word for c in found[1] for word in (c[0], c[2]))]
+    if any(isinstance(word, str) and word != word.strip() for word in words):
+        tight = _BLANKS.sub(r"\1", selection or "")
+        raise ReciNetError(
+            f"in the selection {selection!r} ASE takes the blanks for a part of a name; "
+            f"write {tight!r}"
+        )
+    return found
 
 
 # sqlite and servers
@@ -184,7 +185,7 @@ def _read_only_class() -> type:
         """Never creates a file or tables, as ASE's own class would."""
 
         def _connect(self) -> sqlite3.Connection:
-            address = f"file:{quote(str(self.filename))}?mode=ro"
+            address = f"file:{quote(os.fsencode(self.filename))}?mode=ro"
             connection = sqlite3.connect(address, uri=True, timeout=PATIENCE / 4)
             connection.set_progress_handler(_breathe, _BREATH)
             return connection

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -233,7 +234,13 @@ def recognise(path: Path, options: _Options, source: Source | None = None) -> So
     if source is None:
         source = Source(encodable(str(path)), "", "", str(path.absolute()))
     try:
-        if path.stat().st_size == 0:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise ReciNetError(
+                f"{source.title} is no ordinary file; what comes through a pipe is read from "
+                "standard input (-, with --format)"
+            )
+        if about.st_size == 0:
             raise ReciNetError(f"{source.title} is empty")
         found = _by_suffix(path, options, source)
     except ReciNetError as error:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ class Frames:
         single: Whether one structure is named, not a range.
     """
 
-    text: str
+    text: str = field(compare=False)
     start: int | None
     stop: int | None
     step: int = 1
@@ -81,15 +82,18 @@ def parse_index(pattern: str, text: str) -> Frames:
     Raises:
         ReciNetError: If it is none.
     """
-    if _INDEX(text):
-        number = int(text)
-        return Frames(text, number, None if number == -1 else number + 1, single=True)
     match = _SLICE(text)
-    parts = [None if n is None else int(n) for n in match.groups()] if match else [0, 0, 0]
-    start, stop, step = parts
-    if step == 0:
+    parts: list[int | None] = [int(text)] if _INDEX(text) else [sys.maxsize]
+    if match is not None:
+        parts = [None if n is None else int(n) for n in match.groups()]
+    if any(n is not None and abs(n) >= sys.maxsize for n in parts) or parts[2:] == [0]:
         raise ReciNetError(
             f"{pattern}: {text!r} is no index of structures in a file; examples: @-1 (the last), "
             "@5, @2:10, @::10 (rows of databases are chosen with --select)"
         )
+    if len(parts) == 1:
+        (number,) = parts
+        assert number is not None
+        return Frames(text, number, None if number == -1 else number + 1, single=True)
+    start, stop, step = parts
     return Frames(text, start, stop, 1 if step is None else step)

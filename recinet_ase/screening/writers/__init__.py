@@ -71,18 +71,27 @@ def real_path(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def check_file(path: Path) -> Path:
-    """Look for what would stop a file from being written, before any work is done.
-
-    Args:
-        path: Where a result will go, beside temporary files and a sidecar with longer names.
-
-    Returns:
-        The folder that it lies in.
+def check_length(path: str | Path) -> None:
+    """Look whether there is room for the longer names of the files beside a result.
 
     Raises:
-        ReciNetError: If it is something else than a file, its folder does not exist or cannot
-            be written to, or its name is too long.
+        ReciNetError: If the name is too long.
+    """
+    real = real_path(path)
+    most = _LONGEST_NAME
+    with suppress(AttributeError, OSError, ValueError):  # Windows has no such call
+        most = os.pathconf(real.parent, "PC_NAME_MAX")
+    most -= _LONGEST_ENDING
+    if max(len(os.fsencode(name)) for name in (Path(path).name, real.name)) > most:
+        raise ReciNetError(f"cannot write {path}: its name must not be longer than {most} bytes")
+
+
+def check_file(path: Path) -> None:
+    """Look for what would stop a file from being written, before any work is done.
+
+    Raises:
+        ReciNetError: If it is something else than a file, or its folder does not exist or cannot
+            be written to.
     """
     folder = real_path(path).parent
     if path.is_dir():
@@ -91,19 +100,12 @@ def check_file(path: Path) -> Path:
         raise ReciNetError(f"cannot write {path}: there is no folder {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ReciNetError(f"cannot write {path}: no permission to write in {folder}")
-    most = _LONGEST_NAME
-    with suppress(AttributeError, OSError, ValueError):  # Windows has no such call
-        most = os.pathconf(folder, "PC_NAME_MAX")
-    most -= _LONGEST_ENDING
-    if len(os.fsencode(path.name)) > most:
-        raise ReciNetError(f"cannot write {path}: its name must not be longer than {most} bytes")
     try:
         kind = path.stat().st_mode
     except OSError:  # not there, or a link in a loop
-        return folder
+        return
     if not stat.S_ISREG(kind):
         raise ReciNetError(f"cannot write {path}: it is no ordinary file, and would be replaced")
-    return folder
 
 
 def check_output(output: str | Path, sources: Iterable[Source] = ()) -> None:
@@ -166,8 +168,8 @@ def open_writer(
     path = real_path(output)
     module, name = _FORMATS[_suffix(output)]
     create = getattr(import_module(f"{__name__}.{module}"), name)
-    # Always the same name, so that what a kill left is replaced. (Its journal keeps another
-    # process from writing the same output.)
+    # Always the same name, so that what a kill left is replaced. (The journal, which lies beside
+    # the real path too, keeps another process from writing the same output.)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     writer: _Closing | None = None
     try:
