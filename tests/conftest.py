@@ -33,6 +33,13 @@ def crystals() -> dict[str, Atoms]:
 
 
 @pytest.fixture(scope="session")
+def few(crystals: dict[str, Atoms]) -> list[Atoms]:
+    """Eleven frames of three crystals."""
+    small = [a for a in crystals.values() if len(a) < 8][:3]
+    return [small[i % 3] for i in range(11)]
+
+
+@pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved model (bandgap) with random weights."""
     folder = tmp_path_factory.mktemp("models") / "random-gap"

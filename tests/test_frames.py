@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import ase.io
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from test_source_faults import cif_text, write_db, write_table
+from test_source_faults import cif_text, entries_of, write_db, write_table
 
 from recinet_ase.errors import ReciNetError
 from recinet_ase.screening.entries import Entry
@@ -22,17 +21,6 @@ from recinet_ase.screening.sources import (
     read_entries,
     read_structure,
 )
-
-
-@pytest.fixture(scope="module")
-def few(crystals: dict[str, Atoms]) -> list[Atoms]:
-    """Eleven frames of three crystals."""
-    small = [a for a in crystals.values() if len(a) < 8][:3]
-    return [small[i % 3] for i in range(11)]
-
-
-def entries_of(*patterns: object, id_key: str | None = None, **options: Any) -> list[Entry]:
-    return list(read_entries(find_sources(map(str, patterns), **options), id_key))
 
 
 def indices(entries: list[Entry]) -> list[int]:

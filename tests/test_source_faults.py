@@ -34,13 +34,6 @@ from recinet_ase.screening.sources import (
 )
 
 
-@pytest.fixture(scope="module")
-def few(crystals: dict[str, Atoms]) -> list[Atoms]:
-    """Eleven frames of three crystals."""
-    small = [a for a in crystals.values() if len(a) < 8][:3]
-    return [small[i % 3] for i in range(11)]
-
-
 def entries_of(*patterns: object, id_key: str | None = None, **options: Any) -> list[Entry]:
     return list(read_entries(find_sources(map(str, patterns), **options), id_key))
 
