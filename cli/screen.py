@@ -182,11 +182,14 @@ def _run(files: tuple[str, ...], options: dict[str, Any], display: _Display) -> 
 
 def _joined(conditions: tuple[str, ...]) -> str | None:
     """One condition that holds where all of them do."""
-    if not all(text.strip() for text in conditions):
-        return ""  # which is refused
-    if len(conditions) == 1:
-        return conditions[0]
-    return " and ".join(f"({text})" for text in conditions) or None
+    if len(conditions) < 2:
+        return conditions[0] if conditions else None
+    from recinet_ase.screening.expression import parse
+
+    lines = [" ".join(text.splitlines()).strip() for text in conditions]
+    for line in lines:
+        parse(line)  # each must stand alone: `a) or (b` would become a part of the others
+    return " and ".join(f"({line})" for line in lines)
 
 
 def _keys(option: str, text: str | None) -> tuple[str, ...]:

@@ -268,6 +268,7 @@ def test_formulas_are_compared_reduced(where: str, passing: int) -> None:
         (["--sort", ""], "--sort names no column"),
         (["--pareto", "--top", "3"], "--pareto needs a value, and --top follows"),
         (["--where", "bandgap > 1", "--where", ""], "it is empty"),
+        (["--where", "bandgap > 1) or (natoms > 1", "--where", "natoms < 3"], "cannot be read"),
         (["--id-key", "jidd"], "unknown --id-key 'jidd'; did you mean 'jid'? (known: jid)"),
     ],
 )

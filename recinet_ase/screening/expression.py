@@ -46,7 +46,7 @@ class Expression:
         # One line, so that positions are characters of the text.
         self.text = " ".join(text.splitlines()).strip()
         self.columns, self.units = columns, units
-        self._tree = _parse(self.text)
+        self._tree = parse(self.text)
         self._compiler = Compiler(self.text, columns, units)
         self._condition = self._compiler.condition(self._tree, 0)
 
@@ -124,7 +124,15 @@ class Expression:
         return text
 
 
-def _parse(text: str) -> ast.expr:
+def parse(text: str) -> ast.expr:
+    """The syntax tree of a condition, of which nothing is known yet.
+
+    Args:
+        text: The expression, one line.
+
+    Raises:
+        ReciNetError: If it is no expression; the message names the place.
+    """
     try:
         return ast.parse(text, mode="eval").body
     except SyntaxError as error:
