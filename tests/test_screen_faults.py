@@ -77,6 +77,13 @@ def wait_for_lines(out: Path, lines: int, process: subprocess.Popen[str]) -> Non
     raise AssertionError("no progress")
 
 
+def begun(call: list[str], out: Path) -> subprocess.Popen[str]:
+    """A screen with its first chunk done."""
+    process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
+    wait_for_lines(out, 1, process)
+    return process
+
+
 def children_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """Worker processes: children of the fork server."""
     return [
@@ -151,10 +158,7 @@ def test_a_worker_that_is_killed(
     database: Path, model_folder: Path, clean: bytes, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.csv"
-    process = subprocess.Popen(
-        command(database, model_folder, out, "--workers", "2"), stderr=subprocess.PIPE, text=True
-    )
-    wait_for_lines(out, 1, process)
+    process = begun(command(database, model_folder, out, "--workers", "2"), out)
     for child in children_of(process):
         if "forkserver" in " ".join(child.cmdline()) and not child.children():
             child.kill()
@@ -176,10 +180,7 @@ def test_the_process_that_workers_are_forked_from_is_killed(
     database: Path, model_folder: Path, clean: bytes, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.csv"
-    process = subprocess.Popen(
-        command(database, model_folder, out, "--workers", "2"), stderr=subprocess.PIPE, text=True
-    )
-    wait_for_lines(out, 1, process)
+    process = begun(command(database, model_folder, out, "--workers", "2"), out)
     (server,) = (child for child in children_of(process) if child.children())
     server.kill()
     _, message = process.communicate(timeout=120)
@@ -303,10 +304,7 @@ def test_changed_input_is_not_resumed(database: Path, model_folder: Path, tmp_pa
     copy = tmp_path / "copy.db"
     copy.write_bytes(database.read_bytes())
     out = tmp_path / "out.csv"
-    process = subprocess.Popen(
-        command(copy, model_folder, out, "--workers", "0"), stderr=subprocess.PIPE, text=True
-    )
-    wait_for_lines(out, 1, process)
+    process = begun(command(copy, model_folder, out, "--workers", "0"), out)
     process.kill()
     process.communicate()
     os.utime(copy, (1, 1))
@@ -380,12 +378,9 @@ def test_dask_workers(database: Path, model_folder: Path, clean: bytes, tmp_path
     """Two local workers, one of which is killed: the same bytes."""
     pytest.importorskip("distributed")
     out = tmp_path / "out.csv"
-    process = subprocess.Popen(
-        command(database, model_folder, out, "--scheduler", "local", "--workers", "2"),
-        stderr=subprocess.PIPE,
-        text=True,
+    process = begun(
+        command(database, model_folder, out, "--scheduler", "local", "--workers", "2"), out
     )
-    wait_for_lines(out, 1, process)
     workers = [
         child
         for child in psutil.Process(process.pid).children()
