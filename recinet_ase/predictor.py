@@ -264,9 +264,10 @@ class Predictor:
                 known = model.calibration.assess(describe_batch(batch, *found))
             spreads = found.spread.double().cpu().tolist() if self.intervals else [[]] * len(rows)
             elements = _elements(prepared.graphs[config.graph])
+            trained = set(config.elements)
             columns = zip(prepared.places, elements, rows, spreads, known, strict=True)
             for i, z, row, spread, assessment in columns:
-                if unseen := sorted(z - set(config.elements)):
+                if unseen := sorted(z - trained):
                     listed = ", ".join(symbols()[n] for n in unseen)
                     lacking[i].setdefault(listed, []).append(config.name)
                 else:

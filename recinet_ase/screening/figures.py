@@ -52,13 +52,30 @@ class ErrorKind:
 
 
 @dataclass
-class _Kind:
+class _Tally:
+    """Errors of one kind, while they are counted.
+
+    Attributes:
+        first: The first in full.
+        general: The first without the elements that a model lacks.
+        first_id: Its row.
+        count: Number of rows.
+        alike: Whether all are the first in full; ``alike_general``: without the elements.
+    """
+
     first: str
-    told: str
-    name: str
+    general: str
+    first_id: str
     count: int = 0
     alike: bool = True
-    alike_told: bool = True
+    alike_general: bool = True
+
+    def kind(self) -> ErrorKind:
+        """The sum of it, which says of all only what is true of all."""
+        reason = self.first if self.alike else self.general
+        if not self.alike_general:
+            reason = f"e.g. {self.first}"
+        return ErrorKind(reason, self.count, self.first_id)
 
 
 def label_of(name: str) -> str:
@@ -100,21 +117,15 @@ def error_kinds(table: RowTable) -> list[ErrorKind]:
     if "error" not in table.columns:
         return []
     errors, ids = table.column("error"), table.column("id")
-    found: dict[str, _Kind] = {}
+    found: dict[str, _Tally] = {}
     for index, text in enumerate(errors):
         if text:
-            # Which elements a model lacks is said in the rows; here it would be one structure's.
-            told = _UNTRAINED.sub(r"\1some of its elements", text)
-            kind = found.setdefault(_kind(text), _Kind(text, told, str(ids[index])))
-            kind.count += 1
-            kind.alike &= text == kind.first
-            kind.alike_told &= told == kind.told
-    kinds = [
-        ErrorKind(
-            k.first if k.alike else k.told if k.alike_told else f"e.g. {k.told}", k.count, k.name
-        )
-        for k in found.values()
-    ]
+            general = _UNTRAINED.sub(r"\1some of its elements", text)
+            tally = found.setdefault(_kind(text), _Tally(text, general, str(ids[index])))
+            tally.count += 1
+            tally.alike &= text == tally.first
+            tally.alike_general &= general == tally.general
+    kinds = [tally.kind() for tally in found.values()]
     return sorted(kinds, key=lambda kind: -kind.count)
 
 
