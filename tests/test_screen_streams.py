@@ -66,8 +66,9 @@ def test_interrupted_before_anything_is_done(
     time.sleep(seconds)
     os.killpg(process.pid, number)  # as a terminal does, to all processes
     _, message = process.communicate(timeout=60)
-    if process.returncode == 0:
-        pytest.skip("it was done before")
+    if process.returncode == 0:  # a fast machine
+        assert len(out.read_text().splitlines()) == 51
+        return
     if "interrupted" not in message:
         assert process.returncode == -number, "the interpreter itself was still starting"
         return
