@@ -121,7 +121,7 @@ def time_steps(folders: dict[str, Path], resources: Any, rounds: int) -> dict[st
     """Processor time of a training step, median over ``rounds`` batches, taking turns."""
     import torch
 
-    from recinet_ase.model import PropertyModel
+    from recinet_ase.models.property_model import PropertyModel
     from recinet_ase.training.config import TrainingConfig
     from recinet_ase.training.labels import open_run_dataset, prepare_data
 
@@ -162,7 +162,7 @@ def _step(network: Any, data: Any, config: Any) -> Callable[[int], None]:
 
 def time_predictions(folders: dict[str, Path], structures: list[Any]) -> dict[str, float]:
     """Seconds a crystal from structure to number, one by one as table 5 counts; median."""
-    from recinet_ase.predictor import Predictor
+    from recinet_ase.inference.predictor import Predictor
 
     predictors = {name: Predictor(folder, device="cpu") for name, folder in folders.items()}
     spent: dict[str, list[float]] = {name: [] for name in folders}
@@ -186,7 +186,7 @@ def write_csv(results: list[Result], path: Path) -> None:
 
 def main() -> None:
     """Run what is missing, then print the tables."""
-    from recinet_ase.data.dataset import open_dataset
+    from recinet_ase.data.catalogue import open_dataset
     from recinet_ase.training.run import Resources
 
     parser = arguments_parser(__doc__.splitlines()[0])

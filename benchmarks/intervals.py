@@ -12,7 +12,7 @@ from itertools import islice
 import torch
 
 from recinet_ase import Predictor
-from recinet_ase.data.dataset import open_dataset
+from recinet_ase.data.catalogue import open_dataset
 from recinet_ase.graph.adapters import to_crystal
 
 

@@ -208,7 +208,7 @@ def check_start(run: str, datasets: list[MatBench], resources: Resources) -> Non
     """
     from recinet_ase.data.overlap import find_same
     from recinet_ase.data.splits import ids_digest
-    from recinet_ase.model import PropertyModel
+    from recinet_ase.models.property_model import PropertyModel
     from recinet_ase.training.config import TrainingConfig
     from recinet_ase.training.labels import open_run_dataset, prepare_data
     from recinet_ase.training.run import TRAINING_FILE
@@ -243,7 +243,7 @@ def check_start(run: str, datasets: list[MatBench], resources: Resources) -> Non
 
 def write_overlap(path: Path, name: str, datasets: list[MatBench], resources: Resources) -> None:
     """Ids of a dataset's crystals that occur in a task, one a line."""
-    from recinet_ase.data.dataset import open_dataset
+    from recinet_ase.data.catalogue import open_dataset
     from recinet_ase.data.overlap import find_same
 
     source = open_dataset(name, resources.data_dir)

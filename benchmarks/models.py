@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from recinet_ase.data.published import JARVIS
-from recinet_ase.predictor import Predictor
+from recinet_ase.inference.predictor import Predictor
 from recinet_ase.pretrained import available_ensembles, available_models
 
 COLUMN = "crystals_per_second"

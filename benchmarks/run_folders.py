@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recinet_ase.model import PropertyModel
+    from recinet_ase.models.property_model import PropertyModel
     from recinet_ase.training.config import TrainingConfig
     from recinet_ase.training.run import Resources
 
@@ -24,7 +24,7 @@ def whole_run(folder: Path, config: TrainingConfig, resources: Resources) -> Pro
     Raises:
         SystemExit: If the training was told to stop.
     """
-    from recinet_ase.model import PropertyModel
+    from recinet_ase.models.property_model import PropertyModel
     from recinet_ase.training.run import TRAINING_FILE, train
 
     if finished(folder):

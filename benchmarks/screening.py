@@ -76,7 +76,7 @@ def random_model(folder: Path, size: str) -> Path:
     """A model of a size that is not shipped, with random weights: only its speed counts."""
     import torch
 
-    from recinet_ase.model import ModelConfig, PropertyModel
+    from recinet_ase.models.property_model import ModelConfig, PropertyModel
     from recinet_ase.nn.recinet import SIZES
 
     torch.manual_seed(0)
@@ -141,7 +141,7 @@ def shares(path: Path, arguments: list[str], count: int) -> str:
     import torch
 
     from recinet_ase import Predictor
-    from recinet_ase.screening.sources import chunks, find_sources, read_chunk
+    from recinet_ase.io import chunks, find_sources, read_chunk
 
     torch.set_num_threads(1)
     predictor = Predictor(arguments, device="cpu", intervals=False)
@@ -173,16 +173,16 @@ def beside_network(path: Path, name: str, count: int) -> str:
     """What the processes around a GPU spend on a crystal: limits that no GPU lifts."""
     import torch
 
-    from recinet_ase.screening import engine
+    from recinet_ase.io import chunks, find_sources
+    from recinet_ase.screening.execution import chunk as execution
     from recinet_ase.screening.journal import Journal
-    from recinet_ase.screening.sources import chunks, find_sources
-    from recinet_ase.screening.writers import open_writer
+    from recinet_ase.screening.output.writers import open_writer
 
     torch.set_num_threads(1)
-    spec = engine.ScreenSpec((name,), ("bandgap",))
-    predictor = engine.loaded(spec)
+    spec = execution.ScreenSpec((name,), ("bandgap",))
+    predictor = execution.loaded(spec)
     parts = [c for c in chunks(find_sources([str(path)])) if 512 * c.number < min(count, 2048)]
-    packed = [engine.prepare_packed(predictor.preparation, None, chunk) for chunk in parts]
+    packed = [execution.prepare_packed(predictor.preparation, None, chunk) for chunk in parts]
     (model,) = predictor.models
     known: dict[int, Any] = {}
     network = model.outcome
@@ -197,11 +197,11 @@ def beside_network(path: Path, name: str, count: int) -> str:
     spent = []
     for _ in range(2):
         start = time.process_time()
-        done = [engine.finish_packed(spec, data, "cpu") for data in packed]
+        done = [execution.finish_packed(spec, data, "cpu") for data in packed]
         spent.append(time.process_time() - start)
     n = sum(len(rows.rows) for rows in done)
     with tempfile.TemporaryDirectory() as folder:
-        names = engine.columns(predictor)
+        names = execution.columns(predictor)
         start = time.process_time()
         journal = Journal(Path(folder) / "out.part", {"columns": names, "id_key": None})
         for rows in done:

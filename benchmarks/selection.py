@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from ase.db import connect
 
-from recinet_ase.screening.selection import Selection
-from recinet_ase.screening.table import ListTable
+from recinet_ase.screening.selection.selection import Selection
+from recinet_ase.screening.selection.table import ListTable
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "crystals.json"
 

@@ -114,7 +114,7 @@ def recinet(sample: dict[str, Any], meter: Meter, size: str, precision: str, ful
 
     import recinet_ase
     from recinet_ase.data.store import StoreSettings, build_store
-    from recinet_ase.model import ModelConfig, PropertyModel
+    from recinet_ase.models.property_model import ModelConfig, PropertyModel
     from recinet_ase.training.config import TrainingConfig
     from recinet_ase.training.labels import Targets
     from recinet_ase.training.trainer import Trainer

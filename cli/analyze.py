@@ -110,7 +110,7 @@ def _sample(
     name = ", ".join(Path(f).name for f in files)
     entries: Iterator[tuple[str, Any]]
     if dataset is not None:
-        from recinet_ase.data.dataset import open_dataset
+        from recinet_ase.data.catalogue import open_dataset
 
         source = open_dataset(dataset, data_dir)
         name, entries = source.name, source.structures()
@@ -127,7 +127,7 @@ def _analysis(
     if model is None:
         assert sample is not None
         return report.analyse_data(sample)
-    from recinet_ase.predictor import Predictor
+    from recinet_ase.inference.predictor import Predictor
     from recinet_ase.pretrained import load_network, model_card
 
     if model_card(model).get("kind") == "forces":

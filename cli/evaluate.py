@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from recinet_ase.evaluation.report import Report
     from recinet_ase.evaluation.runner import Evaluation
     from recinet_ase.evaluation.table import PredictionTable
-    from recinet_ase.predictor import Predictor
+    from recinet_ase.inference.predictor import Predictor
 
     Meter = Callable[[str, int], Callable[[int], None]]
 
@@ -103,7 +103,7 @@ def evaluate(
     from recinet_ase.evaluation.data import choose_data, open_data
     from recinet_ase.evaluation.leaderboard import leaderboard_name
     from recinet_ase.evaluation.report import make_report, write_report
-    from recinet_ase.predictor import Predictor
+    from recinet_ase.inference.predictor import Predictor
     from recinet_ase.properties import parse_properties
 
     rule = _rule(split_by, split_seed)
@@ -187,7 +187,7 @@ def _rule(text: str | None, seed: int | None) -> SplitRule | None:
 def _other(spec: str, device: str) -> tuple[str, PredictionTable | Predictor]:
     """What to compare with: a file of predictions, or another model."""
     from recinet_ase.evaluation.table import PredictionTable
-    from recinet_ase.predictor import Predictor
+    from recinet_ase.inference.predictor import Predictor
 
     path = Path(spec)
     if path.suffix in (".csv", ".zip") or path.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from recinet_ase import __version__
+from recinet_ase._version import __version__
 from recinet_ase.cli.analyze import analyze
 from recinet_ase.cli.evaluate import evaluate
 from recinet_ase.cli.models import models

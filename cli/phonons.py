@@ -103,9 +103,9 @@ def phonons(structure: Path, **options: Any) -> None:
     from recinet_ase.phonons.harmonic import require_phonopy
 
     require_phonopy()
+    from recinet_ase.io import read_structure
     from recinet_ase.phonons import load_calculator
     from recinet_ase.phonons import phonons as calculate
-    from recinet_ase.screening.sources import read_structure
 
     name = own or options["model"]
     calculator = load_calculator(name, options["device"])

@@ -139,10 +139,10 @@ def _run(files: tuple[str, ...], options: dict[str, Any], display: _Display) -> 
         raise ReciNetError("say what to predict: --props bandgap,ehull or --model NAME")
     from recinet_ase.pretrained import model_properties
     from recinet_ase.properties import parse_properties
-    from recinet_ase.screening.selection import Selection
+    from recinet_ase.screening.selection.selection import Selection
 
     if models == ("all",):
-        from recinet_ase.prediction import default_models
+        from recinet_ase.inference.predict import default_models
 
         models = () if props else tuple(default_models())  # props have their models by default
     known = [info for name in models for info in model_properties(name)] if props else []
@@ -184,7 +184,7 @@ def _joined(conditions: tuple[str, ...]) -> str | None:
     """One condition that holds where all of them do."""
     if len(conditions) < 2:
         return conditions[0] if conditions else None
-    from recinet_ase.screening.expression import parse
+    from recinet_ase.screening.selection.expression import parse
 
     lines = [" ".join(text.splitlines()).strip() for text in conditions]
     for line in lines:
@@ -194,7 +194,7 @@ def _joined(conditions: tuple[str, ...]) -> str | None:
 
 def _keys(option: str, text: str | None) -> tuple[str, ...]:
     from recinet_ase.errors import ReciNetError
-    from recinet_ase.screening.selection import parse_keys
+    from recinet_ase.screening.selection.selection import parse_keys
 
     keys = parse_keys(text)
     if text is not None and not keys:
@@ -222,7 +222,7 @@ def _tell(outcome: Any, wanted: Any, display: _Display) -> None:
         click.echo(f"{wanted.output or wanted.report} is complete; nothing to resume", err=True)
         return
     if outcome.table is not None and not display.quiet:
-        from recinet_ase.screening.summary import print_summary
+        from recinet_ase.screening.output.terminal import print_summary
 
         print_summary(
             outcome.table, outcome.indices, selection=wanted.selection if wanted.selection else None

@@ -11,16 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recinet_ase import members
 from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.models import ensemble_files
 from recinet_ase.properties import get_property_info
 
 if TYPE_CHECKING:
     import torch
 
-    from recinet_ase.ensemble import AnyModel
     from recinet_ase.forces.model import ForceModel
-    from recinet_ase.model import PropertyModel
+    from recinet_ase.models.ensemble import AnyModel
+    from recinet_ase.models.property_model import PropertyModel
     from recinet_ase.properties import PropertyInfo
 
 _FOLDER = Path(__file__).parent
@@ -37,9 +37,9 @@ def available_models() -> list[str]:
 def available_ensembles() -> list[str]:
     """Names of the shipped ensembles (``"jarvis-eform:ensemble"``), sorted."""
     return [
-        name + members.SUFFIX
+        name + ensemble_files.SUFFIX
         for name in available_models()
-        if members.member_folders(_FOLDER / name / members.FOLDER)
+        if ensemble_files.member_folders(_FOLDER / name / ensemble_files.FOLDER)
     ]
 
 
@@ -65,8 +65,11 @@ def model_folder(name_or_path: str | Path) -> Path:
         UnknownNameError: If there is no such name; the nearest shipped ones are suggested.
         ReciNetError: If there is no such folder, or no model in it.
     """
-    if str(name_or_path).endswith(members.SUFFIX):
-        return _single_folder(str(name_or_path).removesuffix(members.SUFFIX)) / members.FOLDER
+    if str(name_or_path).endswith(ensemble_files.SUFFIX):
+        return (
+            _single_folder(str(name_or_path).removesuffix(ensemble_files.SUFFIX))
+            / ensemble_files.FOLDER
+        )
     return _single_folder(name_or_path)
 
 
@@ -80,8 +83,8 @@ def model_members(name_or_path: str | Path) -> list[Path]:
     folder = model_folder(name_or_path)
     if (folder / "config.json").is_file():
         return [folder]
-    found = members.member_folders(folder)
-    if str(name_or_path).endswith(members.SUFFIX):
+    found = ensemble_files.member_folders(folder)
+    if str(name_or_path).endswith(ensemble_files.SUFFIX):
         if not found:
             shipped = ", ".join(available_ensembles()) or "none"
             raise ReciNetError(
@@ -106,7 +109,7 @@ def _single_folder(name_or_path: str | Path) -> Path:
     if str(name_or_path) in _shipped():
         return _FOLDER / str(name_or_path)
     path = Path(name_or_path).expanduser()
-    if (path / "config.json").is_file() or members.member_folders(path):
+    if (path / "config.json").is_file() or ensemble_files.member_folders(path):
         return path
     if path.is_dir() and str(name_or_path):
         raise ReciNetError(f"{path} is no model folder: it has no config.json")
@@ -128,16 +131,17 @@ def _single_folder(name_or_path: str | Path) -> Path:
 def model_card(name_or_path: str | Path) -> dict[str, Any]:
     """The parsed ``config.json`` of a model, without loading its weights (or torch).
 
-    Of an ensemble it is what the members have in common (`recinet_ase.members.merged_card`).
+    Of an ensemble it is what the members have in common
+    (`recinet_ase.models.ensemble_files.merged_card`).
     """
     folders = model_members(name_or_path)
     cards = [_card(folder / "config.json") for folder in folders]
     if not is_ensemble(name_or_path):
         return cards[0]
     given = str(name_or_path)
-    base = given.removesuffix(members.SUFFIX)
-    name = cards[0]["name"] + members.SUFFIX if base != given else Path(given).name
-    return members.merged_card(name, model_folder(name_or_path), folders, cards)
+    base = given.removesuffix(ensemble_files.SUFFIX)
+    name = cards[0]["name"] + ensemble_files.SUFFIX if base != given else Path(given).name
+    return ensemble_files.merged_card(name, model_folder(name_or_path), folders, cards)
 
 
 def _card(path: Path) -> dict[str, Any]:
@@ -215,8 +219,8 @@ def load_model(
     """
     import torch
 
-    from recinet_ase.ensemble import EnsembleModel
-    from recinet_ase.model import ModelConfig, PropertyModel
+    from recinet_ase.models.ensemble import EnsembleModel
+    from recinet_ase.models.property_model import ModelConfig, PropertyModel
 
     card = model_card(name_or_path)
     _refuse_forces(card, name_or_path)
@@ -238,10 +242,10 @@ def load_network(name_or_path: str | Path) -> PropertyModel:
         UnknownNameError: If there is no such model.
         ReciNetError: If it is an ensemble, or a file is damaged.
     """
-    from recinet_ase.model import PropertyModel
+    from recinet_ase.models.property_model import PropertyModel
 
     if is_ensemble(name_or_path):
-        base = str(name_or_path).removesuffix(members.SUFFIX)
+        base = str(name_or_path).removesuffix(ensemble_files.SUFFIX)
         first = base if base != str(name_or_path) else model_members(name_or_path)[0]
         raise ReciNetError(f"{name_or_path} is an ensemble; use {first}, its first member")
     _refuse_forces(model_card(name_or_path), name_or_path)

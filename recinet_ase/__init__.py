@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recinet_ase.lazy import exports
+from recinet_ase._lazy import exports
+from recinet_ase._version import __version__
 
 if TYPE_CHECKING:
-    from recinet_ase.annotations import annotate, key_value_pairs
     from recinet_ase.calculator import ReciNetCalculator
     from recinet_ase.errors import ReciNetError, StructureError, UnknownNameError
     from recinet_ase.forces.calculator import ReciNetForceCalculator
-    from recinet_ase.prediction import predict, predict_structure
-    from recinet_ase.predictor import Predictor
+    from recinet_ase.inference.annotate import annotate, key_value_pairs
+    from recinet_ase.inference.predict import predict, predict_structure
+    from recinet_ase.inference.predictor import Predictor
     from recinet_ase.pretrained import (
         available_ensembles,
         available_force_models,
@@ -26,16 +27,14 @@ if TYPE_CHECKING:
     )
     from recinet_ase.properties import PROPERTIES, get_property_info
 
-__version__ = "0.1.0"
-
 _EXPORTS = {
-    "annotate": "annotations",
-    "key_value_pairs": "annotations",
-    "predict": "prediction",
-    "predict_structure": "prediction",
+    "annotate": "inference.annotate",
+    "key_value_pairs": "inference.annotate",
+    "predict": "inference.predict",
+    "predict_structure": "inference.predict",
     "ReciNetCalculator": "calculator",
     "ReciNetForceCalculator": "forces.calculator",
-    "Predictor": "predictor",
+    "Predictor": "inference.predictor",
     "available_ensembles": "pretrained",
     "available_force_models": "pretrained",
     "available_models": "pretrained",

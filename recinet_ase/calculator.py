@@ -14,10 +14,10 @@ from ase.calculators.calculator import (
 )
 from ase.outputs import Properties, all_outputs
 
-from recinet_ase import prediction
-from recinet_ase.annotations import PREFIX, Entry, annotate
 from recinet_ase.errors import StructureError, UnknownNameError
-from recinet_ase.preparation import Prediction
+from recinet_ase.inference import predict as inference
+from recinet_ase.inference.annotate import PREFIX, Entry, annotate
+from recinet_ase.inference.result import Prediction
 from recinet_ase.properties import answer_for, get_property_info
 
 if TYPE_CHECKING:
@@ -74,12 +74,12 @@ class ReciNetCalculator(Calculator):
 
     def __init__(
         self,
-        model: prediction.Models = "jarvis-mbj",
+        model: inference.Models = "jarvis-mbj",
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         atoms: Atoms | None = None,
     ) -> None:
-        self.predictor = prediction.as_predictor(model, device, dtype)
+        self.predictor = inference.as_predictor(model, device, dtype)
         sources = {name: m.config.name for name, m in self.predictor.properties.items()}
         # Databases and trajectories store the parameters: where a number came from.
         super().__init__(atoms=atoms, models=sources)
@@ -198,7 +198,7 @@ class ReciNetCalculator(Calculator):
         Returns:
             One `Prediction` for each structure, in order; a bad one carries its ``error``.
         """
-        return prediction.predict(structures, self.predictor, order=order, progress=progress)
+        return inference.predict(structures, self.predictor, order=order, progress=progress)
 
     def predict_structure(self, structure: Any, *, order: str | None = None) -> dict[str, float]:
         """Properties of one structure, pymatgen's for instance, in `units`.
@@ -206,7 +206,7 @@ class ReciNetCalculator(Calculator):
         Raises:
             StructureError: If a model cannot answer for the structure.
         """
-        return prediction.predict_structure(structure, self.predictor, order=order)
+        return inference.predict_structure(structure, self.predictor, order=order)
 
     def annotate(
         self, atoms: Atoms, *, prefix: str = PREFIX, overwrite: bool = False

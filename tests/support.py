@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.geometric import CrystalGraph, build_graph
-from recinet_ase.model import ModelConfig, PropertyModel
+from recinet_ase.models.property_model import ModelConfig, PropertyModel
 from recinet_ase.nn.pooling import AttentionPooling
 from recinet_ase.nn.recinet import SIZES
 from recinet_ase.pretrained import model_card

@@ -35,9 +35,9 @@ from recinet_ase.elements import MAX_Z, symbols
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.waves import filtered_sum, half_space_waves
-from recinet_ase.model import PropertyModel
+from recinet_ase.inference.predictor import Predictor
+from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.reciprocal import LatticeOperator
-from recinet_ase.predictor import Predictor
 from recinet_ase.pretrained import available_models, load_force_model, load_model
 
 SALT = bulk("NaCl", "rocksalt", a=5.64)

@@ -35,7 +35,7 @@ from recinet_ase import (
     predict,
     predict_structure,
 )
-from recinet_ase.prediction import default_models
+from recinet_ase.inference.predict import default_models
 from recinet_ase.pretrained import available_models, model_properties
 
 CHANGES = {

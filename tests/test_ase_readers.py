@@ -14,10 +14,10 @@ import pytest
 from ase.io.formats import ioformats
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.screening.sources import (
+from recinet_ase.io import (
     find_sources,
 )
-from recinet_ase.screening.sources.files import REFUSED
+from recinet_ase.io.files import REFUSED
 
 
 @pytest.mark.parametrize(

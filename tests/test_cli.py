@@ -69,7 +69,7 @@ def test_import_changes_nothing() -> None:
     code = (
         "import torch; before = torch.get_default_dtype(), torch.get_num_threads()\n"
         "from recinet_ase import ReciNetCalculator, Predictor, load_model, PROPERTIES\n"
-        "import recinet_ase.training.run, recinet_ase.screening.engine\n"
+        "import recinet_ase.training.run, recinet_ase.screening.execution.chunk\n"
         "assert before == (torch.get_default_dtype(), torch.get_num_threads())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

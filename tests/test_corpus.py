@@ -8,8 +8,8 @@ import pytest
 from corpus import CorpusFile, write_corpus
 
 from recinet_ase import Predictor
-from recinet_ase.screening import engine
-from recinet_ase.screening.sources import chunks, find_sources
+from recinet_ase.io import chunks, find_sources
+from recinet_ase.screening.execution import chunk as execution
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +43,10 @@ def test_bad_ones_are_rows_and_good_ones_are_unchanged(
 
     def screen(path: Path) -> list[dict[str, object]]:
         parts = (
-            engine.prepare_chunk(predictor.preparation, None, chunk)
+            execution.prepare_chunk(predictor.preparation, None, chunk)
             for chunk in chunks(find_sources([str(path)]))
         )
-        return [row for part in parts for row in engine.finish_chunk(predictor, part).rows]
+        return [row for part in parts for row in execution.finish_chunk(predictor, part).rows]
 
     rows, clean = screen(file.path), iter(screen(file.clean))
     assert len(rows) == len(file.cases)

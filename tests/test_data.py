@@ -12,7 +12,7 @@ from ase import Atoms
 from support import graph_of, random_model
 
 from recinet_ase import ReciNetError, UnknownNameError
-from recinet_ase.data.dataset import data_root
+from recinet_ase.data.fetch import data_root
 from recinet_ase.data.published import DATASETS, JARVIS, get_dataset
 from recinet_ase.data.splits import Split, ids_digest, leaderboard_split, read_json_zip
 from recinet_ase.data.store import (

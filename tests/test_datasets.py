@@ -25,7 +25,8 @@ from support import EXAMPLES, graph_of, random_model
 
 from recinet_ase import Predictor, ReciNetCalculator, ReciNetError, StructureError, UnknownNameError
 from recinet_ase.cli.screen import screen
-from recinet_ase.data.dataset import data_root, dataset_names, open_dataset
+from recinet_ase.data.catalogue import dataset_names, open_dataset
+from recinet_ase.data.fetch import data_root
 from recinet_ase.data.matbench import FOLD_SEED, MATBENCH, MatBench
 from recinet_ase.data.mlearn import ELEMENTS, MLearn
 from recinet_ase.data.published import JARVIS, MATERIALS_PROJECT, Published
@@ -41,7 +42,7 @@ from recinet_ase.data.splits import (
 )
 from recinet_ase.data.store import STORE_VERSION, StoreSettings, cached_store, fingerprint
 from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.model import ModelConfig, PropertyModel
+from recinet_ase.models.property_model import ModelConfig, PropertyModel
 from recinet_ase.pretrained import model_properties
 from recinet_ase.properties import PROPERTIES, custom_property, parse_properties
 
@@ -118,8 +119,8 @@ def test_the_composition_rule_on_crystals(crystals: dict[str, Atoms]) -> None:
         for key, atoms in every.items()
     ]
 
-    from recinet_ase.data.rows import record_rows
     from recinet_ase.data.table import TableDataset
+    from recinet_ase.io.rows import record_rows
 
     dataset = TableDataset("x", record_rows(records, "x"), [], "gap", GAP)
     split = dataset.split(GAP, SplitRule("composition"))

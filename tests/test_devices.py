@@ -21,12 +21,19 @@ from support import random_model
 
 from recinet_ase import Predictor, ReciNetError
 from recinet_ase.errors import DeviceLostError
-from recinet_ase.screening import devices, engine
-from recinet_ase.screening.devices import DeviceWorkers, TwoSteps, choose_devices, compare, probe
-from recinet_ase.screening.engine import ChunkRows, ScreenSpec
-from recinet_ase.screening.entries import Chunk, Piece, Source
-from recinet_ase.screening.pipeline import in_order
-from recinet_ase.screening.workers import Workers
+from recinet_ase.io.entries import Chunk, Piece, Source
+from recinet_ase.screening.execution import chunk as execution
+from recinet_ase.screening.execution import gpus as devices
+from recinet_ase.screening.execution.chunk import ChunkRows, ScreenSpec
+from recinet_ase.screening.execution.gpus import (
+    DeviceWorkers,
+    TwoSteps,
+    choose_devices,
+    compare,
+    probe,
+)
+from recinet_ase.screening.execution.processes import Workers
+from recinet_ase.screening.execution.schedule import in_order
 
 ROWS = 1100  # three chunks
 
@@ -130,7 +137,7 @@ def test_a_process_that_cannot_start_its_device(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = ScreenSpec((str(model_folder),), ("bandgap",), devices=("cpu:0",))
-    loaded = engine.loaded(spec)
+    loaded = execution.loaded(spec)
     monkeypatch.setattr(devices, "probe", killed)
     monkeypatch.setattr(devices, "loaded", lambda *_: loaded)
     with pytest.raises(ReciNetError, match="cannot work on cpu:0 .* try --device cpu"):

@@ -33,10 +33,10 @@ from recinet_ase import (
 from recinet_ase.cli.analyze import analyze
 from recinet_ase.cli.main import main
 from recinet_ase.cli.screen import screen
-from recinet_ase.ensemble import EnsembleModel
 from recinet_ase.graph.crystal import GraphSettings
-from recinet_ase.members import RECORD
-from recinet_ase.prediction import default_models
+from recinet_ase.inference.predict import default_models
+from recinet_ase.models.ensemble import EnsembleModel
+from recinet_ase.models.ensemble_files import RECORD
 from recinet_ase.pretrained import load_network, model_card, model_folder, model_members
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.run import train

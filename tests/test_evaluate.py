@@ -17,7 +17,7 @@ from support import EXAMPLES, random_model, write_jarvis_folder
 
 from recinet_ase import Predictor, load_model
 from recinet_ase.cli.evaluate import evaluate
-from recinet_ase.data.dataset import open_dataset
+from recinet_ase.data.catalogue import open_dataset
 from recinet_ase.data.published import JARVIS
 from recinet_ase.evaluation import runner
 from recinet_ase.evaluation.table import PredictionTable

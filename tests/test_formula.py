@@ -14,7 +14,7 @@ from recinet_ase.data.overlap import composition_key
 from recinet_ase.formula import reduced_counts
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.phonons.structure import formula
-from recinet_ase.screening.columns import reduced_formula
+from recinet_ase.screening.selection.columns import reduced_formula
 
 
 def test_every_reduced_formula_is_pymatgen_s(crystals: dict[str, Atoms]) -> None:

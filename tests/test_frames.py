@@ -11,8 +11,7 @@ from ase.build import bulk
 from test_source_faults import cif_text, entries_of, write_db, write_table
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.screening.entries import Entry
-from recinet_ase.screening.sources import (
+from recinet_ase.io import (
     chunks,
     count_entries,
     find_sources,
@@ -21,6 +20,7 @@ from recinet_ase.screening.sources import (
     read_entries,
     read_structure,
 )
+from recinet_ase.io.entries import Entry
 
 
 def indices(entries: list[Entry]) -> list[int]:

@@ -18,10 +18,10 @@ from support import random_model, write_jarvis_folder
 
 from recinet_ase import Predictor, ReciNetError
 from recinet_ase.cli.train import train
-from recinet_ase.data.dataset import open_dataset
+from recinet_ase.data.catalogue import open_dataset
 from recinet_ase.data.extraction import FUNCTIONAL_TASKS, Extraction
 from recinet_ase.evaluation.metrics import log10_error
-from recinet_ase.model import PropertyModel, as_learnt
+from recinet_ase.models.property_model import PropertyModel, as_learnt
 from recinet_ase.pretrained import model_card
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.training.recipes import load_recipe, recipe_names

@@ -13,10 +13,10 @@ from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import CrystalBatch, collate
 from recinet_ase.graph.geometric import reduced_graph
 from recinet_ase.graph.waves import Waves
+from recinet_ase.inference.preparation import Preparation
 from recinet_ase.nn import recinet
 from recinet_ase.nn.recinet import ReciNet
 from recinet_ase.nn.span import embedding_span
-from recinet_ase.preparation import Preparation
 
 
 def one_step(network: ReciNet, batch: CrystalBatch, bfloat16: bool = False) -> torch.Tensor:

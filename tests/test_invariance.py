@@ -13,8 +13,8 @@ from scipy.spatial.transform import Rotation
 from support import graph_of, random_crystals, random_model
 
 from recinet_ase.graph.batch import collate
-from recinet_ase.model import PropertyModel
-from recinet_ase.predictor import Predictor
+from recinet_ase.inference.predictor import Predictor
+from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.pretrained import available_models, load_model
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}

@@ -15,7 +15,7 @@ from ase.build import bulk
 from test_datasets import write_matbench
 
 from recinet_ase import ReciNetError
-from recinet_ase.data.dataset import open_dataset
+from recinet_ase.data.catalogue import open_dataset
 from recinet_ase.data.overlap import find_same
 from recinet_ase.evaluation.matbench import (
     FoldResult,
@@ -25,7 +25,7 @@ from recinet_ase.evaluation.matbench import (
     spread,
     write_results,
 )
-from recinet_ase.model import PropertyModel
+from recinet_ase.models.property_model import PropertyModel
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

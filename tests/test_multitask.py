@@ -21,10 +21,10 @@ from support import EXAMPLES, graph_of, random_crystals, random_model, write_jar
 from recinet_ase import Predictor, ReciNetCalculator, ReciNetError, load_model
 from recinet_ase.cli.screen import screen
 from recinet_ase.cli.train import train
-from recinet_ase.data.dataset import open_dataset
+from recinet_ase.data.catalogue import open_dataset
 from recinet_ase.data.published import JARVIS
 from recinet_ase.graph.batch import collate
-from recinet_ase.model import PropertyModel
+from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.experts import ExpertHeads, TaskHeads
 from recinet_ase.nn.recinet import ReciNetConfig, ReciNetMT
 from recinet_ase.properties import PROPERTIES

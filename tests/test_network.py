@@ -18,7 +18,7 @@ from torch.nn import functional
 from recinet_ase import ReciNetError
 from recinet_ase.elements import MAX_Z, N_FEATURES, element_features, symbols
 from recinet_ase.graph.batch import collate
-from recinet_ase.model import PropertyModel
+from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.composition import formula_atoms
 from recinet_ase.nn.local import LocalBlock
 from recinet_ase.nn.norm import WeightedBatchNorm

@@ -28,8 +28,8 @@ from recinet_ase.cli.phonons import phonons as command
 from recinet_ase.errors import ReciNetError, StructureError, UnknownNameError
 from recinet_ase.phonons import Phonons, harmonic, load_calculator, phonons
 from recinet_ase.phonons.figures import point_label, ticks
-from recinet_ase.phonons.forces import ForceModel
 from recinet_ase.phonons.structure import choose_supercell, symmetrise
+from recinet_ase.simulation.batch_forces import BatchForces
 
 MESH = 25.0
 ALLOY = Atoms("CuAu", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], cell=[2.8, 2.8, 3.7], pbc=True)
@@ -371,7 +371,7 @@ class Batching(EMT):
 
 def test_batches(three: Phonons) -> None:
     calculator = Batching()
-    assert isinstance(calculator, ForceModel) and not isinstance(EMT(), ForceModel)
+    assert isinstance(calculator, BatchForces) and not isinstance(EMT(), BatchForces)
     seen: list[tuple[str, int, int | None]] = []
     found = phonons(
         CU3AU,

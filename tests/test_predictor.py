@@ -18,7 +18,7 @@ from test_graph import BAD
 from recinet_ase import Predictor, ReciNetError, StructureError, UnknownNameError, predict
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.waves import WaveBasis
-from recinet_ase.predictor import choose_device, choose_dtype
+from recinet_ase.inference.predictor import choose_device, choose_dtype
 
 
 def test_single_equals_batch_equals_any_batch_size(

@@ -24,7 +24,7 @@ from recinet_ase.graph.refinement import (
 )
 from recinet_ase.graph.symmetry import find_orbits
 from recinet_ase.graph.waves import half_space_waves
-from recinet_ase.preparation import Preparation
+from recinet_ase.inference.preparation import Preparation
 
 K_MAX = 4.0
 

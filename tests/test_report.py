@@ -16,13 +16,13 @@ from ase import Atoms
 from ase.build import bulk
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.screening.figures import error_kinds, property_figures
-from recinet_ase.screening.report import write_report
-from recinet_ase.screening.report.cell import draw_cell, find_symmetry, svg
-from recinet_ase.screening.report.charts import histogram, scatter, ticks
-from recinet_ase.screening.selection import Selection
-from recinet_ase.screening.summary import print_summary
-from recinet_ase.screening.table import ListTable
+from recinet_ase.screening.output.report import write_report
+from recinet_ase.screening.output.report.cell import draw_cell, find_symmetry, svg
+from recinet_ase.screening.output.report.charts import histogram, scatter, ticks
+from recinet_ase.screening.output.statistics import error_kinds, property_figures
+from recinet_ase.screening.output.terminal import print_summary
+from recinet_ase.screening.selection.selection import Selection
+from recinet_ase.screening.selection.table import ListTable
 
 NUMBERS = [f"{name}{end}" for name in ("bandgap", "ehull") for end in ("", "_low", "_high")]
 COLUMNS = ["id", "formula", "natoms", *NUMBERS, "in_domain", "error"]

@@ -13,8 +13,8 @@ from ase import Atoms
 from PIL import Image
 from test_report import COLUMNS, HOSTILE, SELECTION, UNITS, screened
 
-from recinet_ase.screening.report import write_report
-from recinet_ase.screening.table import ListTable
+from recinet_ase.screening.output.report import write_report
+from recinet_ase.screening.selection.table import ListTable
 
 _FLAGS = (
     "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "

@@ -22,10 +22,10 @@ from test_graph import BAD
 
 from recinet_ase import Predictor, ReciNetCalculator
 from recinet_ase.cli.screen import screen
-from recinet_ase.screening.figures import error_kinds
-from recinet_ase.screening.selection import Selection
-from recinet_ase.screening.summary import print_summary
-from recinet_ase.screening.table import ListTable
+from recinet_ase.screening.output.statistics import error_kinds
+from recinet_ase.screening.output.terminal import print_summary
+from recinet_ase.screening.selection.selection import Selection
+from recinet_ase.screening.selection.table import ListTable
 
 
 def run(*arguments: object) -> Result:

@@ -22,10 +22,10 @@ from support import EXAMPLES
 
 from recinet_ase.cli.screen import screen
 from recinet_ase.screening import run as running
-from recinet_ase.screening.engine import ChunkRows
-from recinet_ase.screening.selection import Selection
-from recinet_ase.screening.summary import print_summary
-from recinet_ase.screening.table import ListTable
+from recinet_ase.screening.execution.chunk import ChunkRows
+from recinet_ase.screening.output.terminal import print_summary
+from recinet_ase.screening.selection.selection import Selection
+from recinet_ase.screening.selection.table import ListTable
 
 
 @pytest.fixture
@@ -104,11 +104,11 @@ def test_an_input_that_became_shorter(
 def test_a_named_input_that_vanishes_stops_the_screen(
     database: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recinet_ase.screening import pipeline
+    from recinet_ase.screening.execution import schedule as schedule
 
     out, away = tmp_path / "out.csv", tmp_path / "away.db"
     monkeypatch.setattr(running, "CHUNK", 2)
-    whole = pipeline.screen_chunk
+    whole = schedule.screen_chunk
 
     def vanishing(spec: object, chunk: object) -> ChunkRows:
         done = whole(spec, chunk)  # type: ignore[arg-type]
@@ -116,7 +116,7 @@ def test_a_named_input_that_vanishes_stops_the_screen(
             shutil.move(database, away)
         return done
 
-    monkeypatch.setattr(pipeline, "screen_chunk", vanishing)
+    monkeypatch.setattr(schedule, "screen_chunk", vanishing)
     found = call(database, "--model", model_folder, "-o", out)
     assert found.exit_code == 2 and "few.db is gone" in found.output and not out.exists()
     shutil.move(away, database)
@@ -348,11 +348,12 @@ def test_no_terminal_is_too_narrow_for_a_number(
 
 def test_processes_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     from recinet_ase import ReciNetError
-    from recinet_ase.screening import workers
 
     def refused(*_: object) -> None:
         raise ConnectionRefusedError(111, os.strerror(111))
 
-    monkeypatch.setattr(workers.Workers, "_start", refused)
+    from recinet_ase.screening.execution import processes
+
+    monkeypatch.setattr(processes.Workers, "_start", refused)
     with pytest.raises(ReciNetError, match="cannot be started here .*--workers 0"):
-        workers.Workers(1, 60.0)
+        processes.Workers(1, 60.0)

@@ -17,12 +17,12 @@ import pytest
 from ase import Atoms
 from ase.db import connect
 
-from recinet_ase.screening.engine import ChunkRows
-from recinet_ase.screening.entries import Chunk, Piece, Source
+from recinet_ase.io import chunks, find_sources
+from recinet_ase.io.entries import Chunk, Piece, Source
+from recinet_ase.screening.execution.chunk import ChunkRows
+from recinet_ase.screening.execution.processes import Workers
+from recinet_ase.screening.execution.schedule import in_order, split
 from recinet_ase.screening.journal import Journal
-from recinet_ase.screening.pipeline import in_order, split
-from recinet_ase.screening.sources import chunks, find_sources
-from recinet_ase.screening.workers import Workers
 
 ROWS = 1700  # four chunks
 
@@ -396,7 +396,7 @@ def test_dask_workers(database: Path, model_folder: Path, clean: bytes, tmp_path
 def test_dask_that_is_not_there(database: Path, model_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     from recinet_ase.errors import ReciNetError
-    from recinet_ase.screening.cluster import DaskWorkers
+    from recinet_ase.screening.execution.cluster import DaskWorkers
 
     with pytest.raises(ReciNetError, match="no Dask workers at"):
         DaskWorkers("tcp://127.0.0.1:9", patience=1)

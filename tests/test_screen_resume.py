@@ -16,15 +16,15 @@ from click.testing import CliRunner, Result
 
 from recinet_ase import ReciNetError
 from recinet_ase.cli.screen import screen
+from recinet_ase.io import find_sources
 from recinet_ase.screening import run as running
-from recinet_ase.screening import workers as crew
-from recinet_ase.screening.engine import ChunkRows
+from recinet_ase.screening.execution import processes
+from recinet_ase.screening.execution.chunk import ChunkRows
+from recinet_ase.screening.execution.processes import Workers
+from recinet_ase.screening.execution.schedule import choose_workers
 from recinet_ase.screening.journal import Journal
 from recinet_ase.screening.options import Outcome, ScreenOptions
-from recinet_ase.screening.pipeline import choose_workers
-from recinet_ase.screening.selection import Selection
-from recinet_ase.screening.sources import find_sources
-from recinet_ase.screening.workers import Workers
+from recinet_ase.screening.selection.selection import Selection
 
 
 @pytest.fixture
@@ -60,9 +60,10 @@ LOST = (1, 4)
 @pytest.fixture
 def one_that_kills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Two rows whose worker died; later reads of them are counted."""
-    from recinet_ase.screening import journal, pipeline
+    from recinet_ase.screening import journal
+    from recinet_ase.screening.execution import schedule
 
-    whole = pipeline.screen_chunk
+    whole = schedule.screen_chunk
 
     def dying(spec: object, chunk: object) -> ChunkRows:
         done = whole(spec, chunk)
@@ -79,7 +80,7 @@ def one_that_kills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         again.extend(piece.start for piece in chunk.pieces)
         return reading(chunk, id_key)
 
-    monkeypatch.setattr(pipeline, "screen_chunk", dying)
+    monkeypatch.setattr(schedule, "screen_chunk", dying)
     monkeypatch.setattr(journal, "read_chunk", counted)
     return again
 
@@ -175,7 +176,7 @@ def test_nobody_waits_for_workers_that_cannot_be_started(monkeypatch: pytest.Mon
     try:
         first, second = (backend.submit(exit_now, 3) for _ in range(2))
         for future in (first, second, backend.submit(exit_now, 3)):
-            with pytest.raises((ReciNetError, crew.Lost), match="cannot go on|died"):
+            with pytest.raises((ReciNetError, processes.Lost), match="cannot go on|died"):
                 future.result(timeout=60)
         with pytest.raises(ReciNetError, match="Resource temporarily unavailable"):
             backend.submit(exit_now, 3).result(timeout=60)

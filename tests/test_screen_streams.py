@@ -17,9 +17,9 @@ from click.testing import CliRunner, Result
 from support import EXAMPLES
 
 from recinet_ase.cli.screen import screen
-from recinet_ase.screening.entries import Entry
+from recinet_ase.io.entries import Entry
 from recinet_ase.screening.journal import Journal, journal_folder
-from recinet_ase.screening.writers import open_writer
+from recinet_ase.screening.output.writers import open_writer
 
 SCREEN = [sys.executable, "-m", "recinet_ase.cli.screen"]
 

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
-from recinet_ase.screening.expression import Expression
-from recinet_ase.screening.pareto import pareto_front
-from recinet_ase.screening.selection import Selection, parse_keys
-from recinet_ase.screening.table import ListTable
-from recinet_ase.screening.unique import fingerprint
+from recinet_ase.screening.selection.expression import Expression
+from recinet_ase.screening.selection.pareto import pareto_front
+from recinet_ase.screening.selection.selection import Selection, parse_keys
+from recinet_ase.screening.selection.table import ListTable
+from recinet_ase.screening.selection.unique import fingerprint
 
 ENDS = ("", "_low", "_high")
 NUMBERS = [f"{name}{end}" for name in ("bandgap", "ehull") for end in ENDS]
@@ -398,7 +398,7 @@ def test_unique_is_brute_force(kinds: list[int], top: int | None) -> None:
     table = ListTable(["formula"], rows, atoms=structures)
     expected = [i for i, k in enumerate(kinds) if k == 0 or k not in kinds[:i]][:top]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recinet_ase.screening.unique._SMALLEST_BLOCK", 2)
-        patch.setattr("recinet_ase.screening.unique._LARGEST_BLOCK", 5)
+        patch.setattr("recinet_ase.screening.selection.unique._SMALLEST_BLOCK", 2)
+        patch.setattr("recinet_ase.screening.selection.unique._LARGEST_BLOCK", 5)
         found = Selection(unique="fingerprint", top=top).indices(table)
     assert list(found) == expected

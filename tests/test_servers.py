@@ -17,7 +17,7 @@ from ase import Atoms
 from ase.db import connect
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
-from recinet_ase.screening.sources import (
+from recinet_ase.io import (
     chunks,
     count_entries,
     databases,

@@ -25,13 +25,13 @@ from click.testing import CliRunner
 
 from recinet_ase.cli.screen import screen
 from recinet_ase.errors import ReciNetError, UnknownNameError
-from recinet_ase.screening.entries import Entry, encodable
-from recinet_ase.screening.sources import (
+from recinet_ase.io import (
     count_entries,
     find_sources,
     fingerprint,
     read_entries,
 )
+from recinet_ase.io.entries import Entry, encodable
 
 
 def entries_of(*patterns: object, id_key: str | None = None, **options: Any) -> list[Entry]:
@@ -153,8 +153,8 @@ def test_tables_that_a_database_names_are_tables(few: list[Atoms], tmp_path: Pat
 
 ENDLESS = """
 import signal, sys
-from recinet_ase.screening.entries import Source
-from recinet_ase.screening.sources import databases
+from recinet_ase.io.entries import Source
+from recinet_ase.io import databases
 
 def interrupted(number, frame):
     raise KeyboardInterrupt

@@ -27,8 +27,7 @@ from pymatgen.core import Lattice, Molecule, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
-from recinet_ase.screening.entries import Entry, InputUnavailableError, Source
-from recinet_ase.screening.sources import (
+from recinet_ase.io import (
     chunks,
     count_entries,
     databases,
@@ -39,6 +38,7 @@ from recinet_ase.screening.sources import (
     read_entries,
     read_structure,
 )
+from recinet_ase.io.entries import Entry, InputUnavailableError, Source
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import collate
 from recinet_ase.graph.geometric import reduced_graph
 from recinet_ase.graph.symmetry import find_orbits
-from recinet_ase.model import PropertyModel
+from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.pooling import POOLINGS
 
 # Built from exact coordinates: files with five decimals are symmetric to about 1e-4 only.

@@ -24,11 +24,12 @@ from support import EXAMPLES, random_model
 
 from recinet_ase import Predictor
 from recinet_ase.errors import ReciNetError
-from recinet_ase.screening import engine, writers
-from recinet_ase.screening.entries import Entry
-from recinet_ase.screening.sidecar import sidecar_path, write_sidecar
-from recinet_ase.screening.sources import chunks, find_sources, read_entries
-from recinet_ase.screening.writers import check_output, needs_structures, open_writer
+from recinet_ase.io import chunks, find_sources, read_entries
+from recinet_ase.io.entries import Entry
+from recinet_ase.screening.execution import chunk as execution
+from recinet_ase.screening.output import writers
+from recinet_ase.screening.output.metadata import sidecar_path, write_sidecar
+from recinet_ase.screening.output.writers import check_output, needs_structures, open_writer
 
 COLUMNS = [
     "id",
@@ -197,14 +198,14 @@ def test_structures_with_baggage(suffix: str, crystals: dict[str, Atoms], tmp_pa
 def test_numbers_survive_the_round_trip(tmp_path: Path) -> None:
     """Predictions for what was written equal those for what was read."""
     predictor = Predictor(random_model(), device="cpu", intervals=False)
-    columns, units = engine.columns(predictor), engine.units(predictor)
+    columns, units = execution.columns(predictor), execution.units(predictor)
 
     def screen(path: Path, id_key: str | None = None) -> list[dict[str, Any]]:
         parts = (
-            engine.prepare_chunk(predictor.preparation, id_key, chunk)
+            execution.prepare_chunk(predictor.preparation, id_key, chunk)
             for chunk in chunks(find_sources([str(path)]))
         )
-        return [row for part in parts for row in engine.finish_chunk(predictor, part).rows]
+        return [row for part in parts for row in execution.finish_chunk(predictor, part).rows]
 
     before = screen(EXAMPLES)
     wanted = [row["bandgap"] for row in before]
@@ -270,8 +271,8 @@ def test_a_file_that_cannot_grow(suffix: str, tmp_path: Path) -> None:
 import resource, signal
 from ase.build import bulk
 from recinet_ase.errors import ReciNetError
-from recinet_ase.screening.entries import Entry
-from recinet_ase.screening.writers import open_writer
+from recinet_ase.io.entries import Entry
+from recinet_ase.screening.output.writers import open_writer
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 entry = Entry("1", bulk("Si"))
@@ -337,7 +338,7 @@ def test_sidecar(model_folder: Path, tmp_path: Path) -> None:
         out,
         predictor,
         sources,
-        engine.columns(predictor),
+        execution.columns(predictor),
         {"bandgap": "eV"},
         {"structures": 50, "errors": 0},
         started,

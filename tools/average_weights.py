@@ -12,7 +12,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from recinet_ase.model import PropertyModel
+from recinet_ase.models.property_model import PropertyModel
 
 
 def main() -> None:

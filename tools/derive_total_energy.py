@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from recinet_ase.data.dataset import open_dataset
+from recinet_ase.data.catalogue import open_dataset
 from recinet_ase.data.published import JARVIS
 from recinet_ase.elements import symbols
-from recinet_ase.model import PropertyModel
+from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.training.provenance import clean_tasks
 

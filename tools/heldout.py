@@ -9,7 +9,7 @@ from typing import Any
 from recinet_ase.data.dataset import Dataset
 from recinet_ase.data.splits import PUBLISHED_SEED, SplitRule
 from recinet_ase.evaluation.data import choose_data, known_faults, open_data
-from recinet_ase.model import ModelConfig
+from recinet_ase.models.property_model import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ import numpy as np
 from heldout import crystals_of
 
 from recinet_ase import Predictor
-from recinet_ase.ensemble import AnyModel
 from recinet_ase.errors import StructureError
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.crystal import neighbours_of
+from recinet_ase.models.ensemble import AnyModel
 from recinet_ase.pretrained import available_ensembles, available_models, load_model
 
 FOLDER = Path(__file__).parents[1] / "tests" / "fixtures"

@@ -16,11 +16,11 @@ import numpy as np
 from ase.units import GPa
 
 from recinet_ase.elements import symbols
-from recinet_ase.files import write_atomic
 from recinet_ase.forces.data import LabelledCell, load_cells
 from recinet_ase.forces.errors import errors_of
 from recinet_ase.forces.model import ForceModel
 from recinet_ase.forces.settings import ForceTrainingConfig
+from recinet_ase.models.files import write_atomic
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 CAUTION = (

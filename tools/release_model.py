@@ -25,7 +25,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from recinet_ase.evaluation.runner import Evaluation
-    from recinet_ase.model import ModelConfig
+    from recinet_ase.models.property_model import ModelConfig
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
@@ -54,8 +54,8 @@ CAUTIONS = {
 
 
 def main() -> None:
-    from recinet_ase.members import FOLDER, SUFFIX, member_folders
-    from recinet_ase.model import PropertyModel
+    from recinet_ase.models.ensemble_files import FOLDER, SUFFIX, member_folders
+    from recinet_ase.models.property_model import PropertyModel
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN NAME", help="or a shipped ensemble alone")
@@ -93,7 +93,7 @@ def main() -> None:
 
 def check_complete(run: str) -> None:
     """Refuse a run that was stopped or is still going on, or that nobody else can repeat."""
-    from recinet_ase.files import read_config
+    from recinet_ase.models.files import read_config
     from recinet_ase.training.recipes import recipe_names
 
     training = json.loads(read_config(Path(run)))["training"]
@@ -109,8 +109,8 @@ def check_complete(run: str) -> None:
 
 def release_ensemble(name: str, data_dir: str | None, hardware: str) -> None:
     """Measure an ensemble and write its record and card."""
-    from recinet_ase.members import write_record
-    from recinet_ase.model import ModelConfig
+    from recinet_ase.models.ensemble_files import write_record
+    from recinet_ase.models.property_model import ModelConfig
     from recinet_ase.pretrained import model_card, model_folder, model_members
     from recinet_ase.uncertainty import calibration
 
@@ -134,7 +134,7 @@ def measured(
 ) -> tuple[list[Evaluation], dict[str, Any]]:
     """Predictions on the validation crystals, and the figures that a card states."""
     from recinet_ase import Predictor
-    from recinet_ase.data.dataset import open_dataset
+    from recinet_ase.data.catalogue import open_dataset
     from recinet_ase.evaluation.metrics import regression_metrics
     from recinet_ase.evaluation.runner import evaluate, load_structures
 

@@ -26,9 +26,9 @@ from recinet_ase import StructureError
 from recinet_ase.data.published import JARVIS
 from recinet_ase.graph.adapters import from_jarvis
 from recinet_ase.properties import get_property_info
-from recinet_ase.screening.report import write_report
-from recinet_ase.screening.selection import Selection
-from recinet_ase.screening.table import ListTable
+from recinet_ase.screening.output.report import write_report
+from recinet_ase.screening.selection.selection import Selection
+from recinet_ase.screening.selection.table import ListTable
 
 TARGET = Path(__file__).parents[1] / "docs" / "report.png"
 SELECTION = Selection(

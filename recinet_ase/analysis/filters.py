@@ -15,7 +15,7 @@ from recinet_ase.errors import ReciNetError
 if TYPE_CHECKING:
     from recinet_ase.forces.model import ForceModel
     from recinet_ase.graph.waves import WaveBasis
-    from recinet_ase.model import PropertyModel
+    from recinet_ase.models.property_model import PropertyModel
 
 GRID = 121
 """Wave numbers from 0 to the cutoff at which filters are sampled."""

@@ -24,12 +24,12 @@ from recinet_ase.analysis.sample import Sample
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.batch import CrystalBatch
+from recinet_ase.inference.preparation import WINDOW
 from recinet_ase.nn.reciprocal import LatticeOperator, crystal_mean
-from recinet_ase.preparation import WINDOW
 
 if TYPE_CHECKING:
-    from recinet_ase.model import PropertyModel
-    from recinet_ase.predictor import Predictor
+    from recinet_ase.inference.predictor import Predictor
+    from recinet_ase.models.property_model import PropertyModel
 
 LOCAL, RECIPROCAL, WAVES, MEAN = "local", "reciprocal", "waves", "mean"
 
@@ -86,7 +86,7 @@ def single_network(predictor: Predictor) -> PropertyModel:
     Raises:
         ReciNetError: If it is an ensemble.
     """
-    from recinet_ase.model import PropertyModel
+    from recinet_ase.models.property_model import PropertyModel
 
     (model,) = predictor.models
     if not isinstance(model, PropertyModel):

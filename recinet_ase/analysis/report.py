@@ -21,7 +21,7 @@ from recinet_ase.errors import ReciNetError, UnknownNameError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from recinet_ase.predictor import Predictor
+    from recinet_ase.inference.predictor import Predictor
 
 SUMMARY = "summary.md"
 

@@ -119,7 +119,7 @@ def file_entries(patterns: Sequence[str]) -> Iterator[tuple[str, Any]]:
     Raises:
         ReciNetError: For a missing file or an unreadable format.
     """
-    from recinet_ase.screening.sources import find_sources, read_entries
+    from recinet_ase.io import find_sources, read_entries
 
     for entry in read_entries(find_sources(patterns)):
         yield entry.id, entry.atoms

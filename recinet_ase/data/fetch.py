@@ -82,3 +82,18 @@ def _fetch(path: Path, download: Callable[[str], object]) -> Path:
             f"{path.parent}"
         ) from None
     return path
+
+
+def data_root(data_dir: str | Path | None = None) -> Path:
+    """The folder that holds the datasets: the argument, or ``RECINET_DATA_DIR``.
+
+    Raises:
+        ReciNetError: If neither is given or the folder does not exist.
+    """
+    chosen = data_dir or os.environ.get("RECINET_DATA_DIR")
+    if not chosen:
+        raise ReciNetError("no data folder: pass --data-dir or set RECINET_DATA_DIR")
+    root = Path(chosen).expanduser()
+    if not root.is_dir():
+        raise ReciNetError(f"the data folder {root} does not exist")
+    return root

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from recinet_ase.data.dataset import data_root
-from recinet_ase.data.fetch import fetch_matminer
-from recinet_ase.data.rows import Row, read_json, split_rows
+from recinet_ase.data.fetch import data_root, fetch_matminer
 from recinet_ase.data.splits import Split, SplitRule, fold_split, kfold
 from recinet_ase.data.table import TableDataset
 from recinet_ase.errors import ReciNetError
+from recinet_ase.io.rows import Row, read_json, split_rows
 from recinet_ase.properties import PROPERTIES, PropertyInfo
 
 FOLDS_FILE = "folds.json"

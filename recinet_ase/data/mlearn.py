@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from recinet_ase.data.dataset import data_root
-from recinet_ase.data.rows import Row, read_json, record_rows
+from recinet_ase.data.fetch import data_root
 from recinet_ase.data.table import TableDataset
 from recinet_ase.errors import ReciNetError
+from recinet_ase.io.rows import Row, read_json, record_rows
 from recinet_ase.properties import PROPERTIES
 
 ELEMENTS = ("Cu", "Ge", "Li", "Mo", "Ni", "Si")

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from recinet_ase.data.dataset import dataset_names
+from recinet_ase.data.catalogue import dataset_names
 from recinet_ase.data.labels import as_number, conversion
-from recinet_ase.data.rows import ENERGY_KEY, Row, read_rows
 from recinet_ase.data.table import TableDataset
 from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.io.rows import ENERGY_KEY, Row, read_rows
 from recinet_ase.properties import PropertyInfo, custom_property, get_property_info
 
 # Names that say "the label" of no property in particular: what `folder_rows` calls the second
@@ -27,7 +27,7 @@ def open_own(
     """A file or folder of one's own as a dataset.
 
     Args:
-        path: See `recinet_ase.data.rows.read_rows`.
+        path: See `recinet_ase.io.rows.read_rows`.
         target: Key of the labels. If None: the key that is called like the property, else the
             only key with numbers if its name is one of a property or neutral (`NEUTRAL_KEYS`).
         prop: Property; the target's own name if that is one.

@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recinet_ase.data.dataset import Dataset, data_root
+from recinet_ase.data.dataset import Dataset
 from recinet_ase.data.extraction import FUNCTIONAL_TASKS, Extraction
 from recinet_ase.data.faults import JARVIS_MBJ_GAPS
-from recinet_ase.data.fetch import fetch_jarvis
+from recinet_ase.data.fetch import data_root, fetch_jarvis
 from recinet_ase.data.splits import (
     Split,
     SplitRule,

@@ -9,8 +9,8 @@ from typing import Any
 
 from recinet_ase.data.dataset import Dataset
 from recinet_ase.data.labels import as_number
-from recinet_ase.data.rows import Row
 from recinet_ase.errors import ReciNetError, UnknownNameError, reason_of
+from recinet_ase.io.rows import Row
 from recinet_ase.properties import PropertyInfo
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recinet_ase.data.dataset import Dataset, dataset_names, open_dataset
+from recinet_ase.data.catalogue import dataset_names, open_dataset
+from recinet_ase.data.dataset import Dataset
 from recinet_ase.data.published import DATASETS
 from recinet_ase.data.splits import PUBLISHED_SEED, SplitRule
 from recinet_ase.errors import ReciNetError
-from recinet_ase.model import ModelConfig
+from recinet_ase.models.property_model import ModelConfig
 from recinet_ase.pretrained import model_members
 
 _RUN_FILE = "training.json"
@@ -105,7 +106,7 @@ def open_data(choice: DataChoice, prop: str, data_dir: str | Path | None = None)
         data_dir: Folder of the named datasets.
 
     Raises:
-        ReciNetError: If it cannot be opened (see `recinet_ase.data.dataset.open_dataset`).
+        ReciNetError: If it cannot be opened (see `recinet_ase.data.catalogue.open_dataset`).
     """
     named = choice.spec in dataset_names()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recinet_ase.model import ModelConfig
+from recinet_ase.models.property_model import ModelConfig
 
 
 def training_stages(training: dict[str, Any]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from recinet_ase import __version__
+from recinet_ase._version import __version__
 from recinet_ase.evaluation.breakdowns import (
     Group,
     by_chemistry,

@@ -15,8 +15,8 @@ from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.evaluation.data import known_faults
 from recinet_ase.evaluation.provenance import trust_warnings
 from recinet_ase.evaluation.table import PredictionTable
-from recinet_ase.model import ModelConfig
-from recinet_ase.predictor import Predictor
+from recinet_ase.inference.predictor import Predictor
+from recinet_ase.models.property_model import ModelConfig
 from recinet_ase.properties import PROPERTIES, PropertyInfo
 
 PARTS = ("train", "val", "test", "all")

@@ -16,7 +16,7 @@ from recinet_ase.errors import StructureError
 from recinet_ase.forces.batch import ForceBatch
 from recinet_ase.forces.model import ForceModel
 from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.predictor import choose_device, choose_dtype
+from recinet_ase.inference.predictor import choose_device, choose_dtype
 
 if TYPE_CHECKING:
     from ase import Atoms

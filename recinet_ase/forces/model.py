@@ -16,7 +16,10 @@ from torch import nn
 
 from recinet_ase.elements import MAX_Z, symbols
 from recinet_ase.errors import ReciNetError, StructureError
-from recinet_ase.files import (
+from recinet_ase.forces.batch import ForceBatch, ForceGraph
+from recinet_ase.forces.network import ForceNetwork, ForceNetworkConfig
+from recinet_ase.graph.crystal import Crystal
+from recinet_ase.models.files import (
     CONFIG_FILE,
     check_version,
     known_fields,
@@ -26,9 +29,6 @@ from recinet_ase.files import (
     take_weights,
     write_atomic,
 )
-from recinet_ase.forces.batch import ForceBatch, ForceGraph
-from recinet_ase.forces.network import ForceNetwork, ForceNetworkConfig
-from recinet_ase.graph.crystal import Crystal
 
 FORMAT_VERSION = 1
 KIND = "forces"

@@ -22,9 +22,9 @@ from torch import nn
 from torch.nn import functional
 
 from recinet_ase.elements import N_FEATURES, element_features
-from recinet_ase.files import strict_fields
 from recinet_ase.forces.batch import ForceBatch
 from recinet_ase.graph.waves import WaveBasis, wave_table
+from recinet_ase.models.files import strict_fields
 from recinet_ase.nn.radial import PotentialBasis
 
 _HARMONICS = (3, 5, 7)  # components for l = 1, 2, 3

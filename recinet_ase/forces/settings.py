@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recinet_ase.data.splits import PUBLISHED_SEED
-from recinet_ase.files import read_settings, write_json
+from recinet_ase.models.files import read_settings, write_json
 
 CONFIG_VERSION = 1
 

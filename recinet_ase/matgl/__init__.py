@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recinet_ase.lazy import exports
+from recinet_ase._lazy import exports
 
 if TYPE_CHECKING:
     from recinet_ase.matgl.converter import ReciNetGraphConverter

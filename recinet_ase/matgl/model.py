@@ -16,7 +16,7 @@ from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.matgl._base import DEFAULT_ELEMENTS, GraphConverter, MatGLModel
 from recinet_ase.matgl.converter import ReciNetGraphConverter
 from recinet_ase.matgl.graphs import atomic_numbers, crystal_batch
-from recinet_ase.model import ModelConfig, PropertyModel
+from recinet_ase.models.property_model import ModelConfig, PropertyModel
 from recinet_ase.nn.recinet import SIZES
 from recinet_ase.properties import property_of
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recinet_ase.lazy import exports
+from recinet_ase._lazy import exports
 
 if TYPE_CHECKING:
     from recinet_ase.mechanics.elastic import ElasticResult, elastic_constants

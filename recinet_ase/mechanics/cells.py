@@ -11,7 +11,7 @@ import numpy as np
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.phonons.forces import name_of, require
-from recinet_ase.phonons.relaxation import relax
+from recinet_ase.simulation.relaxation import relax
 
 if TYPE_CHECKING:
     from ase import Atoms

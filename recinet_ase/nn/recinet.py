@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from recinet_ase.elements import N_FEATURES, element_features
 from recinet_ase.errors import ReciNetError, UnknownNameError
-from recinet_ase.files import strict_fields
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.waves import WaveBasis
+from recinet_ase.models.files import strict_fields
 from recinet_ase.nn.composition import CompositionBranch
 from recinet_ase.nn.experts import DECODERS, ExpertHeads, TaskHeads
 from recinet_ase.nn.fused import EdgeIndex
@@ -169,7 +169,8 @@ _MANY_EDGES = 1000  # in a batch; projecting the weights costs as much as it sav
 class ReciNet(nn.Module):
     """The network: node and edge embeddings, blocks, pooling, head.
 
-    Outputs are standardised; a `recinet_ase.model.PropertyModel` turns them into units.
+    Outputs are standardised; a `recinet_ase.models.property_model.PropertyModel` turns them into
+    units.
 
     Args:
         config: The architecture.

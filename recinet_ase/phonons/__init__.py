@@ -16,21 +16,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recinet_ase.lazy import exports
+from recinet_ase._lazy import exports
 
 if TYPE_CHECKING:
     from recinet_ase.phonons.calculation import phonons
-    from recinet_ase.phonons.calculators import load_calculator
-    from recinet_ase.phonons.forces import ForceModel
     from recinet_ase.phonons.result import Phonons
+    from recinet_ase.simulation.batch_forces import BatchForces
+    from recinet_ase.simulation.calculators import load_calculator
 
 _EXPORTS = {
     "phonons": "calculation",
-    "load_calculator": "calculators",
-    "ForceModel": "forces",
+    "load_calculator": "recinet_ase.simulation.calculators",
+    "BatchForces": "recinet_ase.simulation.batch_forces",
     "Phonons": "result",
 }
 
-__all__ = ["ForceModel", "Phonons", "load_calculator", "phonons"]
+__all__ = ["BatchForces", "Phonons", "load_calculator", "phonons"]
 
 __getattr__, __dir__ = exports(__name__, _EXPORTS)

@@ -10,17 +10,7 @@ import numpy as np
 
 from recinet_ase.errors import ReciNetError
 from recinet_ase.phonons import harmonic
-from recinet_ase.phonons.forces import (
-    CalculatorForces,
-    ForceModel,
-    SavedForces,
-    digest,
-    displaced_forces,
-    name_of,
-    require,
-)
-from recinet_ase.phonons.relaxation import pressure_of, residual_force
-from recinet_ase.phonons.relaxation import relax as relax_structure
+from recinet_ase.phonons.forces import SavedForces, digest, displaced_forces, name_of, require
 from recinet_ase.phonons.result import Phonons
 from recinet_ase.phonons.structure import (
     MAX_ATOMS,
@@ -31,6 +21,9 @@ from recinet_ase.phonons.structure import (
     formula,
     symmetrise,
 )
+from recinet_ase.simulation.batch_forces import BatchForces, CalculatorForces
+from recinet_ase.simulation.relaxation import pressure_of, residual_force
+from recinet_ase.simulation.relaxation import relax as relax_structure
 
 SHORT = 7.0
 """A supercell with a vector shorter than this (angstrom) is worth a warning."""
@@ -72,7 +65,7 @@ def phonons(
         atoms: ASE ``Atoms``, pymatgen ``Structure``, or a dictionary of pymatgen or JARVIS. Its
             choice of cell and orientation does not matter.
         calculator: Any ASE calculator with forces (and stress, to relax the cell). One that also
-            has ``forces_of(list[Atoms])`` (`ForceModel`) is asked in batches.
+            has ``forces_of(list[Atoms])`` (`BatchForces`) is asked in batches.
         relax: Relax before anything else.
         relax_cell: Relax the cell along with the positions.
         fmax: Largest force in eV/A left by the relaxation.
@@ -108,7 +101,7 @@ def phonons(
         raise ReciNetError(f"the mesh's length must be positive, not {mesh:g}")
     crystal = as_crystal(atoms)
     name = name or name_of(calculator)
-    model = calculator if isinstance(calculator, ForceModel) else CalculatorForces(calculator)
+    model = calculator if isinstance(calculator, BatchForces) else CalculatorForces(calculator)
     settings = {
         "calculator": name,
         "relax": ("cell" if relax_cell else "positions") if relax else "no",

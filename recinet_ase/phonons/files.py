@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recinet_ase import __version__
+from recinet_ase._version import __version__
 from recinet_ase.errors import ReciNetError
 from recinet_ase.phonons import figures
 

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.files import write_atomic
+from recinet_ase.models.files import write_atomic
+from recinet_ase.simulation.batch_forces import BatchForces, CalculatorForces
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -24,36 +25,6 @@ _AGREEMENT = 1e-3
 
 _ROUNDING = 1e-4
 """The same in eV/A, where forces are small (single precision)."""
-
-
-@runtime_checkable
-class ForceModel(Protocol):
-    """Forces on many structures at once.
-
-    A calculator that has this method beside ASE's own is asked in batches.
-    """
-
-    def forces_of(self, structures: list[Atoms]) -> list[np.ndarray]:
-        """Forces ``[N, 3]`` in eV/A on each structure, in order."""
-        ...
-
-
-class CalculatorForces:
-    """Any ASE calculator as a `ForceModel`, one structure after the other.
-
-    Args:
-        calculator: An ASE calculator.
-    """
-
-    def __init__(self, calculator: Any) -> None:
-        self.calculator = calculator
-
-    def forces_of(self, structures: list[Atoms]) -> list[np.ndarray]:
-        """Forces ``[N, 3]`` in eV/A on each structure, in order."""
-        return [
-            np.array(self.calculator.get_property("forces", atoms), dtype=np.float64)
-            for atoms in structures
-        ]
 
 
 def name_of(calculator: Any) -> str:
@@ -85,7 +56,7 @@ def require(calculator: Any, prop: str, purpose: str) -> None:
     )
 
 
-def checked_forces(model: ForceModel, structures: list[Atoms], what: str) -> list[np.ndarray]:
+def checked_forces(model: BatchForces, structures: list[Atoms], what: str) -> list[np.ndarray]:
     """Forces of a model, refused where they are no forces.
 
     Args:
@@ -200,7 +171,7 @@ class SavedForces:
 
 
 def displaced_forces(
-    model: ForceModel,
+    model: BatchForces,
     supercells: Sequence[Atoms],
     saved: SavedForces,
     progress: Callable[[int], None] = lambda done: None,
@@ -234,7 +205,7 @@ def displaced_forces(
 
 
 def _batches(
-    numbers: list[int], supercells: Sequence[Atoms], model: ForceModel
+    numbers: list[int], supercells: Sequence[Atoms], model: BatchForces
 ) -> Iterator[list[int]]:
     """Together what a batching model takes at once; one by one otherwise, to lose nothing."""
     batching = not isinstance(model, CalculatorForces)
@@ -244,7 +215,7 @@ def _batches(
 
 
 def _check_same_calculator(
-    model: ForceModel, supercells: Sequence[Atoms], done: dict[int, np.ndarray], saved: SavedForces
+    model: BatchForces, supercells: Sequence[Atoms], done: dict[int, np.ndarray], saved: SavedForces
 ) -> None:
     """A name does not tell two calculators apart (a model trained again); their forces do."""
     number = min(done)

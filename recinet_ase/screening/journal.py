@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.files import write_atomic
-from recinet_ase.screening.engine import ChunkRows
-from recinet_ase.screening.entries import (
+from recinet_ase.io import chunks, read_chunk
+from recinet_ase.io.entries import (
     Chunk,
     Entry,
     InputChangedError,
@@ -34,9 +33,10 @@ from recinet_ase.screening.entries import (
     Source,
     structure_digest,
 )
-from recinet_ase.screening.sources import chunks, read_chunk
-from recinet_ase.screening.table import TEXT_COLUMNS
-from recinet_ase.screening.writers import real_path
+from recinet_ase.models.files import write_atomic
+from recinet_ase.screening.execution.chunk import ChunkRows
+from recinet_ase.screening.output.writers import real_path
+from recinet_ase.screening.selection.table import TEXT_COLUMNS
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -244,7 +244,7 @@ def _locked(folder: Path) -> FileLock:
 
 
 class JournalTable:
-    """The rows of a journal as a `recinet_ase.screening.table.RowTable`.
+    """The rows of a journal as a `recinet_ase.screening.selection.table.RowTable`.
 
     Columns are read when they are asked for; structures are read again from the input.
 

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from recinet_ase.screening.selection import Selection
+from recinet_ase.screening.selection.selection import Selection
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,7 @@ class ScreenOptions:
     """What the user asked for.
 
     Attributes:
-        files: Inputs, as `recinet_ase.screening.sources.find_sources` takes them.
+        files: Inputs, as `recinet_ase.io.find_sources` takes them.
         infos: Wanted properties; all that the models predict if None.
         models: Names or folders of models.
         output: Result file, or None for csv on standard output.

@@ -10,27 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
-from recinet_ase.screening import engine
-from recinet_ase.screening.devices import choose_devices
-from recinet_ase.screening.entries import Chunk, Source
-from recinet_ase.screening.finished import is_complete, screen_identity
-from recinet_ase.screening.journal import Journal, has_journal, journal_folder
-from recinet_ase.screening.options import Display, Outcome, ScreenOptions
-from recinet_ase.screening.pipeline import (
+from recinet_ase.io import chunks, count_entries, find_sources, fingerprint
+from recinet_ase.io.entries import Chunk, Source
+from recinet_ase.screening.execution import chunk as execution
+from recinet_ase.screening.execution.gpus import choose_devices
+from recinet_ase.screening.execution.processes import warm_up
+from recinet_ase.screening.execution.schedule import (
     TIME_LIMIT,
     Backend,
     choose_workers,
     make_backend,
     run,
 )
-from recinet_ase.screening.results import check_report, finish
-from recinet_ase.screening.sidecar import models, sidecar_path
-from recinet_ase.screening.sources import chunks, count_entries, find_sources, fingerprint
-from recinet_ase.screening.workers import warm_up
-from recinet_ase.screening.writers import check_length, check_output, open_writer
+from recinet_ase.screening.journal import Journal, has_journal, journal_folder
+from recinet_ase.screening.options import Display, Outcome, ScreenOptions
+from recinet_ase.screening.output.finish import check_report, finish
+from recinet_ase.screening.output.identity import is_complete, screen_identity
+from recinet_ase.screening.output.metadata import models, sidecar_path
+from recinet_ase.screening.output.writers import check_length, check_output, open_writer
 
 if TYPE_CHECKING:
-    from recinet_ase.predictor import Predictor
+    from recinet_ase.inference.predictor import Predictor
 
 CHUNK = 512
 """Entries of a chunk: the unit of work, of the journal and of what a kill can cost."""
@@ -68,7 +68,7 @@ def run_screen(
         devices = choose_devices(options.device, options.scheduler is not None)
         if choose_workers(options.workers, options.scheduler, total, limited=limited):
             warm_up()  # while this process loads torch and the models
-        spec = engine.choose_spec(
+        spec = execution.choose_spec(
             options.infos,
             options.models,
             devices,
@@ -76,8 +76,8 @@ def run_screen(
             options.intervals or options.selection.confident,
             options.id_key,
         )
-        predictor = engine.loaded(spec)
-        names, units = engine.columns(predictor), engine.units(predictor)
+        predictor = execution.loaded(spec)
+        names, units = execution.columns(predictor), execution.units(predictor)
         options.selection.check(names, units)
         header = _header(sources, predictor, spec, names, units)
         identity = screen_identity(header, options.selection)
@@ -88,7 +88,7 @@ def run_screen(
         ):
             yield Outcome(was_complete=True)
             return
-        for line in engine.provenance(predictor):
+        for line in execution.provenance(predictor):
             display.note(line)
         gpus = 0 if spec.on_cpu else len(devices)
         workers = choose_workers(options.workers, options.scheduler, total, gpus, limited)
@@ -125,7 +125,7 @@ def _scratch(needed: bool) -> Iterator[Path]:
 
 @contextmanager
 def _backend(
-    options: ScreenOptions, workers: int, spec: engine.ScreenSpec
+    options: ScreenOptions, workers: int, spec: execution.ScreenSpec
 ) -> Iterator[Backend | None]:
     limit = TIME_LIMIT if options.time_limit is None else options.time_limit
     backend = make_backend(workers, options.workers, options.scheduler, spec, limit)
@@ -162,7 +162,7 @@ def _written(options: ScreenOptions) -> list[str]:
 def _header(
     sources: Sequence[Source],
     predictor: Predictor,
-    spec: engine.ScreenSpec,
+    spec: execution.ScreenSpec,
     names: Sequence[str],
     units: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _header(
 
 def _streamed(
     sources: Sequence[Source],
-    spec: engine.ScreenSpec,
+    spec: execution.ScreenSpec,
     backend: Backend | None,
     names: Sequence[str],
     display: Display,
@@ -204,9 +204,9 @@ def _streamed(
 def _screened(
     parts: Iterable[Chunk],
     sources: Sequence[Source],
-    spec: engine.ScreenSpec,
+    spec: execution.ScreenSpec,
     backend: Backend | None,
-) -> Iterator[engine.ChunkRows]:
+) -> Iterator[execution.ChunkRows]:
     """The rows of chunks; an id key that no structure at the beginning has is a slip of the pen.
 
     Raises:
@@ -223,7 +223,7 @@ def _screened(
 def _fill(
     journal: Journal,
     sources: Sequence[Source],
-    spec: engine.ScreenSpec,
+    spec: execution.ScreenSpec,
     backend: Backend | None,
     display: Display,
     total: int | None,

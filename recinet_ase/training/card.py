@@ -23,7 +23,7 @@ from recinet_ase.evaluation.breakdowns import (
 from recinet_ase.evaluation.metrics import log10_error, regression_metrics
 from recinet_ase.evaluation.provenance import training_stages
 from recinet_ase.evaluation.table import PredictionTable
-from recinet_ase.model import ModelConfig
+from recinet_ase.models.property_model import ModelConfig
 from recinet_ase.nn.recinet import ReciNetConfig
 
 _SOURCES = {

@@ -8,8 +8,8 @@ from typing import Any
 
 from recinet_ase.data.splits import PUBLISHED_SEED, SplitRule
 from recinet_ase.errors import UnknownNameError
-from recinet_ase.files import read_settings, write_json
 from recinet_ase.graph.neighbours import SHELL_NEIGHBOURS
+from recinet_ase.models.files import read_settings, write_json
 from recinet_ase.nn.recinet import SIZES, ReciNetConfig
 
 TASK_WEIGHTS = ("labels", "equal", "uncertainty")

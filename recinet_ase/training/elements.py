@@ -9,7 +9,7 @@ import torch
 
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
-from recinet_ase.model import PropertyModel
+from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.training.labels import PreparedData, Targets
 from recinet_ase.training.references import composition
 

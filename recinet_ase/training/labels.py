@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from recinet_ase.data.dataset import Dataset, dataset_names, open_dataset
+from recinet_ase.data.catalogue import dataset_names, open_dataset
+from recinet_ase.data.dataset import Dataset
 from recinet_ase.data.labels import NO_LABEL
 from recinet_ase.data.left_out import check_share
 from recinet_ase.data.splits import Split

@@ -8,7 +8,7 @@ from pathlib import Path
 from recinet_ase.data.dataset import Dataset
 from recinet_ase.data.splits import SplitRule, ids_digest
 from recinet_ase.errors import ReciNetError
-from recinet_ase.model import PropertyModel
+from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.recinet import ReciNetConfig, size_name
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.elements import elements_of_start

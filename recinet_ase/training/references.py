@@ -2,8 +2,8 @@
 
 A total energy is a formation energy plus a sum of elements' energies, linear in the
 composition. Fitted to the training labels and handed to the model's configuration
-(`recinet_ase.model.ModelConfig.references`), that sum need not be learnt, and what remains of
-the total energy is the formation energy: two properties pull the network the same way.
+(`recinet_ase.models.property_model.ModelConfig.references`), that sum need not be learnt, and what
+remains of the total energy is the formation energy: two properties pull the network the same way.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from recinet_ase.elements import symbols
 from recinet_ase.evaluation.data import known_faults
 from recinet_ase.evaluation.plots import learning_curve, parity_plot
 from recinet_ase.evaluation.table import PredictionTable
-from recinet_ase.model import PropertyModel
+from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.properties import PropertyInfo
 from recinet_ase.training.card import model_card
 from recinet_ase.training.labels import PreparedData

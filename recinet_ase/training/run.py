@@ -27,9 +27,9 @@ from recinet_ase.data.left_out import write_left_out
 from recinet_ase.data.splits import ids_digest
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
-from recinet_ase.files import write_atomic
 from recinet_ase.graph.crystal import GraphSettings
-from recinet_ase.model import ModelConfig, PropertyModel, as_learnt
+from recinet_ase.models.files import write_atomic
+from recinet_ase.models.property_model import ModelConfig, PropertyModel, as_learnt
 from recinet_ase.nn.recinet import DECODER_FIELDS, OUTPUT_AXIS, ReciNetConfig
 from recinet_ase.nn.reciprocal import FULL_GRAPHS
 from recinet_ase.pretrained import load_network

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from recinet_ase.data.store import PackedStore
 from recinet_ase.errors import ReciNetError
-from recinet_ase.model import PropertyModel
+from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.recinet import ReciNet
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.freeze import frozen_modules

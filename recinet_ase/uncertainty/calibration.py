@@ -20,7 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.files import write_atomic
+from recinet_ase.models.files import write_atomic
 from recinet_ase.uncertainty.descriptors import GEOMETRY, Descriptors
 from recinet_ase.uncertainty.difficulty import Difficulty, features
 from recinet_ase.uncertainty.reference import EXPECTED, Placement, Reference

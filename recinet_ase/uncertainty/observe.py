@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from recinet_ase.ensemble import AnyModel
+from recinet_ase.inference.predictor import Predictor
+from recinet_ase.inference.preparation import WINDOW
+from recinet_ase.models.ensemble import AnyModel
 from recinet_ase.nn.reciprocal import LatticeSums
-from recinet_ase.predictor import Predictor
-from recinet_ase.preparation import WINDOW
 from recinet_ase.uncertainty.descriptors import Descriptors, describe_batch
 
 

@@ -1,0 +1,149 @@
+"""Many structures at once, and one without a calculator: `predict` and `predict_structure`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recinet_ase.errors import ReciNetError
+from recinet_ase.graph.ordering import check_ordering, ordered
+from recinet_ase.inference.predictor import Predictor
+from recinet_ase.inference.result import Prediction
+from recinet_ase.models.ensemble import AnyModel
+
+if TYPE_CHECKING:
+    import torch
+
+ModelLike = str | Path | AnyModel
+Models = ModelLike | Sequence[ModelLike] | Predictor
+"""Name, folder, loaded model, a list of these, ``"all"``, or a `Predictor`."""
+
+ALL = "all"
+"""In place of model names: every shipped property, each from its default model."""
+
+
+def default_models() -> list[str]:
+    """The shipped models behind ``"all"``: one for each property, sorted by name.
+
+    Where several shipped models give a property, it is the registry's default model.
+    """
+    from recinet_ase.pretrained import available_models, model_properties
+
+    chosen: dict[str, str] = {}
+    for name in available_models():
+        for info in model_properties(name):
+            if info.name not in chosen or info.default_model == name:
+                chosen[info.name] = name
+    return sorted(set(chosen.values()))
+
+
+def as_predictor(
+    models: Models,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> Predictor:
+    """A `Predictor` of whatever names models; a given one is shared, not copied.
+
+    Raises:
+        UnknownNameError: For an unknown model.
+        ReciNetError: If a file is damaged, two models give the same property, or device or
+            dtype are given beside a predictor that has its own.
+    """
+    if isinstance(models, Predictor):
+        if device is not None or dtype is not None:
+            raise ReciNetError("a Predictor has its device and dtype; do not give them again")
+        return models
+    if isinstance(models, str) and models == ALL:
+        models = list(default_models())
+    return Predictor(models, device=device, dtype=dtype)
+
+
+def predict(
+    structures: Iterable[Any],
+    models: Models = "jarvis-mbj",
+    *,
+    order: str | None = None,
+    progress: bool | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> list[Prediction]:
+    """Properties of many structures, in batches.
+
+    Args:
+        structures: ASE ``Atoms``, pymatgen ``Structure``, or dictionaries of pymatgen or JARVIS.
+        models: Model name, folder, loaded model, a list of these, ``"all"``, or a `Predictor`
+            (which saves loading the models in every call).
+        order: ``"ewald"`` gives disordered structures the arrangement of lowest Ewald energy
+            (pymatgen); by default they are refused.
+        progress: Show a bar on stderr; by default where that is a terminal.
+        device: Torch device; a GPU where there is one by default.
+        dtype: ``"float32"`` (default) or ``"float64"``.
+
+    Returns:
+        One `Prediction` for each structure, in order; a bad structure carries its ``error`` and
+        no value. Units: ``Predictor.infos``.
+
+    Raises:
+        UnknownNameError: For an unknown model or ``order``.
+        ReciNetError: If ``structures`` is a single one, or a model cannot be used.
+    """
+    check_ordering(order)
+    single = isinstance(structures, Mapping) or hasattr(structures, "sites")
+    single = single or isinstance(structures, str | Path) or not isinstance(structures, Iterable)
+    if single or hasattr(structures, "numbers"):  # Atoms and Structures can be iterated, too
+        raise ReciNetError("predict takes a list of structures; for one, use predict_structure")
+    predictor = as_predictor(models, device, dtype)
+    total = len(structures) if isinstance(structures, Sized) else None
+    stream = structures if order is None else _each_ordered(structures, order)
+    return list(_shown(predictor.predict_iter(stream), total, progress))
+
+
+def predict_structure(
+    structure: Any,
+    models: Models = "jarvis-mbj",
+    *,
+    order: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> dict[str, float]:
+    """Properties of one structure, by name and in their units.
+
+    Args:
+        structure: A pymatgen ``Structure`` or ``IStructure``, or any other accepted structure.
+        models: As for `predict`.
+        order: As for `predict`.
+        device: As for `predict`.
+        dtype: As for `predict`.
+
+    Raises:
+        StructureError: If a model cannot answer for the structure.
+        UnknownNameError: For an unknown model or ``order``.
+        ReciNetError: If a model cannot be used.
+    """
+    structure = ordered(structure, order)
+    return as_predictor(models, device, dtype).predict(structure)
+
+
+def _each_ordered(structures: Iterable[Any], order: str) -> Iterator[Any]:
+    """Ordered structures; the reason in place of one that cannot be ordered."""
+    for structure in structures:
+        try:
+            yield ordered(structure, order)
+        except Exception as error:  # one bad structure must never stop the others
+            yield error
+
+
+def _shown(
+    results: Iterator[Prediction], total: int | None, progress: bool | None
+) -> Iterator[Prediction]:
+    """The results, with a bar on stderr while they come."""
+    if progress is None:
+        progress = sys.stderr.isatty()
+    if not progress:
+        return results
+    from rich.console import Console
+    from rich.progress import track
+
+    return iter(track(results, "predicting", total=total, console=Console(stderr=True)))

@@ -1,0 +1,33 @@
+"""What a prediction is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What came out for one structure.
+
+    Attributes:
+        values: Value of each property in its unit; missing where refused.
+        intervals: 90 % interval of each value (lower, upper), in the same unit; missing for
+            models without a calibration.
+        spreads: Standard deviation of the members' predictions for each value that an ensemble
+            gave, in the same unit.
+        warnings: How the structure differs from those that a model was trained on, one
+            sentence each, with the model's name.
+        in_domain: Whether no model warned; None if none of them could tell.
+        error: Why values are missing, ``""`` if none is.
+        formula: Chemical formula (Hill order), ``""`` if the structure was unreadable.
+        n_atoms: Number of atoms, 0 if the structure was unreadable.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+    formula: str = ""
+    n_atoms: int = 0
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    in_domain: bool | None = None
+    spreads: dict[str, float] = field(default_factory=dict)

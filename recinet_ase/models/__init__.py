@@ -1,0 +1,1 @@
+"""Trained models: one network, several that answer as one, and their files."""

@@ -1,0 +1,1 @@
+"""How a screen is worked through: chunks, processes, GPUs, clusters."""

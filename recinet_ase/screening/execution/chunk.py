@@ -1,0 +1,284 @@
+"""The screen itself: a chunk of the input in, one row for each entry out.
+
+`ScreenSpec` is all that a worker has to be told; it is small and can be pickled, so that
+the same function serves this process, worker processes and a cluster.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from recinet_ase.errors import ReciNetError
+from recinet_ase.io import read_chunk
+from recinet_ase.io.entries import Chunk, Entry, structure_digest
+from recinet_ase.pretrained import default_model, load_model
+from recinet_ase.properties import PropertyInfo, answer_for
+from recinet_ase.screening.selection.columns import ENDS, SPREAD
+
+if TYPE_CHECKING:
+    from recinet_ase.inference.predictor import Predictor
+    from recinet_ase.inference.preparation import Preparation, PreparedWindow
+    from recinet_ase.inference.result import Prediction
+
+
+@dataclass(frozen=True)
+class ScreenSpec:
+    """What is to be predicted, and how.
+
+    Attributes:
+        models: Names or folders of the models.
+        properties: Canonical names of the wanted properties.
+        devices: Torch devices that networks run on; the first where there are no workers.
+        batch_size: Crystals a batch, or ``"auto"``.
+        intervals: Give 90 % intervals and say whether a crystal is in the models' domain.
+        id_key: Key of the values that holds the identity, or None.
+    """
+
+    models: tuple[str, ...]
+    properties: tuple[str, ...]
+    devices: tuple[str, ...] = ("cpu",)
+    batch_size: int | str = "auto"
+    intervals: bool = False
+    id_key: str | None = None
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether workers run the network themselves."""
+        return self.devices == ("cpu",)
+
+    def predictor(self, device: str = "cpu") -> Predictor:
+        """The predictor, loaded on a device."""
+        from recinet_ase.inference.predictor import Predictor
+
+        return Predictor(
+            list(self.models),
+            device=device,
+            batch_size=self.batch_size,
+            properties=self.properties,
+            intervals=self.intervals,
+        )
+
+
+@dataclass(frozen=True)
+class ChunkRows:
+    """The rows of a chunk.
+
+    Attributes:
+        number: Number of the chunk.
+        rows: One an entry, in order.
+        without_key: Entries that lack the user's id key.
+        lost: Places in ``rows`` of entries that ended their worker or took too long; they are
+            not to be read again.
+        digests: For each row the `structure_digest` of its structure; None for all if empty.
+        other_keys: What there is, where no structure has the user's id key.
+    """
+
+    number: int
+    rows: list[dict[str, Any]]
+    without_key: int = 0
+    lost: tuple[int, ...] = ()
+    digests: tuple[int | None, ...] = ()
+    other_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PreparedChunk:
+    """A chunk whose graphs are ready for the process that owns the device."""
+
+    number: int
+    ids: list[str]
+    window: PreparedWindow
+    without_key: int = 0
+    digests: tuple[int | None, ...] = ()
+    other_keys: tuple[str, ...] = ()
+
+
+def choose_spec(
+    infos: list[PropertyInfo] | None,
+    models: Sequence[str],
+    devices: tuple[str, ...] = ("cpu",),
+    batch_size: int | str = "auto",
+    intervals: bool = False,
+    id_key: str | None = None,
+) -> ScreenSpec:
+    """The models that answer for the wanted properties.
+
+    Named models answer for what they predict; the registry's default model answers for
+    every other wanted property.
+
+    Args:
+        infos: Wanted properties; everything that the named models predict if None.
+        models: Model names or folders given by the user.
+        devices: From `recinet_ase.screening.execution.gpus.choose_devices`.
+        batch_size: Crystals a batch, or ``"auto"``.
+        intervals: Give 90 % intervals and say whether a crystal is in the models' domain.
+        id_key: Key that holds the identity.
+
+    Raises:
+        UnknownNameError: For an unknown model.
+        ReciNetError: If nothing predicts a wanted property, two models do, or a named
+            model predicts none of them.
+    """
+    named = [load_model(name) for name in models]
+    given = [name for model in named for name in model.config.properties]
+    wanted, defaults = list(given), []
+    if infos is not None:
+        # A named model of another functional answers for the property ("--model jarvis-opt").
+        wanted = list(dict.fromkeys(answer_for(info.name, given) or info.name for info in infos))
+        for model in named:
+            if not set(model.config.properties) & set(wanted):
+                raise ReciNetError(
+                    f"model {model.config.name!r} predicts {', '.join(model.config.properties)}, "
+                    f"none of the wanted {', '.join(wanted)}"
+                )
+        missing = [info for info in infos if info.name in wanted and info.name not in given]
+        defaults = list(dict.fromkeys(default_model(info) for info in missing))
+    return ScreenSpec(
+        models=(*models, *defaults),
+        properties=tuple(dict.fromkeys(wanted)),
+        devices=devices,
+        batch_size=batch_size,
+        intervals=intervals,
+        id_key=id_key,
+    )
+
+
+def columns(predictor: Predictor) -> list[str]:
+    """Columns of the result table."""
+    numbers = []
+    for name in predictor.properties:
+        numbers += [name + ending for ending in _endings(predictor, name)]
+    domain = ["in_domain"] if predictor.intervals else []
+    return ["id", "formula", "natoms", *numbers, *domain, "error"]
+
+
+def _endings(predictor: Predictor, name: str) -> tuple[str, ...]:
+    """What is told of a property: its value, its interval, and how far an ensemble agrees."""
+    if not predictor.intervals:
+        return ("",)
+    return ("", *ENDS, SPREAD) if len(predictor.properties[name].members) > 1 else ("", *ENDS)
+
+
+def units(predictor: Predictor) -> dict[str, str]:
+    """Unit of each column of numbers (``""`` for pure numbers)."""
+    found = {"natoms": ""}
+    for info in predictor.infos:
+        for ending in _endings(predictor, info.name):
+            found[info.name + ending] = info.unit
+    return found
+
+
+def provenance(predictor: Predictor) -> list[str]:
+    """For each column of numbers, the unit, model and functional; then each model's caution."""
+    lines = []
+    cautions: dict[str, None] = {}
+    for info in predictor.infos:
+        config = predictor.properties[info.name].config
+        functional = config.functional_of(info.name)
+        source = f"{config.name} ({functional})" if functional else config.name
+        lines.append(f"{info.name}: {info.label} in {info.unit or '1'}, model {source}")
+        if config.caution:
+            cautions[f"caution, {config.name}: {config.caution}"] = None
+        if predictor.intervals and predictor.properties[info.name].calibration is None:
+            lines.append(f"{config.name} has no calibration: no intervals for {info.name}")
+    return [*lines, *cautions]
+
+
+def loaded(spec: ScreenSpec, device: str = "cpu") -> Predictor:
+    """The predictor of a spec, loaded once in each process.
+
+    On the CPU by default: what it gives is known there, without taking a GPU from the process
+    that owns it.
+    """
+    return _loaded(spec, device)
+
+
+@lru_cache(maxsize=2)
+def _loaded(spec: ScreenSpec, device: str) -> Predictor:
+    # Called with both arguments always: a cache tells a default from the same value given.
+    return spec.predictor(device)
+
+
+def screen_chunk(spec: ScreenSpec, chunk: Chunk) -> ChunkRows:
+    """Read a chunk and predict for every entry; errors included, in order."""
+    predictor = loaded(spec, spec.devices[0])
+    return finish_chunk(predictor, prepare_chunk(predictor.preparation, spec.id_key, chunk))
+
+
+def prepare_chunk(preparation: Preparation, id_key: str | None, chunk: Chunk) -> PreparedChunk:
+    """Read a chunk and build its graphs: all but the network."""
+    entries = read_chunk(chunk, id_key)
+    return PreparedChunk(
+        chunk.number,
+        [entry.id for entry in entries],
+        preparation([entry.atoms for entry in entries]),
+        sum(not entry.has_key for entry in entries),
+        tuple(structure_digest(entry.atoms) for entry in entries),
+        () if id_key is None else _other_keys(entries),
+    )
+
+
+def _other_keys(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """The keys beside the structures, if none of these has the user's."""
+    readable = [entry for entry in entries if not isinstance(entry.atoms, Exception)]
+    if any(entry.has_key for entry in readable):
+        return ()
+    return tuple(sorted({str(key) for entry in readable for key in entry.values}))
+
+
+def finish_chunk(predictor: Predictor, prepared: PreparedChunk) -> ChunkRows:
+    """Run the network for a chunk that is prepared."""
+    results = predictor.run(prepared.window)
+    rows = [
+        _row(predictor, name, result) for name, result in zip(prepared.ids, results, strict=True)
+    ]
+    return ChunkRows(
+        prepared.number,
+        rows,
+        prepared.without_key,
+        digests=prepared.digests,
+        other_keys=prepared.other_keys,
+    )
+
+
+def prepare_packed(preparation: Preparation, id_key: str | None, chunk: Chunk) -> bytes:
+    """`prepare_chunk`, as bytes: torch would send every tensor through a file of shared memory."""
+    return pickle.dumps(prepare_chunk(preparation, id_key, chunk), protocol=5)
+
+
+def finish_packed(spec: ScreenSpec, data: bytes, device: str) -> ChunkRows:
+    """`finish_chunk` on a device, from what `prepare_packed` gave."""
+    return finish_chunk(loaded(spec, device), pickle.loads(data))
+
+
+def failed_chunk(chunk: Chunk, columns: Iterable[str], error: str) -> ChunkRows:
+    """The rows of entries that nothing could be made of, by their place in the input."""
+    empty = dict.fromkeys(columns)
+    rows = [
+        {**empty, "id": f"{piece.source.name}#{i}", "formula": "", "error": error}
+        for piece in chunk.pieces
+        for i in range(piece.start, piece.start + len(piece.items))
+    ]
+    return ChunkRows(chunk.number, rows, lost=tuple(range(len(rows))))
+
+
+def _row(predictor: Predictor, name: str, result: Prediction) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": name,
+        "formula": result.formula,
+        "natoms": result.n_atoms or None,
+    }
+    for prop in predictor.properties:
+        row[prop] = result.values.get(prop)
+        if predictor.intervals:
+            low, high = result.intervals.get(prop, (None, None))
+            row |= {prop + ENDS[0]: low, prop + ENDS[1]: high}
+            if len(predictor.properties[prop].members) > 1:
+                row[prop + SPREAD] = result.spreads.get(prop)
+    if predictor.intervals:
+        row["in_domain"] = result.in_domain
+    return {**row, "error": result.error}

@@ -1,0 +1,148 @@
+"""Screening on a Dask cluster: the same chunks, on workers of other machines.
+
+Every worker holds its model once. Results come back to the one process that writes, in input
+order, so that resuming and the bytes of the result are those of a single machine. Workers
+read the input themselves, which therefore has to be on a file system that they share.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import recinet_ase
+from recinet_ase.errors import ReciNetError
+from recinet_ase.io.entries import Chunk
+from recinet_ase.screening.execution.chunk import ChunkRows
+from recinet_ase.screening.execution.gpus import TwoSteps
+from recinet_ase.screening.execution.processes import Lost, single_threaded
+from recinet_ase.screening.execution.schedule import available_cores
+
+_LOGGERS = ("distributed", "tornado", "asyncio")
+
+
+class DaskWorkers:
+    """Workers of a Dask scheduler.
+
+    Args:
+        scheduler: ``"local"`` for a cluster on this machine, or an address such as
+            ``tcp://node01:8786``.
+        workers: Workers of a local cluster; one a core if None.
+        device: Device of the workers that were started with the resource ``GPU``, which then run
+            the network while all others read and build graphs; None if all do everything.
+        patience: Seconds to wait for a scheduler and its first worker.
+
+    Raises:
+        ReciNetError: If Dask is missing, the scheduler cannot be reached, it has no worker (or
+            none with a GPU), or its workers run another version of recinet-ase.
+    """
+
+    def __init__(
+        self,
+        scheduler: str,
+        workers: int | None = None,
+        device: str | None = None,
+        patience: float = 30.0,
+    ) -> None:
+        try:
+            from distributed import Client, LocalCluster
+        except ImportError:
+            raise ReciNetError("--scheduler needs Dask: pip install 'recinet-ase[dask]'") from None
+        self._cluster: Any = None
+        self._device = device
+        # A lost connection is told in one line, not in the tracebacks of Dask's own log.
+        names = [n for n in logging.root.manager.loggerDict if n.split(".")[0] in _LOGGERS]
+        self._levels = {name: logging.getLogger(name).level for name in names}
+        for name in names:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        if scheduler == "local":
+            self._cluster = LocalCluster(
+                n_workers=workers or available_cores(),
+                threads_per_worker=1,
+                dashboard_address=None,
+                silence_logs=50,  # a worker that dies is reported by its chunk
+            )
+        try:
+            self._client = Client(self._cluster or scheduler, timeout=patience)
+            self._client.wait_for_workers(1, timeout=patience)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ReciNetError(f"no Dask workers at {scheduler} ({error})") from None
+        self._check_versions()
+        if device is not None and not any(self._has_gpu().values()):
+            raise ReciNetError(
+                f"no Dask worker at {scheduler} has a GPU to run --device {device} on: start one "
+                "for each GPU with dask worker --nthreads 1 --resources GPU=1"
+            )
+
+    def _has_gpu(self) -> dict[str, bool]:
+        """For each worker, by its address."""
+        found = self._client.scheduler_info()["workers"].items()
+        return {address: "GPU" in worker.get("resources", {}) for address, worker in found}
+
+    def _check_versions(self) -> None:
+        try:
+            found = set(self._client.run(_version).values())
+        except ModuleNotFoundError:
+            found = {"none"}
+        if found != {recinet_ase.__version__}:
+            raise ReciNetError(
+                f"the Dask workers run recinet-ase {', '.join(sorted(found))}, this process "
+                f"{recinet_ase.__version__}; install the same version on both"
+            )
+
+    @property
+    def workers(self) -> int:
+        """Workers at the moment."""
+        return max(1, len(self._client.nthreads()))
+
+    def submit(self, function: Callable[[Chunk], ChunkRows] | TwoSteps, chunk: Chunk) -> Any:
+        """Start."""
+        submit = self._client.submit
+        if not isinstance(function, TwoSteps):
+            return submit(single_threaded, function, chunk, pure=False)
+        others = [address for address, gpu in self._has_gpu().items() if not gpu]
+        graphs = submit(
+            single_threaded,
+            function.prepare,
+            chunk,
+            pure=False,
+            workers=others or None,
+            allow_other_workers=bool(others),
+        )
+        return submit(function.finish, graphs, self._device, pure=False, resources={"GPU": 1})
+
+    def result(self, future: Any) -> ChunkRows:
+        """Wait.
+
+        Raises:
+            Lost: If several workers in a row died on it.
+            ReciNetError: If the scheduler is gone.
+        """
+        from concurrent.futures import CancelledError
+
+        from distributed import KilledWorker
+        from distributed.comm.core import CommClosedError
+
+        try:
+            rows: ChunkRows = future.result()
+            return rows
+        except KilledWorker:
+            raise Lost("several Dask workers in a row died on this structure") from None
+        except (CancelledError, CommClosedError) as error:
+            raise ReciNetError(
+                f"the connection to the Dask scheduler was lost ({type(error).__name__}); "
+                "go on with --resume"
+            ) from None
+
+    def close(self) -> None:
+        """Leave the scheduler; end a local cluster."""
+        self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _version() -> str:
+    return recinet_ase.__version__

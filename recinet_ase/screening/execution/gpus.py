@@ -1,0 +1,185 @@
+"""GPUs: one process for each, which holds its models; other workers read and build graphs.
+
+A process of its own has the device to itself (also where the driver allows only one), cannot
+hold up the journal, and can be replaced when the device fails: its chunk is done again in
+halves, like one whose worker died.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from recinet_ase.errors import ReciNetError
+from recinet_ase.io.entries import Chunk
+from recinet_ase.screening.execution.chunk import ChunkRows, ScreenSpec, loaded
+from recinet_ase.screening.execution.processes import Lost, Workers
+
+if TYPE_CHECKING:
+    from recinet_ase.inference.result import Prediction
+
+_PROBE_SECONDS = 300.0
+_AGREEMENT = 1e-3  # of a value, or of one unit of a small one: far above rounding
+
+
+@dataclass(frozen=True)
+class TwoSteps:
+    """The work on a chunk, cut where the network begins.
+
+    Attributes:
+        prepare: Reads a chunk and builds its graphs, anywhere.
+        finish: Turns what ``prepare`` gave into rows, on a device.
+    """
+
+    prepare: Callable[[Chunk], bytes]
+    finish: Callable[[bytes, str], ChunkRows]
+
+
+def choose_devices(device: str | None, elsewhere: bool = False) -> tuple[str, ...]:
+    """Where networks run: all GPUs that this process may use, or what was asked for.
+
+    Args:
+        device: Torch devices, comma-separated; ``"auto"`` or None is every GPU there is, else the
+            CPU.
+        elsewhere: The work is done on other machines: nothing is looked for here, ``"auto"``
+            is their CPUs.
+
+    Raises:
+        ReciNetError: If a device does not exist.
+    """
+    from recinet_ase.inference.predictor import choose_device
+
+    if device is None or device == "auto":
+        n = torch.cuda.device_count() if torch.cuda.is_available() and not elsewhere else 0
+        return tuple(f"cuda:{i}" for i in range(n)) or ("cpu",)
+    names = tuple(dict.fromkeys(part.strip() for part in device.split(",")))
+    for name in names:
+        kind, _, number = name.partition(":")
+        if elsewhere and kind == "cuda":
+            if number or len(names) > 1:
+                raise ReciNetError(
+                    f"--device {device} cannot go with --scheduler: say cuda, and start a worker "
+                    "with CUDA_VISIBLE_DEVICES for each GPU"
+                )
+        elif kind == "cuda" and torch.cuda.is_available() and number.isdecimal():
+            # Counted, not opened: that would take the device away from its own process.
+            if int(number) >= torch.cuda.device_count():
+                raise ReciNetError(
+                    f"device {name!r} cannot be used here: there are "
+                    f"{torch.cuda.device_count()} GPUs, counted from 0"
+                )
+        elif not (name == "cuda" and torch.cuda.is_available()):
+            choose_device(name)
+    return names
+
+
+class DeviceWorkers:
+    """Worker processes that read and build graphs, and one process for each device.
+
+    Args:
+        spec: What to predict, and the devices.
+        workers: How many read and build graphs.
+        time_limit: Seconds that either step may take.
+
+    Raises:
+        ReciNetError: If a device cannot be used, or gives other numbers than the CPU.
+    """
+
+    def __init__(self, spec: ScreenSpec, workers: int, time_limit: float) -> None:
+        self._devices = spec.devices
+        self._models = Workers(len(spec.devices), max(time_limit, _PROBE_SECONDS), spec.devices)
+        self._graphs = Workers(workers, time_limit)
+        try:
+            self._check(spec)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def workers(self) -> int:
+        """All processes."""
+        return self._graphs.workers + self._models.workers
+
+    def submit(self, function: TwoSteps, chunk: Chunk) -> Future[ChunkRows]:
+        """Start."""
+        rows: Future[ChunkRows] = Future()
+
+        def then(graphs: Future[bytes]) -> None:
+            error = graphs.exception()
+            if error is not None:
+                rows.set_exception(error)
+                return
+            self._models.submit(function.finish, graphs.result()).add_done_callback(last)
+
+        def last(done: Future[ChunkRows]) -> None:
+            error = done.exception()
+            if error is not None:
+                rows.set_exception(error)
+            else:
+                rows.set_result(done.result())
+
+        self._graphs.submit(function.prepare, chunk).add_done_callback(then)
+        return rows
+
+    def result(self, future: Future[ChunkRows]) -> ChunkRows:
+        """Wait for what `submit` gave.
+
+        Raises:
+            Lost: If a worker died or took too long.
+        """
+        return future.result()
+
+    def close(self) -> None:
+        """Stop all processes at once."""
+        self._graphs.close()
+        self._models.close()
+
+    def _check(self, spec: ScreenSpec) -> None:
+        """Let every device predict what the CPU has predicted, before anything is screened."""
+        expected = probe(spec, "cpu")
+        asked = [self._models.submit(probe, spec) for _ in self._devices]
+        for future in asked:
+            try:
+                found = future.result()
+            except Lost as error:
+                listed = ", ".join(self._devices)
+                raise ReciNetError(f"cannot work on {listed} ({error}); try --device cpu") from None
+            compare(found, expected)
+
+
+def probe(spec: ScreenSpec, device: str) -> tuple[str, list[Prediction]]:
+    """What a device makes of a few crystals, and its name."""
+    from ase.build import bulk
+
+    crystals = [
+        bulk("Si"),
+        bulk("NaCl", "rocksalt", a=5.64),
+        bulk("Ni").repeat((2, 2, 2)),
+        bulk("ZnO", "wurtzite", a=3.25, c=5.2),
+    ]
+    return device, loaded(spec, device).predict_many(crystals)
+
+
+def compare(found: tuple[str, list[Prediction]], expected: tuple[str, list[Prediction]]) -> None:
+    """Refuse a device whose numbers are not those of the other.
+
+    Raises:
+        ReciNetError: With the first number that differs.
+    """
+    (device, ours), (other, theirs) = found, expected
+    for one, two in zip(ours, theirs, strict=True):
+        if one.error != two.error:
+            raise ReciNetError(
+                f"{device} cannot be used ({one.error or two.error} for {one.formula}, on one of "
+                f"{device} and {other} only); try --device cpu"
+            )
+        for name, value in one.values.items():
+            if abs(value - two.values[name]) > _AGREEMENT * max(1.0, abs(two.values[name])):
+                raise ReciNetError(
+                    f"{device} gives {name} = {value:g} for {one.formula}, {other} "
+                    f"{two.values[name]:g}; its answers cannot be trusted, use --device cpu"
+                )

@@ -1,0 +1,233 @@
+"""Many chunks at a time: worker processes, in input order, with constant memory.
+
+On CPUs every worker does the whole of a chunk with one thread. Where there are GPUs, some
+workers read and build graphs, and each GPU has a process that runs the network. A worker that
+dies or hangs costs the one entry at fault: its chunk is done again in halves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+
+from recinet_ase.errors import ReciNetError
+from recinet_ase.io.entries import Chunk, Piece
+from recinet_ase.screening.execution.chunk import (
+    ChunkRows,
+    ScreenSpec,
+    columns,
+    failed_chunk,
+    finish_packed,
+    loaded,
+    prepare_packed,
+    screen_chunk,
+)
+from recinet_ase.screening.execution.gpus import DeviceWorkers, TwoSteps
+from recinet_ase.screening.execution.processes import Lost, Workers, single_threaded
+
+TIME_LIMIT = 300.0
+"""Seconds that a chunk may take before it is done again in halves; a single structure that
+takes longer is given up."""
+
+_FEW = 1024  # entries that take less time than starting workers
+_AHEAD = 3  # chunks in flight for each worker
+
+
+class Backend(Protocol):
+    """Something that turns chunks into rows elsewhere."""
+
+    @property
+    def workers(self) -> int:
+        """How many there are."""
+
+    def submit(self, function: Any, chunk: Chunk) -> Any:
+        """Start a function of a chunk, or `TwoSteps`; both can be pickled."""
+
+    def result(self, future: Any) -> ChunkRows:
+        """Wait for what `submit` gave.
+
+        Raises:
+            Lost: If the worker died or hung.
+        """
+
+    def close(self) -> None:
+        """Stop all workers."""
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run(
+    chunks: Iterable[Chunk], spec: ScreenSpec, backend: Backend | None = None
+) -> Iterator[ChunkRows]:
+    """The rows of all chunks, in order.
+
+    Args:
+        chunks: From `recinet_ase.io.chunks`.
+        spec: What to predict.
+        backend: Where the work is done; None is this process.
+    """
+    if backend is None:
+        for chunk in chunks:
+            yield single_threaded(partial(screen_chunk, spec), chunk)
+        return
+    predictor = loaded(spec)
+    function: Callable[[Chunk], ChunkRows] | TwoSteps = partial(screen_chunk, spec)
+    if not spec.on_cpu:
+        function = TwoSteps(
+            partial(prepare_packed, predictor.preparation, spec.id_key),
+            partial(finish_packed, spec),
+        )
+    yield from in_order(chunks, backend, function, columns(predictor))
+
+
+def in_order(
+    chunks: Iterable[Chunk],
+    backend: Backend,
+    function: Callable[[Chunk], ChunkRows] | TwoSteps,
+    names: Sequence[str],
+) -> Iterator[ChunkRows]:
+    """Chunks through workers and back, in order, a few of them at a time.
+
+    Args:
+        chunks: The input.
+        backend: The workers.
+        function: What is done with a chunk.
+        names: Columns, for the rows of entries that are lost.
+    """
+    running: deque[tuple[Chunk, Any]] = deque()
+    stream = iter(chunks)
+    while True:
+        while len(running) < _AHEAD * backend.workers:
+            following = next(stream, None)
+            if following is None:
+                break
+            running.append((following, backend.submit(function, following)))
+        if not running:
+            return
+        chunk, future = running.popleft()
+        try:
+            yield backend.result(future)
+        except Lost:
+            yield _in_halves(chunk, backend, function, names)
+
+
+def _in_halves(
+    chunk: Chunk,
+    backend: Backend,
+    function: Callable[[Chunk], ChunkRows] | TwoSteps,
+    names: Sequence[str],
+) -> ChunkRows:
+    """A chunk that was lost, done again in smaller and smaller parts."""
+    rows: list[dict[str, Any]] = []
+    lost: list[int] = []
+    digests: list[int | None] = []
+    without_key = 0
+    parts = [chunk]
+    while parts:
+        part = parts.pop(0)
+        try:
+            done = backend.result(backend.submit(function, part))
+        except Lost as error:
+            if len(part) > 1:
+                parts[:0] = split(part)
+                continue
+            done = failed_chunk(part, names, str(error))
+        lost += [len(rows) + place for place in done.lost]
+        rows += done.rows
+        digests += done.digests or [None] * len(done.rows)
+        without_key += done.without_key
+    return ChunkRows(chunk.number, rows, without_key, tuple(lost), tuple(digests))
+
+
+def split(chunk: Chunk) -> tuple[Chunk, Chunk]:
+    """The two halves of a chunk."""
+    half = len(chunk) // 2
+    first: list[Piece] = []
+    second: list[Piece] = []
+    for piece in chunk.pieces:
+        n = min(max(half, 0), len(piece.items))
+        if n:
+            first.append(replace(piece, items=piece.items[:n]))
+        if n < len(piece.items):
+            second.append(replace(piece, start=piece.start + n, items=piece.items[n:]))
+        half -= len(piece.items)
+    return Chunk(chunk.number, tuple(first)), Chunk(chunk.number, tuple(second))
+
+
+def choose_workers(
+    workers: int | None,
+    scheduler: str | None,
+    entries: int | None,
+    gpus: int = 0,
+    limited: bool = False,
+) -> int:
+    """Worker processes of this machine to use, 0 for none.
+
+    Args:
+        workers: What the user asked for; None is one for each core, none where the input is
+            so small that starting them would take longer than the work.
+        scheduler: Given if the work is done elsewhere.
+        entries: Number of entries, if known.
+        gpus: Devices with a process of their own; 0 where workers run the network.
+        limited: Whether the user set a time limit, which takes a worker that can be ended.
+
+    Raises:
+        ReciNetError: If a time limit is wanted where there is nothing to end.
+    """
+    if limited and (scheduler is not None or workers == 0):
+        other = "--scheduler" if scheduler is not None else "--workers 0"
+        raise ReciNetError(
+            f"--time-limit ends a worker process of this machine; it cannot go with {other}"
+        )
+    if scheduler is not None:
+        if workers == 0:
+            raise ReciNetError("--workers 0 is this process; it cannot go with --scheduler")
+        return 0
+    if workers is not None:
+        return workers
+    least = 1 if limited else 0
+    if entries is not None and entries <= _FEW:
+        return least
+    cores = available_cores()
+    if gpus:
+        return max(1, cores - gpus)
+    return cores if cores > 1 else least
+
+
+def make_backend(
+    workers: int,
+    asked: int | None,
+    scheduler: str | None,
+    spec: ScreenSpec,
+    time_limit: float = TIME_LIMIT,
+) -> Backend | None:
+    """Where to screen; None is this process.
+
+    Args:
+        workers: From `choose_workers`.
+        asked: Workers the user asked for, for a local Dask cluster.
+        scheduler: ``"local"`` or the address of a Dask scheduler, or None.
+        spec: What to predict.
+        time_limit: See `TIME_LIMIT`.
+
+    Raises:
+        ReciNetError: If Dask is missing or its scheduler cannot be reached.
+    """
+    if scheduler is not None:
+        from recinet_ase.screening.execution.cluster import DaskWorkers
+
+        return DaskWorkers(scheduler, asked, None if spec.on_cpu else spec.devices[0])
+    if not workers:
+        return None
+    if spec.on_cpu:
+        return Workers(workers, time_limit)
+    return DeviceWorkers(spec, workers, time_limit)

@@ -1,0 +1,1 @@
+"""What a finished screen leaves: tables, metadata, statistics, the report."""

@@ -1,0 +1,150 @@
+"""From the rows of a finished screen to the files that were asked for."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recinet_ase.errors import ReciNetError
+from recinet_ase.io.databases import masked
+from recinet_ase.io.entries import InputChangedError, Source, encodable
+from recinet_ase.screening.execution import chunk as execution
+from recinet_ase.screening.journal import Journal, JournalTable
+from recinet_ase.screening.options import Outcome, ScreenOptions
+from recinet_ase.screening.output.identity import REPORTS
+from recinet_ase.screening.output.metadata import write_sidecar
+from recinet_ase.screening.output.writers import (
+    check_file,
+    check_length,
+    needs_structures,
+    open_writer,
+)
+
+if TYPE_CHECKING:
+    from recinet_ase.inference.predictor import Predictor
+
+
+def finish(
+    journal: Journal,
+    options: ScreenOptions,
+    sources: Sequence[Source],
+    predictor: Predictor,
+    units: Mapping[str, str],
+    identity: str,
+    clock: float,
+    command: Sequence[str],
+) -> Outcome:
+    """Select, write, report, and say where it all comes from.
+
+    Args:
+        journal: All rows.
+        options: What was asked for.
+        sources: The input.
+        predictor: What gave the numbers.
+        units: Unit of each column of numbers.
+        identity: Digest of all that the result depends on.
+        clock: `time.perf_counter` when the screen began.
+        command: The command line.
+
+    Raises:
+        ReciNetError: If the input is no longer what was screened, or a file cannot be written.
+    """
+    table = journal.table(units, sources, journal.header["chunk"])
+    selection = options.selection
+    indices = selection.indices(table) if selection else None
+    outcome = Outcome(
+        len(journal), journal.errors, journal.without_key, table=table, indices=indices
+    )
+    if options.output is not None or options.report is None:
+        try:
+            outcome.written, outcome.left_out = _write(table, indices, options.output, units)
+        except InputChangedError as error:
+            rescued = f"{options.output}.rows.csv"
+            _write(table, indices, rescued, units)
+            raise ReciNetError(
+                f"the input was changed while it was screened ({error}), so that structures and "
+                f"predictions no longer belong together and {options.output} is not written. The "
+                f"predictions as they were made are in {rescued}; with the input as it was, go on "
+                "with --resume"
+            ) from None
+    ended = datetime.now(timezone.utc)
+    if options.report is not None:
+        from recinet_ase.screening.output.report import write_report
+
+        write_report(
+            options.report,
+            table,
+            indices,
+            selection=selection if selection else None,
+            sources=[source.title for source in sources],
+            command=encodable(shlex.join(map(masked, command))),
+            provenance=execution.provenance(predictor),
+            seconds=time.perf_counter() - clock,
+            identity=identity,
+            created=f"{ended.astimezone():%Y-%m-%d %H:%M}",
+        )
+    if options.output is not None:
+        counts = {
+            "structures": outcome.rows,
+            "errors": outcome.errors,
+            "written": outcome.written,
+            "left_out": outcome.left_out,
+        }
+        write_sidecar(
+            options.output,
+            predictor,
+            sources,
+            table.columns,
+            units,
+            counts,
+            journal.started,
+            ended,
+            command,
+            {
+                "screen": identity,
+                "seconds": round(time.perf_counter() - clock, 3),
+                "selection": selection.explain(table.columns, units),
+            },
+        )
+    return outcome
+
+
+def check_report(path: Path) -> None:
+    """Look for what would stop the report, before any work is done.
+
+    Raises:
+        ReciNetError: For another suffix than that of a page, and whatever `check_file` finds.
+    """
+    if path.suffix.lower() not in REPORTS:
+        raise ReciNetError(f"cannot write {path}: a report's suffix must be .html")
+    check_length(path)
+    check_file(path)
+
+
+def _write(
+    table: JournalTable, indices: np.ndarray | None, output: str | None, units: Mapping[str, str]
+) -> tuple[int, int]:
+    """Rows written, and rows that the format could not hold."""
+    written = 0
+    with open_writer(output, table.columns, units) as writer:
+        if needs_structures(output):
+            chosen = np.arange(len(table)) if indices is None else indices
+            for row, entry in zip(table.rows(chosen), table.entries(chosen), strict=True):
+                if isinstance(entry.atoms, InputChangedError):
+                    raise entry.atoms
+                if entry.id != row["id"]:
+                    raise InputChangedError(f"row {row['id']} is {entry.id} now")
+                writer.write(row, entry)
+                written += 1
+        else:
+            for row in table.rows(indices):
+                writer.write(row)
+                written += 1
+        left_out = writer.left_out
+    return written - left_out, left_out

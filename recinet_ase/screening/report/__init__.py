@@ -1,7 +1,0 @@
-"""A screen as one html page that needs nothing but a browser."""
-
-from __future__ import annotations
-
-from recinet_ase.screening.report.page import report_identity, write_report
-
-__all__ = ["report_identity", "write_report"]

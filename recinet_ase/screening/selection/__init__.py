@@ -1,0 +1,1 @@
+"""Which rows are wanted, in what order: conditions, ranking, Pareto fronts, duplicates."""

@@ -1,0 +1,1 @@
+"""What moves atoms: calculators by name, and relaxation with any of them."""
