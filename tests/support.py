@@ -16,6 +16,7 @@ import torch
 from ase import Atoms
 from hypothesis import assume
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.geometric import CrystalGraph, build_graph
@@ -25,7 +26,8 @@ from recinet_ase.nn.recinet import SIZES
 from recinet_ase.pretrained import model_card
 from recinet_ase.properties import PROPERTIES
 
-EXAMPLES = Path(__file__).parents[1] / "examples" / "crystals.json"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples" / "crystals.json"
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
@@ -154,3 +156,31 @@ def random_crystals(draw: Callable[..., Any], max_atoms: int = 5) -> Atoms:
     distances = atoms.get_all_distances(mic=True)[np.triu_indices(n, 1)]
     assume(n == 1 or distances.min() > 1.0)
     return atoms
+
+
+def rotated(atoms: Atoms, seed: int) -> Atoms:
+    """The crystal in another orientation."""
+    matrix = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()
+    return Atoms(
+        numbers=atoms.numbers,
+        scaled_positions=atoms.get_scaled_positions(wrap=False),
+        cell=atoms.cell.array @ matrix.T,
+        pbc=True,
+    )
+
+
+def other_cell(atoms: Atoms, seed: int) -> Atoms:
+    """The same crystal in another cell of the same volume (a unimodular change of basis)."""
+    rng = np.random.default_rng(seed)
+    change = np.eye(3, dtype=int)
+    for _ in range(3):
+        i, j = rng.choice(3, 2, replace=False)
+        step = np.eye(3, dtype=int)
+        step[i, j] = rng.choice([-1, 1])
+        change = step @ change
+    if rng.random() < 0.5:
+        change = -change[[1, 0, 2]]
+    changed = atoms.copy()
+    changed.set_cell(change @ atoms.cell.array, scale_atoms=False)
+    changed.wrap()
+    return changed

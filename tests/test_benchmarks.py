@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from ase import Atoms
-from support import graph_of, write_jarvis_folder
+from support import ROOT, graph_of, write_jarvis_folder
 
 from recinet_ase.graph.batch import CrystalBatch, collate
 from recinet_ase.nn.fused import EdgeIndex
 from recinet_ase.nn.local import LocalBlock
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def run(script: str, *options: str) -> str:

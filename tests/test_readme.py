@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from ase import Atoms
+from support import ROOT
 
 from recinet_ase import Predictor
 from recinet_ase.pretrained import available_models
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

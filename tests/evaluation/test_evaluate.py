@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from click.testing import CliRunner, Result
-from support import EXAMPLES, random_model, write_jarvis_folder
+from support import EXAMPLES, ROOT, random_model, write_jarvis_folder
 
 from recinet_ase import Predictor, load_model
 from recinet_ase.cli.evaluate import evaluate
@@ -334,7 +334,7 @@ def test_a_card_claims_no_more_than_is_known() -> None:
 @pytest.mark.parametrize("name", available_models())
 def test_the_shipped_cards_are_the_generator_s(name: str) -> None:
     """Apart from what needs the data, the shipped card is what the package writes today."""
-    folder = Path(__file__).parents[1] / "pretrained" / name
+    folder = ROOT / "pretrained" / name
     shipped = (folder / "README.md").read_text(encoding="utf-8")
     made = model_card(load_model(name).config, hardware="one CPU core", licence="MIT")
     for section in ("## Use", "## Training"):

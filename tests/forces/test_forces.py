@@ -18,7 +18,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 from ase.units import GPa
 from click.testing import CliRunner
-from test_invariance import other_cell, rotated
+from support import other_cell, rotated
 
 from recinet_ase import (
     ReciNetError,

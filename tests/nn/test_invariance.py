@@ -9,8 +9,7 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.spatial.transform import Rotation
-from support import graph_of, random_crystals, random_model
+from support import graph_of, other_cell, random_crystals, random_model, rotated
 
 from recinet_ase.graph.batch import collate
 from recinet_ase.inference.predictor import Predictor
@@ -46,16 +45,6 @@ def assert_same(mode: str, dtype: torch.dtype, *structures: Atoms) -> None:
     assert spread <= TOLERANCE[dtype] * max(1.0, float(values[0].abs().max())), values.ravel()
 
 
-def rotated(atoms: Atoms, seed: int) -> Atoms:
-    matrix = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()
-    return Atoms(
-        numbers=atoms.numbers,
-        scaled_positions=atoms.get_scaled_positions(wrap=False),
-        cell=atoms.cell.array @ matrix.T,
-        pbc=True,
-    )
-
-
 def mirrored(atoms: Atoms) -> Atoms:
     return Atoms(
         numbers=atoms.numbers,
@@ -80,23 +69,6 @@ def unwrapped(atoms: Atoms, seed: int) -> Atoms:
 
 def permuted(atoms: Atoms, seed: int) -> Atoms:
     return atoms[np.random.default_rng(seed).permutation(len(atoms))]
-
-
-def other_cell(atoms: Atoms, seed: int) -> Atoms:
-    """The same crystal in another cell of the same volume (a unimodular change of basis)."""
-    rng = np.random.default_rng(seed)
-    change = np.eye(3, dtype=int)
-    for _ in range(3):
-        i, j = rng.choice(3, 2, replace=False)
-        step = np.eye(3, dtype=int)
-        step[i, j] = rng.choice([-1, 1])
-        change = step @ change
-    if rng.random() < 0.5:
-        change = -change[[1, 0, 2]]
-    changed = atoms.copy()
-    changed.set_cell(change @ atoms.cell.array, scale_atoms=False)
-    changed.wrap()
-    return changed
 
 
 CHANGES = {

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from support import ROOT
 from test_datasets import write_matbench
 
 from recinet_ase import ReciNetError
@@ -27,7 +28,7 @@ from recinet_ase.evaluation.matbench import (
 )
 from recinet_ase.models.property_model import PropertyModel
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def test_scores_are_matbenchs() -> None:

@@ -20,6 +20,7 @@ from ase.calculators.emt import EMT
 from ase.io import read
 from ase.units import _amu, _e
 from click.testing import CliRunner, Result
+from support import ROOT
 
 pytest.importorskip("phonopy")
 pytest.importorskip("seekpath")
@@ -511,7 +512,7 @@ def test_missing_packages_are_told_before_any_work(
 
 
 def test_the_block_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "phonons.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "phonons.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(from ase.build.*?)```", text, flags=re.S)
     monkeypatch.chdir(tmp_path)
     exec(block, {})
@@ -521,7 +522,7 @@ def test_the_block_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_table_against_experiment_is_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = Path(__file__).parents[1] / "benchmarks" / "phonons.py"
+    script = ROOT / "benchmarks" / "phonons.py"
     arguments = ["--calculator", "emt", "--elements", "Cu", "--repeat", "2"]
     monkeypatch.setattr(sys, "argv", [str(script), *arguments])
     runpy.run_path(str(script), run_name="__main__")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +14,12 @@ from ase.filters import FrechetCellFilter
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
+from support import FIXTURES
 
 from recinet_ase import ReciNetForceCalculator, StructureError, available_force_models
 from recinet_ase.pretrained import model_card
 
-FIXTURE = Path(__file__).parent / "fixtures" / "mlearn.json.gz"
+FIXTURE = FIXTURES / "mlearn.json.gz"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import torch
 from ase import Atoms
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
-from support import graph_of, random_model
+from support import ROOT, graph_of, random_model
 from torch_geometric.data import Batch
 
 from recinet_ase import (
@@ -77,7 +77,7 @@ def rivals(seed: int = 0) -> list[torch.nn.Module]:
 def test_matgls_networks_on_our_radius_graphs(
     network: torch.nn.Module, structures: list[Structure], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from matgl_graphs import in_double
 
     ours = ReciNetGraphConverter(DEFAULT_ELEMENTS, cutoff=5.0)

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
-ROOT = Path(__file__).parents[1]
 SECTIONS = (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8").split("\n## ")[1:]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 TOUR = {
