@@ -104,6 +104,11 @@ _LOOP = (
         type=click.FloatRange(0, min_open=True),
         help="Peak learning rate.  [default: 0.001]",
     ),
+    click.option(
+        "--optimizer",
+        type=click.Choice(["adamw", "muon"]),
+        help="muon: for the matrices inside the network.  [default: adamw]",
+    ),
     click.option("--weight-decay", type=click.FloatRange(0), help="[default: 1e-05]"),
     click.option("--ema-decay", type=click.FloatRange(0, 1), help="[default: 0.999]"),
     click.option(

@@ -351,6 +351,7 @@ def _stage(number: int, run: dict[str, Any]) -> str:
         f"{run['n_train']} crystals" if "n_train" in run else "",
         f"{run.get('epochs_done', run['epochs'])} epochs",
         f"batch {run['batch_size']}" if "batch_size" in run else "",
+        {"muon": "Muon", "adamw": "AdamW"}.get(run.get("optimizer", ""), ""),
         f"peak learning rate {run['learning_rate']:g}" if "learning_rate" in run else "",
         f"seed {run['seed']}" if "seed" in run else "",
         f"{run['hours']:.2f} h" if "hours" in run else "",

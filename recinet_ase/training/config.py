@@ -12,6 +12,7 @@ from recinet_ase.graph.neighbours import SHELL_NEIGHBOURS
 from recinet_ase.models.files import read_settings, write_json
 from recinet_ase.nn.recinet import SIZES, ReciNetConfig
 
+OPTIMIZERS = ("adamw", "muon")
 TASK_WEIGHTS = ("labels", "equal", "uncertainty")
 DEFAULT_SIZE = "small"
 DEFAULT_BATCH = 64
@@ -40,6 +41,8 @@ class TrainingConfig:
         reduce: Train on symmetry-reduced graphs.
         epochs: Passes over the training set.
         batch_size: Crystals a step; None is 64, or what makes four steps of a smaller set.
+        optimizer: ``"adamw"``, or ``"muon"`` for the matrices inside the network and AdamW for all
+            else (see `recinet_ase.training.optimizers`).
         learning_rate: Peak of the OneCycle schedule.
         weight_decay: AdamW's decoupled weight decay.
         clip: Largest gradient norm.
@@ -80,6 +83,7 @@ class TrainingConfig:
     reduce: bool = True
     epochs: int = 60
     batch_size: int | None = None
+    optimizer: str = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
     clip: float = 1.0
@@ -104,6 +108,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.task_weights not in TASK_WEIGHTS:
             raise UnknownNameError("task weighting", self.task_weights, TASK_WEIGHTS)
+        if self.optimizer not in OPTIMIZERS:
+            raise UnknownNameError("optimizer", self.optimizer, OPTIMIZERS)
 
     @property
     def rule(self) -> SplitRule | None:

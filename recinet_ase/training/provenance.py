@@ -118,6 +118,7 @@ def provenance(
         "size": size_name(network),
         "epochs": config.epochs,
         "batch_size": config.batch_for(len(data.train)),
+        "optimizer": config.optimizer,
         "learning_rate": config.learning_rate,
         "seed": config.seed,
         "precision": config.precision,

@@ -22,6 +22,7 @@ from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.freeze import frozen_modules
 from recinet_ase.training.labels import Targets
 from recinet_ase.training.metrics import append_metrics
+from recinet_ase.training.optimizers import make_optimizers
 from recinet_ase.training.references import composition
 from recinet_ase.training.weighting import TaskWeights
 
@@ -178,21 +179,24 @@ class Trainer:
         self.average = AveragedModel(
             model.network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True
         )
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        optimizers = make_optimizers(
+            config.optimizer, model.network, config.learning_rate, config.weight_decay
         )
         # Round sizes pay where a kernel is made for each shape (oneDNN's bfloat16).
         pad = config.reduce and config.precision == "bfloat16"
         module = _StoredCrystals(model.network, self.store, pad)
-        self.module, self.optimizer = fabric.setup(module, optimizer)
+        self.module, *self.optimizers = fabric.setup(module, *optimizers)
         total = max(3, self.steps)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer,
-            max_lr=config.learning_rate,
-            total_steps=total,
-            pct_start=max(0.1, 2 / total),  # a warm-up of one step divides by zero
-        )
+        self.schedules = [
+            torch.optim.lr_scheduler.OneCycleLR(
+                optimizer,
+                max_lr=config.learning_rate,
+                total_steps=total,
+                pct_start=max(0.1, 2 / total),  # a warm-up of one step divides by zero
+                cycle_momentum="betas" in optimizer.defaults,
+            )
+            for optimizer in self.optimizers
+        ]
         self.epoch = self.step = 0
         self.loss_sum = 0.0
         self.last_val = self.best_val = math.nan
@@ -308,11 +312,13 @@ class Trainer:
                 f"the loss became {value} in epoch {self.epoch + 1}; "
                 "lower the learning rate and start again"
             )
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimizer.step()
-        self.schedule.step()
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         self.average.update_parameters(self.model.network)
         self.task_weights.update(errors.detach(), ~torch.isnan(target))
         self.step += 1
@@ -349,7 +355,7 @@ class Trainer:
             "epoch": self.epoch + 1,
             "train_mae": f"{self.loss_sum / self.steps_per_epoch * self.scale:.6g}",
             "val_mae": f"{self.last_val:.6g}" if each else "",
-            "learning_rate": f"{self.schedule.get_last_lr()[0]:.4g}",
+            "learning_rate": f"{self.schedules[0].get_last_lr()[0]:.4g}",
             "seconds": f"{self.seconds:.1f}",
         }
         if len(self.config.properties) > 1:
@@ -364,8 +370,8 @@ class Trainer:
             "config": self.model.config.to_json(),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
             "task_errors": self.task_weights.state,
             **{key: getattr(self, key) for key in _POSITION},
         }
@@ -382,8 +388,11 @@ class Trainer:
         try:
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load_state_dict(state["schedule"])
+            # Checkpoints of version 0.1 hold those of one optimiser.
+            for key, parts in (("optimizer", self.optimizers), ("schedule", self.schedules)):
+                saved = [state[key]] if key in state else state[f"{key}s"]
+                for part, its in zip(parts, saved, strict=True):
+                    part.load_state_dict(its)
             if "task_errors" in state:  # checkpoints of earlier versions weighted all labels alike
                 self.task_weights.state = state["task_errors"].to(self.fabric.device)
             for key in _POSITION:

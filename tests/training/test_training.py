@@ -27,7 +27,7 @@ from recinet_ase.cli.screen import screen
 from recinet_ase.cli.train import train
 from recinet_ase.data.published import JARVIS
 from recinet_ase.properties import PROPERTIES
-from recinet_ase.training.config import TrainingConfig
+from recinet_ase.training.config import OPTIMIZERS, TrainingConfig
 from recinet_ase.training.labels import open_run_dataset, prepare_data
 from recinet_ase.training.provenance import check_start, clean_tasks
 from recinet_ase.training.run import build_model
@@ -52,8 +52,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     flat = dict(load_file(folder / "model.safetensors"))
     flat |= {f"model.{k}": v for k, v in state["model"].items()}
-    for i, moments in state["optimizer"]["state"].items():
-        flat |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
+    for number, optimizer in enumerate(state["optimizers"]):
+        for i, moments in optimizer["state"].items():
+            flat |= {f"optimizer.{number}.{i}.{k}": v for k, v in moments.items()}
     return flat
 
 
@@ -108,9 +109,13 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path, jarvis_folder: Pat
     assert any(not torch.equal(a[k], c[k]) for k in a)
 
 
-def test_stopped_and_resumed_equals_undisturbed(tmp_path: Path, jarvis_folder: Path) -> None:
-    run(tmp_path / "whole", jarvis_folder, "--epochs", 6)
-    result = run(tmp_path / "cut", jarvis_folder, "--epochs", 6, "--max-minutes", 0)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_stopped_and_resumed_equals_undisturbed(
+    optimizer: str, tmp_path: Path, jarvis_folder: Path
+) -> None:
+    asked = ["--epochs", 6, "--optimizer", optimizer]
+    run(tmp_path / "whole", jarvis_folder, *asked)
+    result = run(tmp_path / "cut", jarvis_folder, *asked, "--max-minutes", 0)
     assert result.exit_code == 0 and "continue with --resume" in result.stderr
     for _ in range(3):
         run(tmp_path / "cut", jarvis_folder, "--resume", "--max-minutes", 0.001)
