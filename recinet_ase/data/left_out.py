@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
 from recinet_ase.errors import ReciNetError
+from recinet_ase.models.files import replacing
 
 DEFAULT_SHARE = 0.05
 
@@ -27,12 +27,10 @@ def write_left_out(path: Path, *left_out: Mapping[str, str]) -> dict[str, str]:
     merged: dict[str, str] = {}
     for reasons in left_out:
         merged = {**reasons, **merged}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8", newline="") as handle:
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(("id", "reason"))
         writer.writerows(sorted(merged.items()))
-    part.replace(path)
     return merged
 
 

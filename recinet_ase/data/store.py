@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import GraphSettings
+from recinet_ase.models.files import replacing
 
 STORE_VERSION = 1
 
@@ -158,10 +159,9 @@ class PackedStore:
     def save(self, path: Path) -> None:
         """Write the store atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
         metadata = {"ids": json.dumps(self.ids), "skipped": json.dumps(self.skipped)}
-        save_file(self.arrays, part, metadata=metadata)
-        part.replace(path)
+        with replacing(path) as part:
+            save_file(self.arrays, part, metadata=metadata)
 
     @classmethod
     def load(cls, path: Path) -> PackedStore:

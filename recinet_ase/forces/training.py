@@ -22,6 +22,7 @@ from recinet_ase.forces.errors import ForceErrors, errors_of
 from recinet_ase.forces.model import ForceModel, ForceModelConfig, ForceResult
 from recinet_ase.forces.network import ForceNetworkConfig
 from recinet_ase.forces.settings import ForceTrainingConfig
+from recinet_ase.models.files import replacing
 from recinet_ase.pretrained import load_force_model
 
 CONFIG_FILE, STATE_FILE, METRICS_FILE = "training.json", "checkpoint.pt", "metrics.csv"
@@ -180,9 +181,8 @@ class ForceTrainer:
             "history": self.history,
             "seconds": self.seconds,
         }
-        part = self.folder / f"{STATE_FILE}.part"
-        torch.save(state, part)
-        part.replace(self.folder / STATE_FILE)
+        with replacing(self.folder / STATE_FILE) as part:
+            torch.save(state, part)
 
     def restore(self) -> None:
         """Continue from the last checkpoint, if there is one.

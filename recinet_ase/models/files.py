@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,15 +23,59 @@ WEIGHTS_FILE = "model.safetensors"
 T = TypeVar("T")
 
 
+def temporary_beside(path: Path) -> Path:
+    """A name for an unfinished file: of the same folder, and of no other process.
+
+    Random, since processes on two machines that share a file system may have the same number.
+    """
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+
+
+@contextmanager
+def replacing(path: Path, synced: bool = False) -> Iterator[Path]:
+    """A file to write that takes the place of another, whole, when the block ends well.
+
+    Args:
+        path: The file that it becomes; untouched where the block fails.
+        synced: Wait until the disk has it, so that a power cut leaves one of the two.
+
+    Raises:
+        OSError: If the disk refuses.
+    """
+    part = temporary_beside(path)
+    try:
+        yield part
+        if synced:
+            replace_synced(part, path)
+        else:
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def replace_synced(part: Path, path: Path) -> None:
+    """Put a finished file in the place of another, so that a power cut leaves one of them.
+
+    Raises:
+        OSError: If the disk refuses.
+    """
+    _sync(part)
+    part.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_atomic(path: Path, payload: bytes) -> None:
     """Write a file so that it is either the old or the whole new one."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         part.write_bytes(payload)
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, record: Any) -> None:

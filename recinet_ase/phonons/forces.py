@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.models.files import write_atomic
+from recinet_ase.models.files import replacing, write_atomic
 from recinet_ase.simulation.batch_forces import BatchForces, CalculatorForces
 
 if TYPE_CHECKING:
@@ -161,9 +161,8 @@ class SavedForces:
     def save(self, number: int, forces: np.ndarray) -> None:
         """Keep the forces of a displacement."""
         if self.folder is not None:
-            part = self._path(number).with_suffix(".part.npy")
-            np.save(part, forces)
-            part.replace(self._path(number))
+            with replacing(self._path(number)) as part, part.open("wb") as handle:
+                np.save(handle, forces)
 
     def _path(self, number: int) -> Path:
         assert self.folder is not None

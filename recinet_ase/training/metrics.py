@@ -6,6 +6,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
+from recinet_ase.models.files import replacing
+
 METRICS_FILE = "metrics.csv"
 _COLUMNS = ("epoch", "train_mae", "val_mae", "learning_rate", "seconds")
 
@@ -24,13 +26,11 @@ def append_metrics(folder: Path, row: Mapping[str, object]) -> None:
         r for r in read_metrics(folder) if int(r["epoch"]) < int(str(row["epoch"]))
     ]
     rows.append(row)
-    part = path.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as handle:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as handle:
         extra = [key for key in row if key not in _COLUMNS]
         writer = csv.DictWriter(handle, [*_COLUMNS, *extra], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    part.replace(path)
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:

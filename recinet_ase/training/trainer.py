@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from recinet_ase.data.store import PackedStore
 from recinet_ase.errors import ReciNetError
+from recinet_ase.models.files import replacing
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.recinet import ReciNet
 from recinet_ase.training.config import TrainingConfig
@@ -375,9 +375,8 @@ class Trainer:
             "task_errors": self.task_weights.state,
             **{key: getattr(self, key) for key in _POSITION},
         }
-        part = self.folder / f".{CHECKPOINT_FILE}.{os.getpid()}.part"
-        torch.save(state, part)
-        part.replace(self.folder / CHECKPOINT_FILE)
+        with replacing(self.folder / CHECKPOINT_FILE) as part:
+            torch.save(state, part)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint (see `load_checkpoint`).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from dataclasses import replace
@@ -14,6 +15,7 @@ from support import graph_of, random_model
 
 from recinet_ase import ReciNetError, UnknownNameError, load_model
 from recinet_ase.graph.batch import collate
+from recinet_ase.models.files import replacing
 from recinet_ase.pretrained import available_models, default_model, model_card, model_folder
 from recinet_ase.properties import PROPERTIES
 
@@ -41,6 +43,21 @@ def test_round_trip(tmp_path: Path, crystals: dict[str, Atoms]) -> None:
         )
     small = (tmp_path / "half" / "model.safetensors").stat().st_size
     assert small < 0.6 * (tmp_path / "full" / "model.safetensors").stat().st_size
+
+
+def test_unfinished_files_are_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getpid", lambda: 7)  # two machines on one file system
+    path = tmp_path / "out.json"
+    path.write_text("old")
+    with replacing(path) as one, replacing(path, synced=True) as two:
+        assert one != two and {one.parent, two.parent} == {tmp_path}
+        one.write_text("one")
+        two.write_text("two")
+    assert path.read_text() == "one"  # the outer block ends last
+    with contextlib.suppress(ZeroDivisionError), replacing(path) as part:
+        part.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]
 
 
 def test_elemental_references_are_added_per_atom(

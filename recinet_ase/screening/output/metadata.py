@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import sys
@@ -18,7 +17,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.io import fingerprint
 from recinet_ase.io.databases import masked
 from recinet_ase.io.entries import encodable
-from recinet_ase.screening.output.writers import replace_synced
+from recinet_ase.models.files import replacing
 from recinet_ase.screening.selection.columns import ENDS, SPREAD
 
 if TYPE_CHECKING:
@@ -92,14 +91,12 @@ def write_sidecar(
         **(extra or {}),
     }
     path = sidecar_path(output)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    text = json.dumps(document, indent=2, default=str) + "\n"
     try:
-        part.write_text(json.dumps(document, indent=2, default=str) + "\n", encoding="utf-8")
-        replace_synced(part, path)
+        with replacing(path, synced=True) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ReciNetError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

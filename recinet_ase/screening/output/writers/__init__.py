@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from recinet_ase.errors import ReciNetError
+from recinet_ase.models.files import replace_synced
 
 if TYPE_CHECKING:
     from recinet_ase.io.entries import Entry, Source
@@ -34,7 +35,7 @@ _FORMATS = {
 
 
 _LONGEST_NAME = 255
-_LONGEST_ENDING = len("..meta.json.4194304.part")  # of the files beside an output
+_LONGEST_ENDING = len("..meta.json.0123456789ab.part")  # of the files beside an output
 
 
 class RowWriter(Protocol):
@@ -194,25 +195,6 @@ def _remove(part: Path) -> None:
     """Delete an unfinished file, and what sqlite keeps beside it."""
     for name in (part.name, f"{part.name}-journal"):
         part.with_name(name).unlink(missing_ok=True)
-
-
-def replace_synced(part: Path, path: Path) -> None:
-    """Put a finished file in the place of another, so that a power cut leaves one of them.
-
-    Raises:
-        OSError: If the disk refuses.
-    """
-    _sync(part)
-    part.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager
