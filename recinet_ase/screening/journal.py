@@ -181,6 +181,13 @@ class Journal:
             raise ReciNetError(f"{self.folder / RUN_FILE} is damaged; delete the folder") from None
         now = json.loads(json.dumps(self.header))
         changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        if "recinet-ase" in changed:
+            was = before.get("recinet-ase", "(older)")
+            raise ReciNetError(
+                f"{self.folder} was begun by recinet-ase {was}, and "
+                f"this is {now.get('recinet-ase')}: rows of two versions do not belong together. "
+                "Go on with that version, or delete the folder to begin anew"
+            )
         if changed:
             raise ReciNetError(
                 f"{self.folder} was begun with other settings or inputs ({', '.join(changed)}); "

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recinet_ase._version import __version__
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.io import chunks, count_entries, find_sources, fingerprint
 from recinet_ase.io.entries import Chunk, Source
@@ -25,8 +26,8 @@ from recinet_ase.screening.execution.schedule import (
 from recinet_ase.screening.journal import Journal, has_journal, journal_folder
 from recinet_ase.screening.options import Display, Outcome, ScreenOptions
 from recinet_ase.screening.output.finish import check_report, finish
-from recinet_ase.screening.output.identity import is_complete, screen_identity
-from recinet_ase.screening.output.metadata import models, sidecar_path
+from recinet_ase.screening.output.identity import is_complete, screen_identity, what_answers
+from recinet_ase.screening.output.metadata import sidecar_path
 from recinet_ase.screening.output.writers import check_length, check_output, open_writer
 
 if TYPE_CHECKING:
@@ -169,7 +170,8 @@ def _header(
     """What must be the same for a screen to be continued."""
     return {
         "inputs": fingerprint(sources),
-        "models": [(m["name"], m["fingerprint"]) for m in models(predictor)],
+        "recinet-ase": __version__,
+        "models": what_answers(predictor),
         "device": spec.devices[0].partition(":")[0],
         "batch_size": spec.batch_size,
         "id_key": spec.id_key,

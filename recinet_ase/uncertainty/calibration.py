@@ -123,15 +123,24 @@ class Calibration:
             if not low <= value <= high
         )
 
-    def save(self, folder: Path) -> None:
-        """Write both files, the arrays first, each whole or not at all."""
+    @property
+    def digest(self) -> str:
+        """sha256 of all that intervals and warnings follow from."""
+        return hashlib.sha256(self._payload() + repr(self.minimum).encode()).hexdigest()
+
+    def _payload(self) -> bytes:
+        """The arrays as they are stored."""
         arrays = {f"reference.{k}": v for k, v in self.reference.tensors().items()}
         arrays["limits"] = self.limits
         for name, part in self.properties.items():
             arrays[f"{name}.scale"] = part.scale
             for kind, piece in (("difficulty", part.difficulty), ("widths", part.widths)):
                 arrays |= {f"{name}.{kind}.{k}": v for k, v in piece.tensors().items()}
-        payload = save_tensors({key: value.contiguous() for key, value in arrays.items()})
+        return save_tensors({key: value.contiguous() for key, value in arrays.items()})
+
+    def save(self, folder: Path) -> None:
+        """Write both files, the arrays first, each whole or not at all."""
+        payload = self._payload()
         document = {
             "format_version": CALIBRATION_VERSION,
             "model": self.model,

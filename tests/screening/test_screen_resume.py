@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.db import connect
 from ase.io import read
 from click.testing import CliRunner, Result
 
-from recinet_ase import ReciNetError
+from recinet_ase import ReciNetError, load_model
 from recinet_ase.cli.screen import screen
 from recinet_ase.io import find_sources
 from recinet_ase.screening import run as running
 from recinet_ase.screening.execution import processes
 from recinet_ase.screening.execution.chunk import ChunkRows
+from recinet_ase.screening.execution.chunk import _loaded as loaded
 from recinet_ase.screening.execution.processes import Workers
 from recinet_ase.screening.execution.schedule import choose_workers
 from recinet_ase.screening.journal import Journal
@@ -139,6 +144,46 @@ def test_only_its_own_result_is_complete(
         out.write_text("<html>")
     assert "nothing says that it is the result" in call(*line, "--resume").output
     assert call(*line).exit_code == 0
+
+
+def unfinished(options: ScreenOptions) -> None:
+    """Leave the journal of a screen with one chunk done, as a kill does."""
+    with contextlib.suppress(KeyboardInterrupt), running.run_screen(options, Quiet(), []):
+        raise KeyboardInterrupt
+
+
+def test_rows_of_two_versions_or_weights_do_not_mix(
+    database: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(model_folder, model)
+    out = tmp_path / "out.csv"
+    options = ScreenOptions(
+        (str(database),), models=(str(model),), output=str(out), device="cpu", resume=True
+    )
+    unfinished(options)
+    assert (tmp_path / "out.csv.part" / "rows.jsonl").read_bytes()
+    with monkeypatch.context() as other:
+        other.setattr(running, "__version__", "0.0.1")
+        with pytest.raises(ReciNetError, match=r"begun by recinet-ase \S+, and this is 0.0.1"):
+            screened(options)
+    original = load_model(model)
+    changed = copy.deepcopy(original)
+    with torch.no_grad():
+        next(changed.network.parameters()).mul_(2.0)
+    colder = copy.deepcopy(original)
+    colder.config = replace(colder.config, mean=(1.0,))
+    shorter = copy.deepcopy(original)
+    settings = replace(original.config.graph, neighbours=12)
+    shorter.config = replace(original.config, graph=settings)  # weights and scale are the same
+    for other_model in (changed, colder, shorter):
+        other_model.save(model, half=False)
+        loaded.cache_clear()
+        with pytest.raises(ReciNetError, match=r"other settings or inputs \(models\)"):
+            screened(options)
+    original.save(model, half=False)
+    loaded.cache_clear()
+    assert screened(options).rows == 6
 
 
 def test_a_password_is_in_no_output(database: Path, model_folder: Path, tmp_path: Path) -> None:

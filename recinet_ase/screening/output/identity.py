@@ -7,19 +7,39 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError
 from recinet_ase.screening.output.metadata import sidecar_identity
 from recinet_ase.screening.selection.selection import Selection
 
+if TYPE_CHECKING:
+    from recinet_ase.inference.predictor import Predictor
+
 REPORTS = (".html", ".htm")
+
+
+def what_answers(predictor: Predictor) -> list[dict[str, str]]:
+    """For each model its name, and digests of its weights, configuration and calibration."""
+    return [
+        {
+            "name": model.config.name,
+            "weights": model.fingerprint,
+            "configuration": _digest([m.config.to_json() for m in (model, *model.members)]),
+            "calibration": "" if model.calibration is None else model.calibration.digest,
+        }
+        for model in predictor.models
+    ]
 
 
 def screen_identity(header: Mapping[str, Any], selection: Selection) -> str:
     """A digest of all that a finished output depends on."""
-    whole = json.dumps([header, asdict(selection)], sort_keys=True, default=str)
-    return hashlib.sha256(whole.encode()).hexdigest()
+    return _digest([header, asdict(selection)])
+
+
+def _digest(document: Any) -> str:
+    text = json.dumps(document, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_complete(files: Sequence[str | None], identity: str) -> bool:
@@ -56,6 +76,7 @@ def _check_result(path: Path, identity: str) -> None:
     what = (
         "is there, but nothing says that it is the result of this screen"
         if found is None
-        else "is the finished result of another screen (other inputs, models or settings)"
+        else "is the finished result of another screen (other inputs, models, settings or "
+        "version of recinet-ase)"
     )
     raise ReciNetError(f"{path} {what}; leave --resume out to write it anew")
