@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,9 @@ class ReciNetModel(MatGLModel):
         config: Content of a model folder's ``config.json``: architecture, properties,
             normalisation. Without it the model has one output, which is not scaled (the trainer's
             ``data_mean`` and ``data_std`` are there for that).
+        bounded: `predict_structure` keeps to the physical bounds of the configuration's
+            properties. False once the model was trained: its output is what the trainer scales
+            then, and no property.
 
     Attributes:
         property_model: The network with its normalisation.
@@ -57,11 +61,13 @@ class ReciNetModel(MatGLModel):
         element_types: Sequence[str] = DEFAULT_ELEMENTS,
         size: str = "small",
         config: dict[str, Any] | None = None,
+        bounded: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__()
         self.save_args(locals(), kwargs)
         self.element_types = tuple(element_types)
+        self.bounded = bounded
         if config is None:
             if size not in SIZES:
                 raise UnknownNameError("size", size, SIZES)
@@ -118,24 +124,20 @@ class ReciNetModel(MatGLModel):
                 default what the model has.
             unit: Unit of one's own property.
             data_mean: What the trainer was given as ``data_mean``.
-            data_std: What the trainer was given as ``data_std``.
+            data_std: What the trainer was given as ``data_std``, above 0.
             elements: Elements that the training data hold; any other is refused. All of
                 ``element_types`` by default.
             functional: Level of theory of the training data.
 
         Raises:
-            ReciNetError: If the name cannot be a property's, or several outputs are renamed.
+            ReciNetError: If the name cannot be a property's, several outputs are renamed,
+                ``data_std`` is not positive, or ``data_mean`` is not 0 where a logarithm was
+                learnt.
         """
         old = self.property_model.config
         config = replace(
-            old,
+            _scaled(old, data_mean, data_std),
             name=name,
-            mean=tuple(data_mean + data_std * x for x in old.mean),
-            std=tuple(data_std * x for x in old.std),
-            references={
-                p: {symbol: data_std * x for symbol, x in values.items()}
-                for p, values in old.references.items()
-            },
             elements=tuple(sorted(atomic_numbers(elements or self.element_types).tolist())),
             functional=(functional,) * len(old.properties) if functional else old.functional,
             training={"started_from": old.training} if old.training else {},
@@ -149,6 +151,7 @@ class ReciNetModel(MatGLModel):
                 properties=(info.name,),
                 units=(info.unit,),
                 references=dict(zip((info.name,), config.references.values(), strict=False)),
+                logarithmic=(info.name,) if config.logarithmic else (),
             )
         model = PropertyModel(config)
         model.network.load_state_dict(self.property_model.network.state_dict())
@@ -172,9 +175,10 @@ class ReciNetModel(MatGLModel):
             StructureError: If the graph has no lattice.
         """
         batch = crystal_batch(g, self.numbers)
+        # Unbounded: what is compared with labels is this times ``data_std`` plus ``data_mean``.
         output, latent = self.property_model.explain(batch)
-        if not self.training:  # a physical lower bound would stop the gradient
-            output = torch.maximum(output, self.property_model.minimum)
+        if self.training and torch.is_grad_enabled() and self.bounded:
+            self.bounded = self._init_args["bounded"] = False
         output = torch.squeeze(output)
         # Without gradients, so that the model can be copied after a forward pass.
         self.feature_dict = {"readout": latent.detach(), "final": output.detach()}
@@ -207,6 +211,37 @@ class ReciNetModel(MatGLModel):
         self.eval()
         try:
             with torch.no_grad():
-                return self(graph)
+                output = self(graph)
+                if self.bounded:
+                    output = torch.maximum(output, self.property_model.minimum.squeeze())
+                return output
         finally:
             self.train(training)
+
+
+def _scaled(config: ModelConfig, mean: float, std: float) -> ModelConfig:
+    """The configuration whose properties are ``mean + std`` times those of another.
+
+    Raises:
+        ReciNetError: If there is none.
+    """
+    if not std > 0:
+        raise ReciNetError(f"data_std must be positive, not {std:g}")
+    if config.logarithmic and mean:
+        raise ReciNetError(
+            f"{config.name} learnt the logarithm of {', '.join(config.logarithmic)}, to which no "
+            f"constant can be added: train with data_mean=0 (not {mean:g})"
+        )
+    shift = math.log10(std)
+    learnt = [name in config.logarithmic for name in config.properties]
+    return replace(
+        config,
+        mean=tuple(
+            x + shift if log else mean + std * x for x, log in zip(config.mean, learnt, strict=True)
+        ),
+        std=tuple(x if log else std * x for x, log in zip(config.std, learnt, strict=True)),
+        references={
+            name: {s: x if name in config.logarithmic else std * x for s, x in values.items()}
+            for name, values in config.references.items()
+        },
+    )

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.graph.geometric import build_graph, reduced_graph
 from recinet_ase.matgl import from_matgl_graph, to_matgl_graph
+from recinet_ase.models.property_model import PropertyModel
 
 matgl = pytest.importorskip("matgl")
 
@@ -324,6 +326,58 @@ def test_shipped_models_in_matgl(
             assert float(twin.predict_structure(structure)) == pytest.approx(expected, abs=2e-5)
         assert again.predict(structure)[prop] == pytest.approx(expected, abs=2e-5)
     assert loaded.training, "matgl leaves it so, and predict_structure does not care"
+
+
+def trainers_meaning(model: ReciNetModel, structure: Structure, mean: float, std: float) -> float:
+    """What matgl's trainer compares with the label, in its validation."""
+    module = ModelLightningModule(model, loss="l1_loss", data_mean=mean, data_std=std)
+    graph, lattice, _ = model.graph_converter().get_graph(structure)
+    graph.lattice = lattice
+    module.eval()
+    with torch.no_grad():
+        return float(module(graph) * module.data_std + module.data_mean)
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [("mp-bulk", 0.0, 2.0), ("jarvis-mbj", 5.0, 3.0), ("jarvis-etot", -2.0, 0.5)],
+)
+def test_what_the_trainer_scaled_is_what_the_model_gives(
+    name: str, mean: float, std: float, structures: list[Structure]
+) -> None:
+    model = ReciNetModel.from_recinet(name)
+    own = model.to_recinet("mine", data_mean=mean, data_std=std)
+    predictor = Predictor(own, device="cpu")
+    for structure in structures[:3]:
+        expected = trainers_meaning(model, structure, mean, std)
+        (found,) = predictor.predict(structure).values()
+        assert found == pytest.approx(max(expected, float(own.minimum)), rel=1e-5)
+    if name == "mp-bulk":  # silicon: twice 87 GPa
+        assert predictor.predict(structures[0])["bulk_modulus"] == pytest.approx(174.8, abs=2)
+        with pytest.raises(ReciNetError, match="train with data_mean=0"):
+            model.to_recinet("mine", data_mean=1.0)
+    with pytest.raises(ReciNetError, match="data_std must be positive"):
+        model.to_recinet("mine", data_std=0.0)
+
+
+def test_bounds_are_those_of_properties_not_of_what_is_scaled(
+    structures: list[Structure], tmp_path: Path
+) -> None:
+    """A gap is cut at 0; the output of the network, which a trainer scales, is not."""
+    source = random_model()
+    lowered = PropertyModel(replace(source.config, mean=(-50.0,)))
+    lowered.load_state_dict(source.state_dict())
+    model = ReciNetModel.from_recinet(lowered)
+    silicon = structures[0]
+    assert model.predict_structure(silicon) == 0
+    graph, graph.lattice, _ = model.graph_converter().get_graph(silicon)
+    with torch.no_grad():
+        assert model(graph) < 0
+    model.train()(graph).sum().backward()  # as a trainer does
+    assert model.predict_structure(silicon) < 0
+    model.save(tmp_path / "trained")
+    assert matgl.load_model(tmp_path / "trained").predict_structure(silicon) < 0
+    assert Predictor(model.to_recinet("mine"), device="cpu").predict(silicon)["bandgap"] == 0
 
 
 def test_a_batch_is_its_crystals(structures: list[Structure]) -> None:
