@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -102,6 +103,9 @@ class _Screen(StrictCommand):
     help="cpu, cuda, cuda:1, cuda:0,cuda:2, ...; auto is every GPU, else the CPU.",
 )
 @click.option("--batch-size", default="auto", show_default=True, help="Crystals a batch.")
+@click.option(
+    "--log", metavar="FILE", help="Add notes, lost structures and tracebacks of faults to this."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No summary, no progress.")
 @one_line_errors
 def screen(files: tuple[str, ...], **options: Any) -> None:
@@ -118,10 +122,11 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
     recinet-screen db.json --props bandgap,ehull --where 'bandgap > 1 and ehull < 0.05' \\
         --sort ehull --top 50 -o shortlist.csv --report shortlist.html
     """  # noqa: D301 (click looks for the character itself)
-    display = _Display(options["quiet"])
+    display = _Display(options["quiet"], options["log"])
     target = options["output"] or options["report"]
     try:
-        _run(files, options, display)
+        with _logged(options["log"]):
+            _run(files, options, display)
     except KeyboardInterrupt:
         again = ""
         if target and (part := Path(f"{os.path.realpath(target)}.part")).exists():
@@ -192,6 +197,31 @@ def _joined(conditions: tuple[str, ...]) -> str | None:
     return " and ".join(f"({line})" for line in lines)
 
 
+@contextmanager
+def _logged(path: str | None) -> Iterator[None]:
+    """What the package logs, in a file, or nowhere."""
+    from recinet_ase.errors import ReciNetError
+
+    handler: logging.Handler = logging.NullHandler()
+    if path is not None:
+        try:
+            handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise ReciNetError(f"cannot write {path}: {error.strerror}") from None
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("recinet_ase")
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+        handler.close()
+
+
 def _keys(option: str, text: str | None) -> tuple[str, ...]:
     from recinet_ase.errors import ReciNetError
     from recinet_ase.screening.selection.selection import parse_keys
@@ -234,6 +264,16 @@ def _tell(outcome: Any, wanted: Any, display: _Display) -> None:
         )
     if outcome.left_out:
         display.note(f"{outcome.left_out} rows have no structure and are not in {wanted.output}")
+    if outcome.faults:
+        see = f"tracebacks: {display.log}" if display.log else "--log FILE keeps tracebacks"
+        display.note(
+            f"warning: {outcome.faults} errors are faults of this program or of the machine's "
+            f"memory, not of structures ({see})"
+        )
+    if outcome.lost:
+        display.note(
+            f"warning: {outcome.lost} structures ended their worker process or took too long"
+        )
     where = ", ".join(name for name in (wanted.output, wanted.report) if name)
     display.note(
         f"{outcome.rows} structures, {outcome.errors} with errors{where and f' -> {where}'}"
@@ -246,13 +286,15 @@ _WIDE = 80  # columns of a terminal that has room for a bar
 class _Display:
     """Notes on stderr, and a bar where that is a terminal."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, log: str | None) -> None:
         self.quiet = quiet
+        self.log = log
         self.done = 0
 
     def note(self, line: str) -> None:
-        """A line on stderr."""
+        """A line on stderr, and in the log."""
         click.echo(line, err=True)
+        logging.getLogger("recinet_ase.screening").info(line)
 
     @contextmanager
     def progress(self, total: int | None, done: int) -> Iterator[Callable[[int], None]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.models import ensemble_files
+from recinet_ase.models.files import FORCES, refuse_properties
 from recinet_ase.properties import get_property_info
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from recinet_ase.properties import PropertyInfo
 
 _FOLDER = Path(__file__).parent
-
-
-_FORCES = "forces"  # the kind of a force model's configuration
 
 
 def available_models() -> list[str]:
@@ -53,7 +51,7 @@ def _shipped() -> list[str]:
 
 
 def _gives_forces(name: str) -> bool:
-    return model_card(name).get("kind") == _FORCES
+    return model_card(name).get("kind") == FORCES
 
 
 def model_folder(name_or_path: str | Path) -> Path:
@@ -268,25 +266,8 @@ def load_force_model(name_or_path: str | Path) -> ForceModel:
     return ForceModel.load(model_folder(name_or_path))
 
 
-def refuse_properties(card: dict[str, Any], name: str | Path) -> None:
-    """Refuse a model of properties where forces are needed.
-
-    Args:
-        card: The model's configuration.
-        name: The model as the user named it, for the message.
-
-    Raises:
-        ReciNetError: If it gives no forces.
-    """
-    if card.get("kind") != _FORCES:
-        raise ReciNetError(
-            f"{name} predicts {', '.join(card.get('properties', [])) or 'properties'} and gives no "
-            f"forces; use {', '.join(available_force_models())} or your own force model"
-        )
-
-
 def _refuse_forces(card: dict[str, Any], name: str | Path) -> None:
-    if card.get("kind") == _FORCES:
+    if card.get("kind") == FORCES:
         raise ReciNetError(
             f"{name} gives energies and forces, not properties; use it with ReciNetForceCalculator"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable, Mapping
 
 
@@ -12,6 +13,10 @@ class ReciNetError(ValueError):
 
 class StructureError(ReciNetError):
     """A structure that the network cannot answer for (the message is the reason)."""
+
+
+class StructureKindError(StructureError, TypeError):
+    """Something that is no structure of any kind that is understood here."""
 
 
 class DeviceLostError(ReciNetError):
@@ -43,6 +48,14 @@ class UnknownNameError(ReciNetError):
         listing = f"known: {', '.join(choices)}" if choices else "none are available"
         super().__init__(f"unknown {kind} {name!r}{hint} ({listing})")
         self.kind, self.name, self.suggestions = kind, name, near
+
+
+def fault_of(error: BaseException) -> str:
+    """The traceback of an error that is no judgement of the input, ``""`` of one that is.
+
+    Such an error is a fault of this program, or of the machine (its memory).
+    """
+    return "" if isinstance(error, ReciNetError) else "".join(traceback.format_exception(error))
 
 
 def reason_of(error: BaseException) -> str:

@@ -54,7 +54,9 @@ def open_dataset(
     elif spec in NAMES:
         named = MLearn(spec, data_dir)
     elif Path(spec).expanduser().exists():
-        return open_own(Path(spec).expanduser(), target=target, prop=prop, unit=unit)
+        return open_own(
+            Path(spec).expanduser(), target=target, prop=prop, unit=unit, taken=dataset_names()
+        )
     elif "/" in spec or Path(spec).suffix:
         raise ReciNetError(f"no such dataset, file or folder: {spec}")
     else:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from recinet_ase.data.catalogue import dataset_names
 from recinet_ase.data.labels import as_number, conversion
 from recinet_ase.data.table import TableDataset
 from recinet_ase.errors import ReciNetError, UnknownNameError
@@ -23,6 +22,7 @@ def open_own(
     target: str | None = None,
     prop: str | None = None,
     unit: str | None = None,
+    taken: Collection[str] = (),
 ) -> TableDataset:
     """A file or folder of one's own as a dataset.
 
@@ -32,6 +32,7 @@ def open_own(
             only key with numbers if its name is one of a property or neutral (`NEUTRAL_KEYS`).
         prop: Property; the target's own name if that is one.
         unit: Unit of the labels, else the property's.
+        taken: Names of published data, which this dataset must not go by.
 
     Raises:
         ReciNetError: If the data cannot be read, or target, property and unit do not fit.
@@ -42,7 +43,7 @@ def open_own(
         unit = "eV/atom"
     info, factor = _quantity(key, prop, unit)
     name = path.resolve().name
-    if name in dataset_names():
+    if name in taken:
         name = f"./{name}"  # a run must not be taken for one on published data
     dataset = TableDataset(name, rows, sources, key, info, factor)
     given = unit if unit is not None else info.unit

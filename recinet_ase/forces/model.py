@@ -25,6 +25,7 @@ from recinet_ase.models.files import (
     known_fields,
     read_config,
     read_weights,
+    refuse_properties,
     save_weights,
     take_weights,
     write_atomic,
@@ -85,8 +86,6 @@ class ForceModelConfig:
         Raises:
             ReciNetError: If it is broken, of another kind, or written by a newer version.
         """
-        from recinet_ase.pretrained import refuse_properties
-
         try:
             data = json.loads(text)
             refuse_properties(data, data.get("name", source))

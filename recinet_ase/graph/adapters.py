@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recinet_ase.errors import StructureError
+from recinet_ase.errors import StructureError, StructureKindError
 from recinet_ase.graph.crystal import Crystal
 from recinet_ase.graph.neighbours import cell_volume
 
@@ -134,9 +134,15 @@ def from_jarvis(record: Mapping[str, Any]) -> Crystal:
     missing = [key for key in ("lattice_mat", "coords", "elements") if key not in atoms]
     if missing:
         raise StructureError(f"the JARVIS dictionary lacks {', '.join(missing)}")
-    numbers = [_number(symbol.strip(), i) for i, symbol in enumerate(atoms["elements"])]
-    lattice = np.asarray(atoms["lattice_mat"], dtype=np.float64)
-    coords: np.ndarray = np.asarray(atoms["coords"], dtype=np.float64).reshape(len(numbers), -1)
+    try:
+        numbers = [_number(symbol.strip(), i) for i, symbol in enumerate(atoms["elements"])]
+        lattice = np.asarray(atoms["lattice_mat"], dtype=np.float64)
+        coords: np.ndarray = np.asarray(atoms["coords"], dtype=np.float64)
+        coords = coords.reshape(len(numbers), -1)
+    except (AttributeError, TypeError, ValueError) as error:
+        if isinstance(error, StructureError):
+            raise
+        raise StructureError(f"the JARVIS dictionary is broken ({error})") from None
     if atoms.get("cartesian", False):
         if lattice.shape != (3, 3) or cell_volume(lattice) == 0.0:
             return Crystal.from_arrays(numbers, np.zeros((len(numbers), 3)), lattice)
@@ -167,7 +173,9 @@ def from_pymatgen_dict(record: Mapping[str, Any]) -> Crystal:
                 )
             numbers.append(_number(str(species[0]["element"]), i))
             coords.append(site["abc"])
-    except (KeyError, TypeError, IndexError) as error:
+    except (AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
+        if isinstance(error, StructureError):
+            raise
         raise StructureError(f"the pymatgen dictionary is incomplete ({error!r})") from None
     return Crystal.from_arrays(numbers, np.reshape(coords, (len(numbers), 3)), lattice)
 
@@ -177,7 +185,7 @@ def to_crystal(structure: Any) -> Crystal:
 
     Raises:
         StructureError: If the structure is not a valid three-dimensional crystal.
-        TypeError: If it is of a kind that is not known here.
+        StructureKindError: If it is of a kind that is not known here.
     """
     if isinstance(structure, Crystal):
         return structure
@@ -192,7 +200,7 @@ def to_crystal(structure: Any) -> Crystal:
     pymatgen = sys.modules.get("pymatgen.core.structure")
     if pymatgen is not None and isinstance(structure, (pymatgen.IStructure, pymatgen.IMolecule)):
         return from_pymatgen(structure)
-    raise TypeError(
+    raise StructureKindError(
         f"cannot read a crystal from {type(structure).__name__}; "
         "pass ASE Atoms, a pymatgen Structure (or its dictionary) or a JARVIS dictionary"
     )

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from recinet_ase.errors import ReciNetError, StructureError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from recinet_ase.calculator import ReciNetCalculator
     from recinet_ase.inference.predict import Models
     from recinet_ase.inference.predictor import Predictor
     from recinet_ase.inference.result import Prediction
@@ -25,6 +24,17 @@ PREFIX = "recinet_"
 """Start of every key, so that labels such as a computed ``bandgap`` stay untouched."""
 
 Entry = float | bool | str
+
+
+@runtime_checkable
+class PredictingCalculator(Protocol):
+    """A `recinet_ase.ReciNetCalculator`, of which `annotate` needs no more than this."""
+
+    predictor: Predictor
+
+    def get_prediction(self, atoms: Atoms) -> Prediction:
+        """The prediction for these atoms."""
+
 
 _MODEL = "_model"
 
@@ -58,7 +68,7 @@ def entries(prediction: Prediction, predictor: Predictor, prefix: str = PREFIX) 
 
 def annotate(
     atoms: Atoms,
-    models: Models | ReciNetCalculator | None = None,
+    models: Models | PredictingCalculator | None = None,
     *,
     prefix: str = PREFIX,
     overwrite: bool = False,
@@ -81,14 +91,13 @@ def annotate(
         ReciNetError: If there is no model, or a key is taken; ``info`` is then unchanged.
         StructureError: If a model cannot answer for the atoms.
     """
-    from recinet_ase.calculator import ReciNetCalculator
     from recinet_ase.inference.predict import as_predictor
 
     _check_prefix(prefix)
     models = atoms.calc if models is None else models
     if models is None:
         raise ReciNetError("no models: attach a ReciNetCalculator to the atoms, or name models")
-    if isinstance(models, ReciNetCalculator):
+    if isinstance(models, PredictingCalculator):
         predictor, prediction = models.predictor, models.get_prediction(atoms)
     else:
         predictor = as_predictor(models)

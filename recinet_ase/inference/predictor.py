@@ -7,8 +7,9 @@ does not depend on the door it came through.
 from __future__ import annotations
 
 import copy
+import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -20,7 +21,13 @@ import torch
 from recinet_ase.elements import symbols
 from recinet_ase.errors import DeviceLostError, ReciNetError, StructureError, reason_of
 from recinet_ase.graph.batch import CrystalBatch
-from recinet_ase.inference.preparation import WINDOW, Preparation, PreparedBatch, PreparedWindow
+from recinet_ase.inference.preparation import (
+    WINDOW,
+    Preparation,
+    PreparedBatch,
+    PreparedWindow,
+    failed,
+)
 from recinet_ase.inference.result import Prediction
 from recinet_ase.models.ensemble import AnyModel, EnsembleModel
 from recinet_ase.models.property_model import PropertyModel
@@ -28,6 +35,8 @@ from recinet_ase.nn.reciprocal import FULL_GRAPHS, LatticeSums
 from recinet_ase.properties import PropertyInfo, answer_for, get_property_info
 from recinet_ase.uncertainty.calibration import Assessment
 from recinet_ase.uncertainty.descriptors import describe_batch
+
+_LOG = logging.getLogger(__name__)
 
 _CPU_EDGES = 5_000  # about 100 crystals of 10 atoms: activations stay near the cache
 _BYTES_PER_EDGE_AND_WIDTH = 60
@@ -204,12 +213,23 @@ class Predictor:
         """
         stream = iter(structures)
         while window := list(islice(stream, WINDOW)):
-            yield from self.run(self.preparation(window))
+            for result in self.run(self.preparation(window)):
+                if result.fault:
+                    _LOG.error("%s: %s", result.formula or "a structure", result.fault)
+                yield result
 
-    def run(self, window: PreparedWindow) -> list[Prediction]:
-        """The predictions for a window that `preparation` made, in order."""
+    def run(
+        self, window: PreparedWindow, beginning: Callable[[int], None] = lambda crystals: None
+    ) -> list[Prediction]:
+        """The predictions for a window that `preparation` made, in order.
+
+        Args:
+            window: The crystals.
+            beginning: Told the number of crystals of each batch before its turn.
+        """
         results = list(window.results)
         for batch in self.batches(window):
+            beginning(len(batch))
             self._run_safely(batch, results)
         return results
 
@@ -235,7 +255,7 @@ class Predictor:
                 results[i] = result
             if len(batch) == 1:
                 (i,) = batch.places
-                results[i] = replace(results[i], error=reason_of(error))
+                results[i] = failed(results[i], error)
                 return
         # Out of the handler, which would keep the failed tensors alive.
         if self.device.type == "cuda":

@@ -7,14 +7,14 @@ through the network together is decided there, since that depends on its memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from recinet_ase.elements import symbols
-from recinet_ase.errors import StructureError, reason_of
+from recinet_ase.errors import StructureError, fault_of, reason_of
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import Crystal, GraphSettings, neighbours_of
@@ -107,23 +107,24 @@ class Preparation:
     dtype: torch.dtype = torch.float32
     reduce: bool = True
 
-    def __call__(self, structures: Sequence[Any]) -> PreparedWindow:
+    def __call__(self, structures: Iterable[Any]) -> PreparedWindow:
         """Prepare structures; a bad one, or an exception in its place, becomes an error."""
         results: list[Prediction] = []
         ready: list[_Item] = []
         for i, structure in enumerate(structures):
-            formula, n_atoms = "", 0
+            if isinstance(structure, Exception):
+                results.append(Prediction(error=reason_of(structure)))
+                continue
+            formula, n_atoms = described(structure)
             try:
-                if isinstance(structure, Exception):
-                    raise structure
-                formula, n_atoms = describe(structure)
                 crystal = to_crystal(structure)
                 check_density(crystal)
                 ready.append((i, crystal, [neighbours_of(crystal, s) for s in self.settings]))
             except Exception as error:  # one bad structure must never stop a screening
-                results.append(Prediction({}, reason_of(error), formula, n_atoms))
+                result = Prediction(formula=formula, n_atoms=n_atoms)
+                results.append(failed(result, error))
             else:
-                results.append(Prediction({}, "", formula, n_atoms))
+                results.append(Prediction(formula=formula, n_atoms=n_atoms))
         window = PreparedWindow(results)
         for places, graphs in self._graphs(ready, results):
             window.batches.append(PreparedBatch(places, graphs))
@@ -144,7 +145,7 @@ class Preparation:
                 graphs[settings] = make(flat, self.k_max, self.dtype)
         except Exception as error:
             if len(items) == 1:
-                results[places[0]] = replace(results[places[0]], error=reason_of(error))
+                results[places[0]] = failed(results[places[0]], error)
                 return
             half = len(items) // 2
             yield from self._graphs(items[:half], results)
@@ -169,6 +170,21 @@ def check_density(crystal: Crystal) -> None:
             f"{volume:.0f} A^3 per atom is sparser than the crystals the models were trained on "
             f"(limit {MAXIMUM_VOLUME:.0f}); is it a molecule or a slab in vacuum?"
         )
+
+
+def failed(result: Prediction, error: Exception) -> Prediction:
+    """The result of a structure that this error was met with."""
+    fault = fault_of(error)
+    reason = f"internal error: {reason_of(error)}" if fault else reason_of(error)
+    return replace(result, error=reason, fault=fault)
+
+
+def described(structure: Any) -> tuple[str, int]:
+    """`describe`, or nothing of a structure that has not what its kind has."""
+    try:
+        return describe(structure)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        return "", 0
 
 
 def describe(structure: Any) -> tuple[str, int]:

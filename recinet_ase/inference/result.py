@@ -21,6 +21,8 @@ class Prediction:
         error: Why values are missing, ``""`` if none is.
         formula: Chemical formula (Hill order), ``""`` if the structure was unreadable.
         n_atoms: Number of atoms, 0 if the structure was unreadable.
+        fault: Traceback of an error that is none of the structure but of this program or of the
+            machine (its memory), ``""`` otherwise.
     """
 
     values: dict[str, float] = field(default_factory=dict)
@@ -31,3 +33,4 @@ class Prediction:
     warnings: tuple[str, ...] = ()
     in_domain: bool | None = None
     spreads: dict[str, float] = field(default_factory=dict)
+    fault: str = ""

@@ -157,11 +157,13 @@ def read_chunk(chunk: Chunk, id_key: str | None = None) -> list[Entry]:
         InputUnavailableError: If a database stays locked or cannot be reached, or a file that
             everything is in is gone: waiting helps, rows of errors would not.
     """
-    return [
-        entry
-        for source, pieces in groupby(chunk.pieces, lambda piece: piece.source)
-        for entry in _read_pieces(source, list(pieces), id_key)
-    ]
+    return list(entries_of(chunk, id_key))
+
+
+def entries_of(chunk: Chunk, id_key: str | None = None) -> Iterator[Entry]:
+    """`read_chunk`, one entry after another."""
+    for source, pieces in groupby(chunk.pieces, lambda piece: piece.source):
+        yield from _read_pieces(source, list(pieces), id_key)
 
 
 def _read_pieces(source: Source, pieces: Sequence[Piece], id_key: str | None) -> Iterator[Entry]:

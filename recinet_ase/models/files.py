@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+FORCES = "forces"
+"""What a configuration of a force model says under ``kind``."""
 
 T = TypeVar("T")
 
@@ -145,6 +147,23 @@ def read_settings(cls: type[T], path: Path, newest: int, tuples: Sequence[str] =
         return cls(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReciNetError(f"{path} is not a training configuration ({error})") from None
+
+
+def refuse_properties(card: dict[str, Any], name: str | Path) -> None:
+    """Refuse a model of properties where forces are needed.
+
+    Args:
+        card: The model's configuration.
+        name: The model as the user named it, for the message.
+
+    Raises:
+        ReciNetError: If it gives no forces.
+    """
+    if card.get("kind") != FORCES:
+        raise ReciNetError(
+            f"{name} predicts {', '.join(card.get('properties', [])) or 'properties'} and gives no "
+            "forces; use mlearn-pes or your own force model"
+        )
 
 
 def save_weights(folder: Path, state: dict[str, torch.Tensor]) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from recinet_ase.phonons.result import THZ_TO_INVERSE_CM
+from scipy.constants import speed_of_light
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +20,7 @@ _DPI = 200
 _BLUE, _ORANGE, _GREY = "#1f5a92", "#c8501e", "#6f6f6f"
 _GREEK = ("GAMMA", "SIGMA", "DELTA", "LAMBDA")
 _GAS_CONSTANT = 8.314462618  # J/K/mol
+_INVERSE_CM = 1e10 / speed_of_light  # of a THz
 
 
 def band_plot(phonons: Phonons, path: Path) -> None:
@@ -135,11 +135,11 @@ def _frequency_axis(axes: Axes, low: float, high: float, imaginary: bool) -> Non
 
 
 def _to_wave_number(thz: Any) -> Any:
-    return thz * THZ_TO_INVERSE_CM
+    return thz * _INVERSE_CM
 
 
 def _to_thz(wave_number: Any) -> Any:
-    return wave_number / THZ_TO_INVERSE_CM
+    return wave_number / _INVERSE_CM
 
 
 def _canvas(width: float, height: float, panels: int = 1) -> tuple[Figure, Axes]:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,10 +66,11 @@ def write_folder(phonons: Phonons, folder: Path) -> Path:
             json.dumps(summary(phonons), indent=2) + "\n", encoding="utf-8"
         ),
     }
-    for name, writer in writers.items():
-        part = folder / f"part.{name}"
-        writer(part)
-        part.replace(folder / name)
+    with TemporaryDirectory(prefix=".part-", dir=folder) as unfinished:
+        for name, writer in writers.items():
+            part = Path(unfinished) / name
+            writer(part)
+            part.replace(folder / name)
     return folder
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from filelock import FileLock
 
-VERSION = 4
+VERSION = 5
 RUN_FILE, ROWS_FILE, LOCK_FILE = "run.json", "rows.jsonl", "lock"
 
 _STARTED = "started"
@@ -131,7 +131,8 @@ class Journal:
         rows = [[row[name] for name in names] for row in chunk.rows]
         errors = sum(bool(row["error"]) for row in chunk.rows)
         digests = chunk.digests or [None] * len(rows)
-        parsed = [chunk.number, chunk.without_key, errors, rows, chunk.lost, digests]
+        faults = len(chunk.faults)
+        parsed = [chunk.number, chunk.without_key, errors, rows, chunk.lost, digests, faults]
         data = json.dumps(parsed, separators=(",", ":")).encode() + b"\n"
         data = b"%08x " % zlib.crc32(data) + data
         try:
@@ -199,7 +200,7 @@ class Journal:
         """Where each whole line ends, its rows, and what they add up to."""
         self.offsets: list[int] = [0]
         self.counts: list[int] = []
-        self.without_key = self.errors = 0
+        self.without_key = self.errors = self.faults = 0
         self.lost: dict[int, tuple[str, str]] = {}  # id and error by row
         path = self.folder / ROWS_FILE
         if not path.exists():
@@ -213,7 +214,7 @@ class Journal:
 
     def _count(self, size: int, parsed: Sequence[Any]) -> None:
         """Add up a line of so many bytes."""
-        _, without_key, errors, rows, lost, _ = parsed
+        _, without_key, errors, rows, lost, _, faults = parsed
         names = self.header["columns"]
         name, error = names.index("id"), names.index("error")
         for place in lost:
@@ -222,6 +223,7 @@ class Journal:
         self.counts.append(len(rows))
         self.without_key += without_key
         self.errors += errors
+        self.faults += faults
 
 
 def _parsed(line: bytes) -> list[Any] | None:

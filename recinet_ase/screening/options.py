@@ -63,7 +63,7 @@ class Display(Protocol):
     """What a screen tells while it runs."""
 
     def note(self, line: str) -> None:
-        """Something to know."""
+        """A line for the user: where numbers come from, or what went otherwise than expected."""
 
     def progress(self, total: int | None, done: int) -> AbstractContextManager[Callback]:
         """A bar that starts at ``done``; yields a function that takes further rows done."""
@@ -73,7 +73,7 @@ class Callback(Protocol):
     """Takes numbers of rows done."""
 
     def __call__(self, rows: int, /) -> None:
-        """So many more."""
+        """Count further rows."""
 
 
 @dataclass
@@ -83,6 +83,9 @@ class Outcome:
     Attributes:
         rows: Structures screened.
         errors: Rows with an error.
+        faults: Of these, rows whose error is none of the structure but of this program or of the
+            machine (its memory): a traceback of each is logged.
+        lost: Of these, rows whose structure ended its worker or took too long.
         without_key: Entries that lack the user's id key.
         written: Rows of the output.
         left_out: Selected rows that the output's format could not hold.
@@ -93,6 +96,8 @@ class Outcome:
 
     rows: int = 0
     errors: int = 0
+    faults: int = 0
+    lost: int = 0
     without_key: int = 0
     written: int = 0
     left_out: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 CHUNK = 512
 """Entries of a chunk: the unit of work, of the journal and of what a kill can cost."""
 
+_LOG = logging.getLogger(__name__)
 _STDIN_COPY = "stdin"
 
 
@@ -196,6 +198,8 @@ def _streamed(
             for row in chunk.rows:
                 writer.write(row)
             outcome.errors += sum(bool(row["error"]) for row in chunk.rows)
+            outcome.faults += len(chunk.faults)
+            outcome.lost += len(chunk.lost)
             outcome.rows += len(chunk.rows)
             outcome.without_key += chunk.without_key
             advance(len(chunk.rows))
@@ -209,16 +213,21 @@ def _screened(
     spec: execution.ScreenSpec,
     backend: Backend | None,
 ) -> Iterator[execution.ChunkRows]:
-    """The rows of chunks; an id key that no structure at the beginning has is a slip of the pen.
+    """The rows of chunks; what is none of their structures' fault is logged.
 
     Raises:
-        UnknownNameError: For such a key, with those that there are.
+        UnknownNameError: For an id key that no structure of the first chunk has, with the keys
+            that there are: it was mistyped.
     """
     for chunk in run(parts, spec, backend):
         readable = sum(digest is not None for digest in chunk.digests)
         first_of_one = chunk.number == 0 and len(sources) == 1
         if spec.id_key and first_of_one and 0 < readable == chunk.without_key:
             raise UnknownNameError("--id-key", spec.id_key, chunk.other_keys)
+        for place in chunk.lost:
+            _LOG.warning("%s: %s", chunk.rows[place]["id"], chunk.rows[place]["error"])
+        for place, fault in chunk.faults:
+            _LOG.error("%s: %s", chunk.rows[place]["id"], fault)
         yield chunk
 
 

@@ -59,7 +59,8 @@ def _may_be_module(name: str) -> bool:
 def _model(name: str, device: str) -> Any:
     """The calculator of a force model, by name or folder."""
     from recinet_ase.forces.calculator import ReciNetForceCalculator
-    from recinet_ase.pretrained import model_card, refuse_properties
+    from recinet_ase.models.files import refuse_properties
+    from recinet_ase.pretrained import model_card
 
     refuse_properties(model_card(name), name)  # before torch is loaded
     return ReciNetForceCalculator(name, device=device)

@@ -20,7 +20,7 @@ from ase.db import connect
 from recinet_ase.io import chunks, find_sources
 from recinet_ase.io.entries import Chunk, Piece, Source
 from recinet_ase.screening.execution.chunk import ChunkRows
-from recinet_ase.screening.execution.processes import Workers
+from recinet_ase.screening.execution.processes import Workers, beginning
 from recinet_ase.screening.execution.schedule import in_order, split
 from recinet_ase.screening.journal import Journal
 
@@ -362,15 +362,64 @@ def test_only_the_structure_at_fault_is_lost(function: object, limit: float, rea
     assert found.index(bad) == 37
 
 
+def steadily(chunk: Chunk) -> ChunkRows:
+    """Each structure well within a limit of 1 s, the ten of a chunk not."""
+    for place in range(len(chunk)):
+        beginning(1, place)
+        time.sleep(0.15)
+    beginning(len(chunk))
+    time.sleep(1.5)
+    return doubled(chunk)
+
+
+def hanging_at(bad: int, folder: Path, chunk: Chunk) -> ChunkRows:
+    """Like `hanging`, but it says what it begins; every call is noted."""
+    items = [item for piece in chunk.pieces for item in piece.items]
+    (folder / f"{items[0]}-{len(items)}-{time.monotonic()}").touch()
+    for place, item in enumerate(items):
+        beginning(1, place)
+        if item == bad:
+            time.sleep(1000)
+    return doubled(chunk)
+
+
+def test_the_time_limit_is_for_a_structure() -> None:
+    backend = Workers(1, 1.0)
+    try:
+        (done,) = in_order(numbered(10), backend, steadily, ["id", "error"])
+    finally:
+        backend.close()
+    assert [row["error"] for row in done.rows] == [""] * 10
+
+
+def test_others_go_on_while_a_slow_chunk_is_done_in_parts(tmp_path: Path) -> None:
+    backend = Workers(2, 2.0)
+    try:
+        chunks_done = in_order(
+            numbered(200), backend, partial(hanging_at, 3, tmp_path), ["id", "error"]
+        )
+        done = [row for chunk in chunks_done for row in chunk.rows]
+    finally:
+        backend.close()
+    assert [row["id"] for row in done if row["error"]] == ["numbers#3"]
+    calls = [name.name.split("-") for name in tmp_path.iterdir()]
+    times = {(int(first), int(n)): float(when) for first, n, when in calls}
+    # The structure at fault was known: what lies before and behind it is done again once.
+    assert {key for key in times if key[1] < 10} == {(0, 3), (3, 1), (4, 6)}
+    assert len(times) == len(calls) == 20 + 3
+    # The other worker had begun all other chunks before the parts of the first were.
+    assert max(times[first, 10] for first in range(0, 200, 10)) < times[3, 1]
+
+
 def test_halves() -> None:
     source = Source("numbers", "none", "none")
     chunk = Chunk(
         4, (Piece(source, 7, (7, 8, 9)), Piece(source, 0, (0,)), Piece(source, 3, (3, 4)))
     )
-    first, second = split(chunk)
+    first, second = split(chunk, 3)
     assert [(p.start, p.items) for p in first.pieces] == [(7, (7, 8, 9))]
     assert [(p.start, p.items) for p in second.pieces] == [(0, (0,)), (3, (3, 4))]
-    first, second = split(second)
+    first, second = split(second, 1)
     assert [(p.start, p.items) for p in first.pieces] == [(0, (0,))]
 
 

@@ -146,6 +146,58 @@ def test_only_its_own_result_is_complete(
     assert call(*line).exit_code == 0
 
 
+@pytest.fixture
+def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph of one structure does not fit, another meets a bug."""
+    from recinet_ase.inference import preparation
+
+    whole, seen = preparation.neighbours_of, []
+
+    def failing(crystal: object, settings: object) -> object:
+        seen.append(crystal)
+        if len(seen) == 2:
+            raise MemoryError
+        if len(seen) == 5:
+            raise KeyError("a bug")
+        return whole(crystal, settings)
+
+    monkeypatch.setattr(preparation, "neighbours_of", failing)
+
+
+@pytest.mark.parametrize("target", ["-o", "stdout"])
+def test_faults_of_the_program_are_counted_apart_and_logged(
+    database: Path, model_folder: Path, tmp_path: Path, short_of_memory: None, target: str
+) -> None:
+    with connect(database) as db:
+        db.write(Atoms("Si2", positions=np.zeros((2, 3)), cell=[3] * 3, pbc=True))
+    out, log = tmp_path / "out.csv", tmp_path / "screen.log"
+    line = [database, "--model", model_folder, *(("-o", out) if target == "-o" else ())]
+    found = call(*line, "--log", log)
+    assert found.exit_code == 0, found.output
+    assert "7 structures, 3 with errors" in found.output
+    assert "warning: 2 errors are faults of this program" in found.output
+    assert f"tracebacks: {log}" in found.output
+    table = out.read_text() if target == "-o" else found.output
+    assert "internal error: MemoryError" in table and "internal error: KeyError: 'a bug'" in table
+    text = log.read_text()
+    assert "2: Traceback" in text and "5: Traceback" in text and "7: Traceback" not in text
+    assert text.count('raise KeyError("a bug")') == text.count("raise MemoryError") == 1
+    if target == "-o":
+        counts = json.loads((tmp_path / "out.csv.meta.json").read_text())["counts"]
+        assert (counts["errors"], counts["faults"], counts["lost"]) == (3, 2, 0)
+
+
+def test_faults_survive_a_restart(tmp_path: Path) -> None:
+    header = {"columns": ["id", "error"], "id_key": None}
+    journal = Journal(tmp_path / "out.csv.part", header)
+    rows = [{"id": "1", "error": "internal error: MemoryError"}, {"id": "2", "error": ""}]
+    journal.append(ChunkRows(0, rows, faults=((0, "Traceback ..."),)))
+    journal.close()
+    journal = Journal(tmp_path / "out.csv.part", header, resume=True)
+    assert (journal.errors, journal.faults) == (1, 1)
+    journal.close()
+
+
 def unfinished(options: ScreenOptions) -> None:
     """Leave the journal of a screen with one chunk done, as a kill does."""
     with contextlib.suppress(KeyboardInterrupt), running.run_screen(options, Quiet(), []):

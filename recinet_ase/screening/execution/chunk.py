@@ -6,17 +6,20 @@ the same function serves this process, worker processes and a cluster.
 
 from __future__ import annotations
 
+import math
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.io import read_chunk
+from recinet_ase.io import entries_of
 from recinet_ase.io.entries import Chunk, Entry, structure_digest
 from recinet_ase.pretrained import default_model, load_model
 from recinet_ase.properties import PropertyInfo, answer_for
+from recinet_ase.screening.execution.processes import beginning
 from recinet_ase.screening.selection.columns import ENDS, SPREAD
 
 if TYPE_CHECKING:
@@ -75,6 +78,8 @@ class ChunkRows:
             not to be read again.
         digests: For each row the `structure_digest` of its structure; None for all if empty.
         other_keys: What there is, where no structure has the user's id key.
+        faults: Place in ``rows`` and traceback of each error that is none of its structure but
+            of this program or the machine.
     """
 
     number: int
@@ -83,6 +88,24 @@ class ChunkRows:
     lost: tuple[int, ...] = ()
     digests: tuple[int | None, ...] = ()
     other_keys: tuple[str, ...] = ()
+    faults: tuple[tuple[int, str], ...] = ()
+
+    @classmethod
+    def joined(cls, parts: Sequence[ChunkRows]) -> ChunkRows:
+        """The rows of a chunk that was done in parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        starts = list(accumulate((len(part.rows) for part in parts), initial=0))
+        numbered = list(zip(starts, parts, strict=False))
+        return cls(
+            parts[0].number,
+            [row for part in parts for row in part.rows],
+            sum(part.without_key for part in parts),
+            tuple(start + place for start, part in numbered for place in part.lost),
+            tuple(d for part in parts for d in part.digests or [None] * len(part.rows)),
+            tuple(sorted({key for part in parts for key in part.other_keys})),
+            tuple((start + i, text) for start, part in numbered for i, text in part.faults),
+        )
 
 
 @dataclass(frozen=True)
@@ -205,17 +228,28 @@ def _loaded(spec: ScreenSpec, device: str) -> Predictor:
 
 def screen_chunk(spec: ScreenSpec, chunk: Chunk) -> ChunkRows:
     """Read a chunk and predict for every entry; errors included, in order."""
+    beginning(math.inf)  # loading models is no structure's time
     predictor = loaded(spec, spec.devices[0])
     return finish_chunk(predictor, prepare_chunk(predictor.preparation, spec.id_key, chunk))
 
 
 def prepare_chunk(preparation: Preparation, id_key: str | None, chunk: Chunk) -> PreparedChunk:
     """Read a chunk and build its graphs: all but the network."""
-    entries = read_chunk(chunk, id_key)
+    entries: list[Entry] = []
+
+    def structures() -> Iterator[Any]:
+        reading = entries_of(chunk, id_key)
+        for place in range(len(chunk)):
+            beginning(1, place)
+            entries.append(next(reading))
+            yield entries[-1].atoms
+        beginning(len(chunk))  # what is done for all of them together
+
+    window = preparation(structures())
     return PreparedChunk(
         chunk.number,
         [entry.id for entry in entries],
-        preparation([entry.atoms for entry in entries]),
+        window,
         sum(not entry.has_key for entry in entries),
         tuple(structure_digest(entry.atoms) for entry in entries),
         () if id_key is None else _other_keys(entries),
@@ -232,7 +266,7 @@ def _other_keys(entries: Sequence[Entry]) -> tuple[str, ...]:
 
 def finish_chunk(predictor: Predictor, prepared: PreparedChunk) -> ChunkRows:
     """Run the network for a chunk that is prepared."""
-    results = predictor.run(prepared.window)
+    results = predictor.run(prepared.window, beginning)
     rows = [
         _row(predictor, name, result) for name, result in zip(prepared.ids, results, strict=True)
     ]
@@ -242,6 +276,7 @@ def finish_chunk(predictor: Predictor, prepared: PreparedChunk) -> ChunkRows:
         prepared.without_key,
         digests=prepared.digests,
         other_keys=prepared.other_keys,
+        faults=tuple((i, result.fault) for i, result in enumerate(results) if result.fault),
     )
 
 
@@ -252,6 +287,7 @@ def prepare_packed(preparation: Preparation, id_key: str | None, chunk: Chunk) -
 
 def finish_packed(spec: ScreenSpec, data: bytes, device: str) -> ChunkRows:
     """`finish_chunk` on a device, from what `prepare_packed` gave."""
+    beginning(math.inf)  # loading models is no structure's time
     return finish_chunk(loaded(spec, device), pickle.loads(data))
 
 

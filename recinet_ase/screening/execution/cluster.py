@@ -8,7 +8,8 @@ read the input themselves, which therefore has to be on a file system that they 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import recinet_ase
@@ -16,9 +17,9 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.io.entries import Chunk
 from recinet_ase.screening.execution.chunk import ChunkRows
 from recinet_ase.screening.execution.gpus import TwoSteps
-from recinet_ase.screening.execution.processes import Lost, single_threaded
-from recinet_ase.screening.execution.schedule import available_cores
+from recinet_ase.screening.execution.processes import Lost, available_cores, single_threaded
 
+_PATIENCE = 60.0  # seconds between looks at what is done
 _LOGGERS = ("distributed", "tornado", "asyncio")
 
 
@@ -97,7 +98,7 @@ class DaskWorkers:
         return max(1, len(self._client.nthreads()))
 
     def submit(self, function: Callable[[Chunk], ChunkRows] | TwoSteps, chunk: Chunk) -> Any:
-        """Start."""
+        """Start a function of a chunk, or the two steps one after the other."""
         submit = self._client.submit
         if not isinstance(function, TwoSteps):
             return submit(single_threaded, function, chunk, pure=False)
@@ -112,8 +113,18 @@ class DaskWorkers:
         )
         return submit(function.finish, graphs, self._device, pure=False, resources={"GPU": 1})
 
+    def wait(self, futures: Sequence[Any]) -> None:
+        """Wait until one of these is done, or the connection is lost."""
+        from concurrent.futures import CancelledError
+
+        from distributed import wait
+        from distributed.comm.core import CommClosedError
+
+        with suppress(CancelledError, CommClosedError, TimeoutError):
+            wait(futures, timeout=_PATIENCE, return_when="FIRST_COMPLETED")
+
     def result(self, future: Any) -> ChunkRows:
-        """Wait.
+        """Wait for what `submit` gave.
 
         Raises:
             Lost: If several workers in a row died on it.

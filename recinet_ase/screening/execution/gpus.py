@@ -2,12 +2,12 @@
 
 A process of its own has the device to itself (also where the driver allows only one), cannot
 hold up the journal, and can be replaced when the device fails: its chunk is done again in
-halves, like one whose worker died.
+parts, like one whose worker died.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -83,7 +83,7 @@ class DeviceWorkers:
     Args:
         spec: What to predict, and the devices.
         workers: How many read and build graphs.
-        time_limit: Seconds that either step may take.
+        time_limit: Seconds that a structure may take in either step.
 
     Raises:
         ReciNetError: If a device cannot be used, or gives other numbers than the CPU.
@@ -105,7 +105,7 @@ class DeviceWorkers:
         return self._graphs.workers + self._models.workers
 
     def submit(self, function: TwoSteps, chunk: Chunk) -> Future[ChunkRows]:
-        """Start."""
+        """Start the steps: the second when the first is done."""
         rows: Future[ChunkRows] = Future()
 
         def then(graphs: Future[bytes]) -> None:
@@ -124,6 +124,10 @@ class DeviceWorkers:
 
         self._graphs.submit(function.prepare, chunk).add_done_callback(then)
         return rows
+
+    def wait(self, futures: Sequence[Future[ChunkRows]]) -> None:
+        """Wait until one of these is done."""
+        self._graphs.wait(futures)
 
     def result(self, future: Future[ChunkRows]) -> ChunkRows:
         """Wait for what `submit` gave.

@@ -3,11 +3,14 @@
 Pools that share a queue share its lock, and a worker that is killed while it holds the lock
 stops all others for good. Here a thread of this process hands each worker its next task
 when it has answered the last, sees at once when one dies or takes too long, and puts another
-in its place.
+in its place. A worker says in shared memory which structure it has begun (`beginning`), so that
+the time limit is one for a structure, and the structure at fault is known.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import math
 import multiprocessing
 import os
 import pickle
@@ -23,7 +26,9 @@ from typing import Any
 
 from recinet_ase.errors import DeviceLostError, ReciNetError, reason_of
 
-_WATCH = 2.0  # seconds between a worker's looks at whether the screen still lives
+_PARENT_CHECK = 2.0  # seconds between a worker's looks at whether the screen still lives
+_START_SECONDS = 120.0  # that a new worker may take before it has its first task
+_LONGEST_WAIT = 3600.0  # seconds; more than a selector takes at once would be an error
 _ATTEMPTS, _PAUSE = 5, 0.2  # to start a worker, and seconds between them
 _DEATHS = 100  # in a row, after which something else is wrong
 _PRELOADED = [
@@ -32,6 +37,13 @@ _PRELOADED = [
     "ase.db",
     "ase.io",
 ]
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def warm_up() -> None:
@@ -58,7 +70,30 @@ def _context() -> Any:
 
 
 class Lost(Exception):
-    """A task whose worker died or took too long; the message says which."""
+    """A task whose worker died or took too long.
+
+    Args:
+        reason: Which of the two.
+        place: Where in its chunk the structure is that was worked on, if it was one.
+    """
+
+    def __init__(self, reason: str, place: int | None = None) -> None:
+        super().__init__(reason)
+        self.place = place
+
+
+_begun: Any = None  # shared with the screen: time, structures and place; None outside of workers
+
+
+def beginning(structures: float = 1, place: int | None = None) -> None:
+    """Say that work on one structure or several together begins: the time limit counts from here.
+
+    Args:
+        structures: How many; together they have so many times the limit of one.
+        place: Where in its chunk the structure is, if it is one.
+    """
+    if _begun is not None:
+        _begun[:] = (time.monotonic(), structures, -1 if place is None else place)
 
 
 @dataclass
@@ -71,9 +106,19 @@ class _Task:
 class _Worker:
     process: Any
     pipe: Connection
+    begun: Any  # what it says through `beginning`
     device: str | None = None
     task: _Task | None = None
-    deadline: float | None = None  # of a task that was sent
+    sent: float | None = None  # when its task was
+    look: float = 0.0  # when to see whether it takes too long
+
+    def step(self, limit: float) -> tuple[float, int | None]:
+        """When its present step must have ended, and the place of the structure, if it is one."""
+        begun, structures, place = self.begun
+        assert self.sent is not None
+        if begun < self.sent:  # of the task before: it has not taken this one yet
+            return self.sent + max(limit, _START_SECONDS), None
+        return begun + limit * structures, None if place < 0 else int(place)
 
 
 class Workers:
@@ -81,7 +126,8 @@ class Workers:
 
     Args:
         workers: How many.
-        time_limit: Seconds that a task may take.
+        time_limit: Seconds that a structure may take (see `beginning`; a task that does not say
+            what it begins counts as one).
         devices: A device for each worker, which is then the second argument of what it does.
     """
 
@@ -91,13 +137,13 @@ class Workers:
         self._context = _context()
         self._pending: deque[_Task] = deque()
         self._lock = threading.Lock()
-        self._inbox, self._bell = multiprocessing.Pipe(duplex=False)
+        self._woken, self._wake = multiprocessing.Pipe(duplex=False)
         self._closed = False
         self._broken: ReciNetError | None = None
         self._deaths = 0
-        seats = list(devices) if devices else [None] * workers
         try:
-            self._crew = [self._start(device) for device in seats]
+            devices_of = [*devices] if devices else [None] * workers
+            self._processes = [self._start(device) for device in devices_of]
         except (OSError, EOFError) as error:
             raise ReciNetError(
                 f"worker processes cannot be started here ({reason_of(error)}); --workers 0 "
@@ -117,8 +163,12 @@ class Workers:
                 task.future.set_exception(self._broken)
                 return task.future
             self._pending.append(task)
-            self._bell.send_bytes(b"x")
+            self._wake.send_bytes(b"x")
         return task.future
+
+    def wait(self, futures: Sequence[Future[Any]]) -> None:
+        """Wait until one of these is done."""
+        concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_COMPLETED)
 
     def result(self, future: Future[Any]) -> Any:
         """Wait for what `submit` gave.
@@ -132,18 +182,19 @@ class Workers:
         """Stop all workers at once."""
         with self._lock:
             self._closed = True
-            self._bell.send_bytes(b"x")
+            self._wake.send_bytes(b"x")
         self._thread.join()
-        for worker in self._crew:
+        for worker in self._processes:
             _end(worker)
-        self._inbox.close()
-        self._bell.close()
+        self._woken.close()
+        self._wake.close()
 
     def _start(self, device: str | None) -> _Worker:
         for attempt in reversed(range(_ATTEMPTS)):
             ours, theirs = multiprocessing.Pipe()
+            begun = self._context.RawArray("d", 3)
             process = self._context.Process(
-                target=_work, args=(theirs, os.getpid(), device), daemon=True
+                target=_work, args=(theirs, os.getpid(), begun, device), daemon=True
             )
             try:
                 warm_up()
@@ -155,7 +206,7 @@ class Workers:
                     raise
                 time.sleep(_PAUSE)
             else:
-                return _Worker(process, ours, device)
+                return _Worker(process, ours, begun, device)
             finally:
                 theirs.close()
         raise AssertionError("the last attempt returns or raises")
@@ -171,7 +222,7 @@ class Workers:
             )
             with self._lock:
                 self._broken = why
-                waiting = [*self._pending, *(w.task for w in self._crew if w.task is not None)]
+                waiting = [*self._pending, *(w.task for w in self._processes if w.task is not None)]
             for task in waiting:
                 if not task.future.done():
                     task.future.set_exception(why)
@@ -182,35 +233,34 @@ class Workers:
             with self._lock:
                 if self._closed:
                     return
-                for worker in self._crew:
+                for worker in self._processes:
                     if worker.task is None and self._pending:
-                        worker.task, worker.deadline = self._pending.popleft(), None
-            for i, worker in enumerate(self._crew):
-                if worker.task is not None and worker.deadline is None:
+                        worker.task, worker.sent = self._pending.popleft(), None
+            for i, worker in enumerate(self._processes):
+                if worker.task is not None and worker.sent is None:
+                    now = time.monotonic()
+                    worker.sent, worker.look = now, now + self._limit
                     try:
                         worker.pipe.send_bytes(worker.task.payload)
                     except OSError:
                         self._replace(i, worker, self._death(worker))
-                    else:
-                        worker.deadline = time.monotonic() + self._limit
-            busy = [worker for worker in self._crew if worker.deadline is not None]
-            deadlines = [worker.deadline for worker in busy if worker.deadline is not None]
-            patience = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
-            watched = [w.pipe for w in busy] + [w.process.sentinel for w in busy] + [self._inbox]
-            if self._inbox in wait(watched, patience):
-                self._inbox.recv_bytes()
-            for i, worker in enumerate(self._crew):
-                if worker.deadline is not None:
-                    self._look(i, worker)
+            busy = [worker for worker in self._processes if worker.sent is not None]
+            patience = min((w.look for w in busy), default=math.inf) - time.monotonic()
+            watched = [w.pipe for w in busy] + [w.process.sentinel for w in busy] + [self._woken]
+            if self._woken in wait(watched, min(max(patience, 0.0), _LONGEST_WAIT)):
+                self._woken.recv_bytes()
+            for i, worker in enumerate(self._processes):
+                if worker.sent is not None:
+                    self._attend(i, worker)
 
-    def _look(self, i: int, worker: _Worker) -> None:
+    def _attend(self, i: int, worker: _Worker) -> None:
         """Take a worker's answer, or see that none will come."""
-        task, deadline = worker.task, worker.deadline
-        assert task is not None and deadline is not None
+        task = worker.task
+        assert task is not None
         try:
             if worker.pipe.poll():
                 good, answer = pickle.loads(worker.pipe.recv_bytes())
-                worker.task = worker.deadline = None
+                worker.task = worker.sent = None
                 self._deaths = 0
                 if good:
                     task.future.set_result(answer)
@@ -222,10 +272,15 @@ class Workers:
             return
         if not worker.process.is_alive():
             self._replace(i, worker, self._death(worker))
-        elif time.monotonic() > deadline:
-            self._replace(i, worker, Lost(f"this structure took more than {self._limit:.0f} s"))
+        elif (now := time.monotonic()) > worker.look:
+            end, place = worker.step(self._limit)
+            worker.look = min(end, now + self._limit)
+            if now > end:
+                reason = f"this structure took more than {self._limit:.0f} s"
+                self._replace(i, worker, Lost(reason, place))
 
     def _death(self, worker: _Worker) -> Exception:
+        _, place = worker.step(self._limit)
         worker.process.join(5)
         self._deaths += 1
         code = worker.process.exitcode
@@ -235,12 +290,12 @@ class Workers:
                 f"{self._deaths} worker processes died in a row (exit code {code}); is memory "
                 "exhausted? Try fewer --workers"
             )
-        return Lost(f"the worker process died on this structure (exit code {code})")
+        return Lost(f"the worker process died on this structure (exit code {code})", place)
 
     def _replace(self, i: int, worker: _Worker, reason: Exception) -> None:
         task = worker.task
         _end(worker)
-        self._crew[i] = self._start(worker.device)
+        self._processes[i] = self._start(worker.device)
         if task is not None:
             task.future.set_exception(reason)
 
@@ -268,22 +323,25 @@ def single_threaded(function: Callable[[Any], Any], chunk: Any) -> Any:
         torch.set_num_threads(before)
 
 
-def _work(pipe: Connection, parent: int, device: str | None) -> None:
+def _work(pipe: Connection, parent: int, begun: Any, device: str | None) -> None:
     """A worker: one thread, interrupts left to the screen, and an end with it."""
     import torch
 
+    global _begun
+    _begun = begun
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     while True:
         try:
             function, argument = pickle.loads(pipe.recv_bytes())
         except (EOFError, OSError):
             return
+        beginning()
         try:
-            found = function(argument) if device is None else function(argument, device)
-            answer = pickle.dumps((True, found), protocol=5)
+            result = function(argument) if device is None else function(argument, device)
+            answer = pickle.dumps((True, result), protocol=5)
         except DeviceLostError:
             # Only a new process can use the device again; the task is lost with this one.
             os._exit(1)
@@ -304,9 +362,10 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _watch(parent: int) -> None:
+def _end_with(parent: int) -> None:
+    """End this process when that of the screen has ended."""
     import psutil
 
     while psutil.pid_exists(parent):
-        time.sleep(_WATCH)
+        time.sleep(_PARENT_CHECK)
     os._exit(1)

@@ -2,15 +2,14 @@
 
 On CPUs every worker does the whole of a chunk with one thread. Where there are GPUs, some
 workers read and build graphs, and each GPU has a process that runs the network. A worker that
-dies or hangs costs the one entry at fault: its chunk is done again in halves.
+dies or hangs costs the one entry at fault: its chunk is done again in parts, by all workers.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -27,14 +26,19 @@ from recinet_ase.screening.execution.chunk import (
     screen_chunk,
 )
 from recinet_ase.screening.execution.gpus import DeviceWorkers, TwoSteps
-from recinet_ase.screening.execution.processes import Lost, Workers, single_threaded
+from recinet_ase.screening.execution.processes import (
+    Lost,
+    Workers,
+    available_cores,
+    single_threaded,
+)
 
 TIME_LIMIT = 300.0
-"""Seconds that a chunk may take before it is done again in halves; a single structure that
-takes longer is given up."""
+"""Seconds that a structure may take. One that takes longer is tried again alone, then given up."""
 
 _FEW = 1024  # entries that take less time than starting workers
 _AHEAD = 3  # chunks in flight for each worker
+_HELD = 256  # finished chunks that may wait for a slow one before them: 130,000 rows
 
 
 class Backend(Protocol):
@@ -47,6 +51,9 @@ class Backend(Protocol):
     def submit(self, function: Any, chunk: Chunk) -> Any:
         """Start a function of a chunk, or `TwoSteps`; both can be pickled."""
 
+    def wait(self, futures: Sequence[Any]) -> None:
+        """Wait until one of these is done, more or less: it may also return too early."""
+
     def result(self, future: Any) -> ChunkRows:
         """Wait for what `submit` gave.
 
@@ -56,13 +63,6 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Stop all workers."""
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def run(
@@ -103,63 +103,85 @@ def in_order(
         function: What is done with a chunk.
         names: Columns, for the rows of entries that are lost.
     """
-    running: deque[tuple[Chunk, Any]] = deque()
+    waiting: deque[list[_Part]] = deque()
     stream = iter(chunks)
     while True:
-        while len(running) < _AHEAD * backend.workers:
+        futures = [p.future for parts in waiting for p in parts if p.future is not None]
+        while len(futures) < _AHEAD * backend.workers and len(waiting) < _HELD:
             following = next(stream, None)
             if following is None:
                 break
-            running.append((following, backend.submit(function, following)))
-        if not running:
+            futures.append(backend.submit(function, following))
+            waiting.append([_Part(following, futures[-1])])
+        if not waiting:
             return
-        chunk, future = running.popleft()
-        try:
-            yield backend.result(future)
-        except Lost:
-            yield _in_halves(chunk, backend, function, names)
+        first = waiting[0]
+        if all(part.future is None for part in first):
+            yield ChunkRows.joined([part.done() for part in waiting.popleft()])
+            continue
+        backend.wait(futures)
+        for parts in waiting:
+            parts[:] = [new for part in parts for new in _advanced(part, backend, function, names)]
 
 
-def _in_halves(
-    chunk: Chunk,
+@dataclass
+class _Part:
+    """A chunk or a part of one, at work (with a future) or done."""
+
+    chunk: Chunk
+    future: Any = None
+    rows: ChunkRows | None = None
+    error: BaseException | None = None
+
+    def done(self) -> ChunkRows:
+        """The rows, or the error that ends the screen when it is this part's turn."""
+        if self.error is not None:
+            raise self.error
+        assert self.rows is not None
+        return self.rows
+
+
+def _advanced(
+    part: _Part,
     backend: Backend,
     function: Callable[[Chunk], ChunkRows] | TwoSteps,
     names: Sequence[str],
-) -> ChunkRows:
-    """A chunk that was lost, done again in smaller and smaller parts."""
-    rows: list[dict[str, Any]] = []
-    lost: list[int] = []
-    digests: list[int | None] = []
-    without_key = 0
-    parts = [chunk]
-    while parts:
-        part = parts.pop(0)
-        try:
-            done = backend.result(backend.submit(function, part))
-        except Lost as error:
-            if len(part) > 1:
-                parts[:0] = split(part)
-                continue
-            done = failed_chunk(part, names, str(error))
-        lost += [len(rows) + place for place in done.lost]
-        rows += done.rows
-        digests += done.digests or [None] * len(done.rows)
-        without_key += done.without_key
-    return ChunkRows(chunk.number, rows, without_key, tuple(lost), tuple(digests))
+) -> list[_Part]:
+    """A part as it is now: at work, done, or lost and so begun again in smaller parts."""
+    if part.future is None or not part.future.done():
+        return [part]
+    try:
+        return [_Part(part.chunk, rows=backend.result(part.future))]
+    except Lost as error:
+        if len(part.chunk) == 1:
+            return [_Part(part.chunk, rows=failed_chunk(part.chunk, names, str(error)))]
+        smaller = divided(part.chunk, error.place)
+        return [_Part(chunk, backend.submit(function, chunk)) for chunk in smaller]
+    except BaseException as error:
+        return [_Part(part.chunk, error=error)]
 
 
-def split(chunk: Chunk) -> tuple[Chunk, Chunk]:
-    """The two halves of a chunk."""
-    half = len(chunk) // 2
+def divided(chunk: Chunk, place: int | None) -> list[Chunk]:
+    """A chunk in parts, one of which holds the entry at fault alone; halves if it is not known."""
+    if place is None:
+        return list(split(chunk, len(chunk) // 2))
+    before, rest = split(chunk, place)
+    fault, after = split(rest, 1)
+    return [part for part in (before, fault, after) if len(part)]
+
+
+def split(chunk: Chunk, place: int) -> tuple[Chunk, Chunk]:
+    """The entries of a chunk before a place, and those from it on."""
+    left = place
     first: list[Piece] = []
     second: list[Piece] = []
     for piece in chunk.pieces:
-        n = min(max(half, 0), len(piece.items))
+        n = min(max(left, 0), len(piece.items))
         if n:
             first.append(replace(piece, items=piece.items[:n]))
         if n < len(piece.items):
             second.append(replace(piece, start=piece.start + n, items=piece.items[n:]))
-        half -= len(piece.items)
+        left -= len(piece.items)
     return Chunk(chunk.number, tuple(first)), Chunk(chunk.number, tuple(second))
 
 

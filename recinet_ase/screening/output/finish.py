@@ -59,7 +59,13 @@ def finish(
     selection = options.selection
     indices = selection.indices(table) if selection else None
     outcome = Outcome(
-        len(journal), journal.errors, journal.without_key, table=table, indices=indices
+        rows=len(journal),
+        errors=journal.errors,
+        faults=journal.faults,
+        lost=len(journal.lost),
+        without_key=journal.without_key,
+        table=table,
+        indices=indices,
     )
     if options.output is not None or options.report is None:
         try:
@@ -93,6 +99,8 @@ def finish(
         counts = {
             "structures": outcome.rows,
             "errors": outcome.errors,
+            "faults": outcome.faults,
+            "lost": outcome.lost,
             "written": outcome.written,
             "left_out": outcome.left_out,
         }
