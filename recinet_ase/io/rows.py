@@ -65,8 +65,9 @@ def read_rows(path: Path) -> tuple[list[Row], list[Path]]:
         (source,) = find_sources([str(path)])
         files = [path]
         rows = _record_rows(source) if source.family in _RECORDS else _ase_rows(source)
-    if not rows:
-        raise ReciNetError(f"{path} has no rows")
+    if all(row.fault and not row.values for row in rows):
+        listed = "; ".join(f"{row.where}: {row.fault}" for row in rows[:3])
+        raise ReciNetError(f"{path} has no rows that can be read{f' ({listed})' if rows else ''}")
     return rows, files
 
 
