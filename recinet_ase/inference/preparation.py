@@ -15,7 +15,7 @@ import torch
 
 from recinet_ase.elements import symbols
 from recinet_ase.errors import StructureError, reason_of
-from recinet_ase.graph.adapters import to_crystal
+from recinet_ase.graph.adapters import to_crystal, unwrapped
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import Crystal, GraphSettings, neighbours_of
 from recinet_ase.graph.neighbours import NeighbourList
@@ -116,6 +116,7 @@ class Preparation:
             try:
                 if isinstance(structure, Exception):
                     raise structure
+                structure = unwrapped(structure)
                 formula, n_atoms = describe(structure)
                 crystal = to_crystal(structure)
                 check_density(crystal)
