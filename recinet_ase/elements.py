@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from functools import lru_cache
 from importlib.resources import files
 
@@ -87,6 +88,30 @@ def element_features() -> np.ndarray:
     table = np.stack([np.zeros(N_FEATURES), *(_features(row) for row in _rows())])
     table.setflags(write=False)
     return table
+
+
+_GROUPS = ("CN", "CO", "NH", "NO", "HO")  # in capitals these may be groups of two atoms
+_SYMBOL = re.compile(r"([A-Za-z]{1,2})(?:\d*\.?\d*[+-]|[+-]\d*\.?\d*|0)?")
+
+
+@lru_cache(maxsize=4096)
+def atomic_number(symbol: str) -> int:
+    """Atomic number of an element's symbol as files write it.
+
+    A charge may follow (``Fe3+``, ``O-2``); D and T are hydrogen; capitals (``NA``) and small
+    letters are understood where they cannot mean a group of atoms.
+
+    Returns:
+        The number, or 0 if it is no element's symbol.
+    """
+    from ase.data import atomic_numbers
+
+    match = _SYMBOL.fullmatch(symbol.strip())
+    name = match[1] if match else ""
+    name = {"D": "H", "T": "H"}.get(name, name)
+    if name not in atomic_numbers and name.upper() not in _GROUPS:
+        name = name.capitalize()
+    return int(atomic_numbers.get(name, 0))
 
 
 @lru_cache(maxsize=1)

@@ -350,7 +350,12 @@ FILES: dict[str, tuple[Callable[..., None], set[str], tuple[str, ...]]] = {
         {*CIF_FAULTS, *_in_cif, "utf-16", "empty file"},
         ("", "atoms outside the cell"),
     ),
-    "blocks.cif": (_write_blocks, {*CIF_FAULTS, *_in_cif} - {"html page"}, ("",)),
+    # (A block without a cell and atoms is no entry.)
+    "blocks.cif": (
+        _write_blocks,
+        {*CIF_FAULTS, *_in_cif} - {"html page", "empty block"},
+        ("",),
+    ),
     "frames.extxyz": (_write_frames, {*XYZ_FAULTS, *_in_xyz}, tuple(FORMS)),
     "rows.db": (_write_database, {*SQL_FAULTS, *STRUCTURE_FAULTS}, tuple(FORMS)),
     "records.jsonl": (

@@ -1,18 +1,19 @@
 """From other packages' structures to a checked `Crystal`.
 
-``to_crystal`` takes whatever the user has: ASE ``Atoms``, pymatgen ``Structure`` or its
-dictionary, a JARVIS ``Atoms`` dictionary, or a `Crystal`.
+``to_crystal`` takes whatever the user has: ASE ``Atoms`` or a row of its databases, pymatgen
+``Structure``, its dictionary or a ``ComputedStructureEntry``, phonopy's ``PhonopyAtoms``, a
+JARVIS ``Atoms`` dictionary, or a `Crystal`.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recinet_ase.elements import atomic_number
 from recinet_ase.errors import StructureError, StructureKindError
 from recinet_ase.graph.crystal import Crystal
 from recinet_ase.graph.neighbours import cell_volume
@@ -24,19 +25,11 @@ if TYPE_CHECKING:
     from pymatgen.core import IStructure
 
 
-@lru_cache(maxsize=1)
-def _atomic_numbers() -> dict[str, int]:
-    from ase.data import atomic_numbers
-
-    isotopes = {"D": 1, "T": 1}  # pymatgen writes hydrogen's by their own symbols
-    return {symbol: z for symbol, z in atomic_numbers.items() if z > 0} | isotopes
-
-
 def _number(symbol: str, index: int) -> int:
-    try:
-        return _atomic_numbers()[symbol]
-    except KeyError:
-        raise StructureError(f"atom {index} is {symbol!r}, which is no element") from None
+    number = atomic_number(symbol)
+    if not number:
+        raise StructureError(f"atom {index} is {symbol!r}, which is no element")
+    return number
 
 
 def _require_periodic(pbc: Any) -> None:
@@ -63,7 +56,8 @@ def require_ordered(occupancy: Any) -> None:
         if isinstance(species, Mapping) and (len(species) > 1 or sum(species.values()) < 0.999):
             shares = ", ".join(f"{symbol} {share:g}" for symbol, share in species.items())
             raise StructureError(
-                f"site {site} is disordered ({shares}); choose an ordered arrangement first"
+                f"site {site} is disordered ({shares}); choose an ordered arrangement first, and "
+                "if the atoms are one already, delete atoms.info['occupancy']"
             )
 
 
@@ -180,13 +174,35 @@ def from_pymatgen_dict(record: Mapping[str, Any]) -> Crystal:
     return Crystal.from_arrays(numbers, np.reshape(coords, (len(numbers), 3)), lattice)
 
 
+def unwrapped(structure: Any) -> Any:
+    """The structure in a database row, a computed entry or phonopy's atoms; others as they are.
+
+    Raises:
+        StructureError: If phonopy's atoms are mixtures of elements.
+    """
+    if hasattr(structure, "toatoms"):
+        return structure.toatoms()
+    if hasattr(structure, "entry_id") and hasattr(structure, "structure"):
+        return structure.structure
+    phonopy = sys.modules.get("phonopy.structure.atoms")
+    if phonopy is None or not isinstance(structure, phonopy.PhonopyAtoms):
+        return structure
+    if getattr(structure, "has_mixtures", False):
+        raise StructureError(
+            "the PhonopyAtoms are disordered (mixtures of elements); choose an ordered arrangement "
+            "first"
+        )
+    return Crystal.from_arrays(structure.numbers, structure.scaled_positions, structure.cell)
+
+
 def to_crystal(structure: Any) -> Crystal:
-    """A checked `Crystal` from ASE, pymatgen or JARVIS structures.
+    """A checked `Crystal` from ASE, pymatgen, phonopy or JARVIS structures.
 
     Raises:
         StructureError: If the structure is not a valid three-dimensional crystal.
         StructureKindError: If it is of a kind that is not known here.
     """
+    structure = unwrapped(structure)
     if isinstance(structure, Crystal):
         return structure
     if isinstance(structure, Mapping):
@@ -202,5 +218,6 @@ def to_crystal(structure: Any) -> Crystal:
         return from_pymatgen(structure)
     raise StructureKindError(
         f"cannot read a crystal from {type(structure).__name__}; "
-        "pass ASE Atoms, a pymatgen Structure (or its dictionary) or a JARVIS dictionary"
+        "pass ASE Atoms (or a database row), a pymatgen Structure (or its dictionary, or a "
+        "ComputedStructureEntry), PhonopyAtoms or a JARVIS dictionary"
     )

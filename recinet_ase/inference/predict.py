@@ -72,7 +72,9 @@ def predict(
     """Properties of many structures, in batches.
 
     Args:
-        structures: ASE ``Atoms``, pymatgen ``Structure``, or dictionaries of pymatgen or JARVIS.
+        structures: ASE ``Atoms`` or database rows, pymatgen ``Structure`` or
+            ``ComputedStructureEntry``, ``PhonopyAtoms``, or dictionaries of pymatgen or JARVIS;
+            or an ASE ``Trajectory``.
         models: Model name, folder, loaded model, a list of these, ``"all"``, or a `Predictor`
             (which saves loading the models in every call).
         order: ``"ewald"`` gives disordered structures the arrangement of lowest Ewald energy
@@ -92,7 +94,8 @@ def predict(
     check_ordering(order)
     single = isinstance(structures, Mapping) or hasattr(structures, "sites")
     single = single or isinstance(structures, str | Path) or not isinstance(structures, Iterable)
-    if single or hasattr(structures, "numbers"):  # Atoms and Structures can be iterated, too
+    # Atoms and Structures can be iterated, too; a Trajectory has numbers, of its atoms.
+    if single or hasattr(structures, "positions"):
         raise ReciNetError("predict takes a list of structures; for one, use predict_structure")
     predictor = as_predictor(models, device, dtype)
     total = len(structures) if isinstance(structures, Sized) else None

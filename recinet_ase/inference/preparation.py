@@ -15,7 +15,7 @@ import torch
 
 from recinet_ase.elements import symbols
 from recinet_ase.errors import StructureError, fault_of, reason_of
-from recinet_ase.graph.adapters import to_crystal
+from recinet_ase.graph.adapters import to_crystal, unwrapped
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import Crystal, GraphSettings, neighbours_of
 from recinet_ase.graph.neighbours import NeighbourList
@@ -115,8 +115,10 @@ class Preparation:
             if isinstance(structure, Exception):
                 results.append(Prediction(error=reason_of(structure)))
                 continue
-            formula, n_atoms = described(structure)
+            formula, n_atoms = "", 0
             try:
+                structure = unwrapped(structure)
+                formula, n_atoms = described(structure)
                 crystal = to_crystal(structure)
                 check_density(crystal)
                 ready.append((i, crystal, [neighbours_of(crystal, s) for s in self.settings]))

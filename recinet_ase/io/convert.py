@@ -7,45 +7,32 @@ the text names): only numbers and element symbols are taken.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from recinet_ase.elements import atomic_number
 from recinet_ase.errors import ReciNetError, StructureError, reason_of
-from recinet_ase.io import parse_cif
+from recinet_ase.io.cif import parse_cif
+from recinet_ase.io.poscar import is_poscar, parse_poscar
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from recinet_ase.io.entries import Source
-
-STRUCTURE_KEYS = (
-    "structure",
-    "atoms",
-    "cif",
-    "poscar",
-    "final_structure",
-    "relaxed_structure",
-    "initial_structure",
-)
-"""Names of keys and columns that hold structures, the first found wins."""
-
-ID_KEYS = ("id", "material_id", "mp_id", "jid", "entry_id", "mat_id", "cif_id", "name", "")
-"""Names of keys and columns that hold identities, the first found wins (pandas leaves the
-column of its index without a name)."""
-
-SEEN = 20
-"""Rows looked at to find, or to check, the column of structures."""
-
-_CHARGED = re.compile(r"([A-Za-z]+)(\d*\.?\d*[+-])?")
+_OPTIMADE = {"lattice_vectors", "cartesian_site_positions", "species_at_sites"}
 
 
 def is_structure(value: Any) -> bool:
-    """Whether a json value is a structure of pymatgen's or JARVIS's."""
+    """Whether a json value is a structure of pymatgen's, JARVIS's or OPTIMADE's."""
     return isinstance(value, Mapping) and (
         {"lattice", "sites"} <= value.keys()
         or {"lattice_mat", "coords", "elements"} <= value.keys()
+        or _attributes(value).keys() >= _OPTIMADE
     )
+
+
+def _attributes(value: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    attributes = value.get("attributes", value)
+    return attributes if isinstance(attributes, Mapping) else {}
 
 
 def looks_like_structure(value: Any) -> bool:
@@ -56,122 +43,41 @@ def looks_like_structure(value: Any) -> bool:
         return is_structure(value)
     head = value[:100_000]
     if head.lstrip().startswith("{"):
-        return '"sites"' in head or '"lattice_mat"' in head
-    return "_atom_site" in head or "_cell_length" in head or _is_poscar(head)
+        return any(f'"{key}"' in head for key in ("sites", "lattice_mat", "lattice_vectors"))
+    return "_atom_site" in head or "_cell_length" in head or is_poscar(head)
 
 
-def check_column(source: Source, rows: Iterable[Any], names: Iterable[Any]) -> None:
-    """Whether the column that the user named holds structures, as far as its first rows say.
-
-    Texts of several lines pass: a damaged structure is a row with its error.
-
-    Args:
-        source: The input, with its column.
-        rows: Its first rows; what is no dictionary with the column does not count.
-        names: Names of the columns, for the error.
-
-    Raises:
-        ReciNetError: If no value looks like a structure.
-    """
-    cells = [
-        row[source.column] for row in rows if isinstance(row, Mapping) and source.column in row
-    ]
-    values = [cell for cell in cells if not _is_missing(cell)]
-    if not values or any(map(_may_be_structure, values)):
-        return
-    raise ReciNetError(
-        f"{source.title}: column {source.column!r} holds no structures (first: "
-        f"{str(values[0])[:40]!r}); columns: {', '.join(map(str, names))[:200]}"
-    )
-
-
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """Whether a cell is empty, as tables of several programs write it."""
     if value is None or (isinstance(value, float) and value != value):
         return True
     return isinstance(value, str) and value in ("", "null", "None", "nan")
 
 
-def _may_be_structure(value: Any) -> bool:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, str) and ("\n" in value.strip() or value.lstrip().startswith("{")):
-        return True
-    if isinstance(value, Mapping):
-        return bool({"sites", "lattice", "lattice_mat", "coords", "elements"} & value.keys())
-    return looks_like_structure(value)
-
-
-def structure_in(record: Mapping[Any, Any], column: str | None) -> Any:
-    """The part of a record that is its structure: by the given key, by name, by content.
-
-    Raises:
-        StructureError: If there is none.
-    """
-    if column is not None:
-        if column in record:
-            return record[column]
-        raise StructureError(f"has no key {column!r}")
-    if is_structure(record):
-        return record
-    for key in STRUCTURE_KEYS:
-        if key in record:
-            return record[key]
-    for value in record.values():
-        if looks_like_structure(value):
-            return value
-    raise StructureError(f"has no structure (no key {', '.join(STRUCTURE_KEYS[:4])})")
-
-
-def own_id(record: Mapping[Any, Any]) -> str | None:
-    """The identity that a record states, by the names in `ID_KEYS`."""
-    data = record.get("data")
-    for place in (record, data if isinstance(data, Mapping) else {}):
-        for key in ID_KEYS:
-            value = place.get(key)
-            if isinstance(value, int | str) and not isinstance(value, bool):
-                text = str(value).strip()
-                if text:
-                    return text
-    return None
-
-
-def scalars(record: Mapping[Any, Any]) -> dict[str, Any]:
-    """What stands beside the structure: numbers, flags and texts that are no structures."""
-    values: dict[str, Any] = {}
-    data = record.get("data")
-    for place in (data if isinstance(data, Mapping) else {}, record):
-        for key, value in place.items():
-            if str(key).startswith("@"):
-                continue
-            if isinstance(value, bool | int | float) or (
-                isinstance(value, str) and len(value) < 1000
-            ):
-                values[str(key)] = value
-    return values
-
-
 def to_atoms(value: Any) -> Atoms:
     """The structure in a table's cell or a json value.
 
     Args:
-        value: A dictionary of pymatgen's or JARVIS's; or the text of one, of a CIF or of a
-            POSCAR.
+        value: A dictionary of pymatgen's, JARVIS's or OPTIMADE's; or the text of one, of a CIF
+            or of a POSCAR.
 
     Raises:
         ReciNetError: If it is none of these.
     """
     if isinstance(value, Mapping):
+        if _attributes(value).keys() >= _OPTIMADE:
+            return _from_optimade(_attributes(value))
         if "lattice_mat" in value or "elements" in value:
             return _from_jarvis(value)
         if "sites" in value:
             return _from_pymatgen(value)
         raise StructureError(
-            f"is no structure of pymatgen's or JARVIS's (keys: {', '.join(map(str, value))[:80]})"
+            "is no structure of pymatgen's, JARVIS's or OPTIMADE's (keys: "
+            f"{', '.join(map(str, value))[:80]})"
         )
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    if _is_missing(value):
+    if is_missing(value):
         raise StructureError("has no structure (null or an empty cell)")
     if not isinstance(value, str):
         raise StructureError(f"holds a value of type {type(value).__name__} instead of a structure")
@@ -179,8 +85,6 @@ def to_atoms(value: Any) -> Atoms:
 
 
 def _from_text(text: str) -> Atoms:
-    from recinet_ase.io.text import parse
-
     start = text.lstrip()[:1]
     if start in ("{", "["):
         try:
@@ -190,9 +94,9 @@ def _from_text(text: str) -> Atoms:
         if not isinstance(document, Mapping):
             raise StructureError("has a json list where a structure should be")
         return to_atoms(document)
-    poscar = _is_poscar(text)
+    poscar = is_poscar(text)
     try:
-        return parse(text, "vasp")[0] if poscar else parse_cif(text)
+        return parse_poscar(text) if poscar else parse_cif(text)
     except ReciNetError:
         raise
     except Exception as error:
@@ -200,25 +104,11 @@ def _from_text(text: str) -> Atoms:
         raise ReciNetError(f"its text is no {what} that can be read ({reason_of(error)})") from None
 
 
-def _is_poscar(text: str) -> bool:
-    """A scaling factor, then three vectors of three numbers."""
-    lines = text.lstrip("\ufeff").split("\n", 6)[1:5]
-    try:
-        rows = [[float(word) for word in line.split()[:3]] for line in lines]
-    except ValueError:
-        return False
-    return [len(row) for row in rows][1:] == [3, 3, 3] and len(rows[0]) in (1, 3)
-
-
 def _number(symbol: Any, site: int) -> int:
-    from ase.data import atomic_numbers
-
-    match = _CHARGED.fullmatch(str(symbol).strip())
-    name = match.group(1) if match else ""
-    name = {"D": "H", "T": "H"}.get(name, name)  # pymatgen's symbols of isotopes
-    if not atomic_numbers.get(name):
+    number = atomic_number(str(symbol))
+    if not number:
         raise StructureError(f"atom {site} is {str(symbol)[:20]!r}, which is no element")
-    return int(atomic_numbers[name])
+    return number
 
 
 def _from_jarvis(record: Mapping[str, Any]) -> Atoms:
@@ -239,6 +129,34 @@ def _from_jarvis(record: Mapping[str, Any]) -> Atoms:
 
     check_fractional(record, coords)
     return Atoms(numbers, positions=coords @ cell, cell=cell, pbc=True)
+
+
+def _from_optimade(record: Mapping[str, Any]) -> Atoms:
+    """A structure as the OPTIMADE specification (1.2) has it."""
+    from ase import Atoms
+
+    species = {}
+    for one in record.get("species") or ():
+        if not isinstance(one, Mapping) or not isinstance(one.get("chemical_symbols"), list):
+            raise StructureError("the OPTIMADE species are damaged")
+        name, symbols = one.get("name"), one["chemical_symbols"]
+        shares = one.get("concentration") or [1.0]
+        if len(symbols) != 1 or symbols[0] == "vacancy" or abs(float(shares[0]) - 1) > 0.001:
+            text = ", ".join(f"{s} {x:g}" for s, x in zip(symbols, shares, strict=False))
+            raise StructureError(f"species {name!r} is disordered ({text})")
+        if one.get("attached") or one.get("nattached"):
+            raise StructureError(f"species {name!r} has atoms attached that have no positions")
+        species[name] = symbols[0]
+    if record.get("assemblies"):
+        raise StructureError("the OPTIMADE structure is disordered (assemblies)")
+    names = record["species_at_sites"]
+    if not isinstance(names, list):
+        raise StructureError("the OPTIMADE species_at_sites are no list")
+    numbers = [_number(species.get(name, name), site) for site, name in enumerate(names)]
+    cell = _array(record["lattice_vectors"], 3, "lattice_vectors")
+    positions = _array(record["cartesian_site_positions"], len(numbers), "positions")
+    periodic = [bool(flag) for flag in record.get("dimension_types") or (1, 1, 1)]
+    return Atoms(numbers, positions=positions, cell=cell, pbc=periodic)
 
 
 def _from_pymatgen(record: Mapping[str, Any]) -> Atoms:

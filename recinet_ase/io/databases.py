@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from recinet_ase.errors import ReciNetError, UnknownNameError, reason_of
-from recinet_ase.io import Found, vanished
-from recinet_ase.io.asejson import decode
-from recinet_ase.io.documents import load_document, row_ids
+from recinet_ase.io.ase_json import decode
+from recinet_ase.io.base import Found, vanished
 from recinet_ase.io.entries import InputUnavailableError, Source
+from recinet_ase.io.json_documents import load_document, row_ids
 
 if TYPE_CHECKING:
     from ase.db.row import AtomsRow

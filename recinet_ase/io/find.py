@@ -12,12 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
-from recinet_ase.io import databases, files, records, tables
+from recinet_ase.io import ase_files, databases, json_documents, tables
+from recinet_ase.io.compression import split_suffix
 from recinet_ase.io.entries import InputUnavailableError, Source, encodable
 from recinet_ase.io.frames import Frames, parse_index, split_index
-from recinet_ase.io.opening import split_suffix
 
-_TEXTS = {"cif": "cif", "extxyz": "extxyz", "xyz": "extxyz"}
+_TEXTS = {
+    **dict.fromkeys(("cif", "mcif", "mmcif"), ("cif", "cif")),
+    **dict.fromkeys(("extxyz", "xyz"), ("xyz", "extxyz")),
+}
+"""Family and kind of formats that are read block by block."""
+
 _TABLES = {"csv": "csv", "tsv": "csv", "parquet": "parquet", "pq": "parquet"}
 _SINGLES = {"vasp": "vasp", "poscar": "vasp", "res": "res", "gen": "gen", "cfg": "cfg"}
 _STREAMS = {"traj": "traj", "xsf": "xsf"}
@@ -42,20 +47,36 @@ class _Options:
         return not self.passed_over or os.path.realpath(path) not in self.passed_over
 
 
-def find(
+def find_sources(
     patterns: Iterable[str],
-    selection: str | None,
-    column: str | None,
-    stdin_format: str | None,
-    spool: Path | None,
-    passed_over: Iterable[str],
+    selection: str | None = None,
+    structure_column: str | None = None,
+    stdin_format: str | None = None,
+    spool: Path | None = None,
+    passed_over: Iterable[str] = (),
 ) -> list[Source]:
-    """See `recinet_ase.io.find_sources`."""
+    """Expand patterns and recognise the format of every input, before any work starts.
+
+    A file named twice is read once. A file that a pattern or a folder brought in and that
+    cannot be read becomes an entry with its error; one that was named is a wrong call.
+
+    Args:
+        patterns: Files, folders, patterns, database addresses; ``-`` is standard input.
+        selection: ASE selection string such as ``"natoms<20,Li"``, for databases.
+        structure_column: Column or key that holds the structures, for tables and records.
+        stdin_format: Format of standard input: a suffix such as ``extxyz`` or ``cif.gz``.
+        spool: File that standard input is copied to, so that it can be read again.
+        passed_over: Files that folders and patterns do not bring in: what a screen writes.
+
+    Raises:
+        ReciNetError: For a missing file, a pattern without files, an unreadable format, or
+            an option that does not fit the inputs.
+    """
     if selection is not None:
         databases.conditions(selection)
     # Not Path.resolve, which raises where a link leads to itself.
     own = frozenset(map(os.path.realpath, passed_over))
-    options = _Options(selection or None, column, stdin_format, spool, own)
+    options = _Options(selection or None, structure_column, stdin_format, spool, own)
     found: dict[tuple[str, Frames | None], Source] = {}
     for pattern in patterns:
         for source in _expand(pattern, options):
@@ -90,7 +111,7 @@ def _check_column(sources: list[Source]) -> None:
     suffixes = ("json", *_TABLES, *_LINES)
     for source in sources:
         broken = source.fault is not None and split_suffix(source.path)[0][1:] in suffixes
-        if broken or source.family in ("tables", "records"):
+        if broken or source.family in ("tables", "json_documents"):
             return
     good = [source for source in sources if source.fault is None]
     if good:
@@ -264,22 +285,28 @@ def _by_suffix(path: Path, options: _Options, source: Source) -> Source:
     if suffix == ".db":
         return databases.recognise(replace(source, family="databases", selection=options.selection))
     if suffix == ".json":
-        return records.recognise(
-            replace(source, family="records", selection=options.selection, column=options.column)
-        )
+        return _json(replace(source, selection=options.selection, column=options.column))
     if suffix[1:] in _LINES:
-        return records.recognise_lines(
-            replace(source, family="records", kind="lines", column=options.column)
+        return json_documents.recognise_lines(
+            replace(source, family="json_documents", kind="lines", column=options.column)
         )
     if suffix[1:] in _TABLES:
         kind = _TABLES[suffix[1:]]
         return tables.recognise(replace(source, family="tables", kind=kind, column=options.column))
     if suffix[1:] in _TEXTS:
-        return replace(source, family="text", kind=_TEXTS[suffix[1:]])
-    kind = {**_SINGLES, **_STREAMS}.get(suffix[1:]) or files.recognise(path)
+        return replace(source, family=_TEXTS[suffix[1:]][0], kind=_TEXTS[suffix[1:]][1])
+    kind = {**_SINGLES, **_STREAMS}.get(suffix[1:]) or ase_files.recognise(path)
     if kind in _TEXTS:
-        return replace(source, family="text", kind=_TEXTS[kind])
-    source = replace(source, family="files", kind=kind)
+        return replace(source, family=_TEXTS[kind][0], kind=_TEXTS[kind][1])
+    source = replace(source, family="ase_files", kind=kind)
     if compression:
-        files.check_compressed(source)
+        ase_files.check_compressed(source)
     return source
+
+
+def _json(source: Source) -> Source:
+    """A json file is an ASE database, or holds records: its content tells."""
+    document = json_documents.load_document(source.path, keep=True)
+    if json_documents.row_ids(document) is not None:
+        return databases.recognise(replace(source, family="databases", kind="json"))
+    return json_documents.recognise(replace(source, family="json_documents"))

@@ -1,134 +1,169 @@
-"""Json records: pymatgen, JARVIS, matminer and Materials Project files, and json lines.
+"""Records: dictionaries with a structure, an identity and values, whatever file they stand in.
 
-Kinds are the layouts of `documents.layout`, and ``lines`` (one json object a line).
+The names of keys and columns are here, once for screening and training.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import islice
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+from typing import Any, NamedTuple
 
 from recinet_ase.errors import ReciNetError, StructureError
-from recinet_ase.io import Found
-from recinet_ase.io.convert import (
-    SEEN,
-    check_column,
-    own_id,
-    scalars,
-    structure_in,
-    to_atoms,
-)
-from recinet_ase.io.documents import layout, length, load_document, records
+from recinet_ase.io.base import Found
+from recinet_ase.io.convert import is_missing, is_structure, looks_like_structure, to_atoms
 from recinet_ase.io.entries import Source
-from recinet_ase.io.opening import open_text
+
+STRUCTURE_KEYS = (
+    "structure",
+    "atoms",
+    "cif",
+    "poscar",
+    "final_structure",
+    "relaxed_structure",
+    "initial_structure",
+)
+"""Names of keys and columns that hold structures, the first found wins."""
+
+ID_KEYS = ("id", "material_id", "mp_id", "jid", "entry_id", "mat_id", "cif_id", "name", "")
+"""Names of keys and columns that hold identities, the first found wins (pandas leaves the
+column of its index without a name)."""
+
+SEEN = 20
+"""Rows looked at to find, or to check, the column of structures."""
 
 
-def recognise(source: Source) -> Source:
-    """Find the layout of a json document (an ASE database's source comes back as one).
+def check_column(source: Source, rows: Iterable[Any], names: Iterable[Any]) -> None:
+    """Whether the column that the user named holds structures, as far as its first rows say.
+
+    Texts of several lines pass: a damaged structure is a row with its error.
+
+    Args:
+        source: The input, with its column.
+        rows: Its first rows; what is no dictionary with the column does not count.
+        names: Names of the columns, for the error.
 
     Raises:
-        ReciNetError: If it is no json, or holds no structures.
+        ReciNetError: If no value looks like a structure.
     """
-    document = load_document(source.path, keep=True)
-    kind = layout(document, source.column)
-    if kind == "database":
-        from recinet_ase.io import databases
-
-        return databases.recognise(replace(source, family="databases", kind="json"))
-    if kind is None:
-        named = f" under the key {source.column!r}" if source.column else ""
-        raise ReciNetError(
-            f"{source.title} is no ASE database and has no structures of pymatgen's or JARVIS's"
-            f"{named or ' (name their key with --structure-column if it is an unusual one)'}"
-        )
-    if source.column is not None:
-        pairs = islice(records(document, kind, source.column), SEEN)
-        _check_column(source, [pair[1] for pair in pairs if isinstance(pair, tuple)])
-    return replace(source, kind=kind, count=length(document, kind, source.column))
-
-
-def recognise_lines(source: Source) -> Source:
-    """Check that the first lines hold a structure.
-
-    Raises:
-        ReciNetError: If none of them does.
-    """
-    with open_text(source.path) as lines:
-        good = _with_structures(islice((line for line in lines if line.strip()), 100), source)
-        first = list(islice(good, 1 if source.column is None else SEEN))
-    if first:
-        if source.column is not None:
-            _check_column(source, first)
-        return source
+    cells = [
+        row[source.column] for row in rows if isinstance(row, Mapping) and source.column in row
+    ]
+    values = [cell for cell in cells if not is_missing(cell)]
+    if not values or any(map(_may_be_structure, values)):
+        return
     raise ReciNetError(
-        f"{source.title} has no structures in its first lines (json objects, one a line)"
+        f"{source.title}: column {source.column!r} holds no structures (first: "
+        f"{str(values[0])[:40]!r}); columns: {', '.join(map(str, names))[:200]}"
     )
 
 
-def _with_structures(lines: Iterable[str], source: Source) -> Iterator[Mapping[Any, Any]]:
-    for line in lines:
-        try:
-            record = json.loads(line)
-            if isinstance(record, Mapping):
-                structure_in(record, source.column)
-                yield record
-        except (ValueError, RecursionError):
-            continue
+def _may_be_structure(value: Any) -> bool:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str) and ("\n" in value.strip() or value.lstrip().startswith("{")):
+        return True
+    if isinstance(value, Mapping):
+        return bool({"sites", "lattice", "lattice_mat", "coords", "elements"} & value.keys())
+    return looks_like_structure(value)
 
 
-def _check_column(source: Source, first: Iterable[Any]) -> None:
-    rows = [record for record in first if isinstance(record, Mapping)]
-    check_column(source, rows, dict.fromkeys(name for record in rows for name in record))
+def structure_in(record: Mapping[Any, Any], column: str | None) -> Any:
+    """The part of a record that is its structure: by the given key, by name, by content.
+
+    Raises:
+        StructureError: If there is none.
+    """
+    if column is not None:
+        if column in record:
+            return record[column]
+        raise StructureError(f"has no key {column!r}")
+    if is_structure(record):
+        return record
+    for key in STRUCTURE_KEYS:
+        if key in record:
+            return record[key]
+    for value in record.values():
+        if looks_like_structure(value):
+            return value
+    raise StructureError(f"has no structure (no key {', '.join(STRUCTURE_KEYS[:4])})")
 
 
-def items(source: Source) -> Iterator[Any]:
-    """(identity, record) of each record; the text of each line."""
-    if source.kind == "lines":
-        with open_text(source.path) as lines:
-            yield from (line for line in lines if line.strip())
-    else:
-        yield from records(load_document(source.path), source.kind, source.column)
+def own_id(record: Mapping[Any, Any], keys: Sequence[str] = ID_KEYS) -> str | None:
+    """The identity that a record states, by the first of some keys that has one."""
+    data = record.get("data")
+    for place in (record, data if isinstance(data, Mapping) else {}):
+        for key in keys:
+            value = place.get(key)
+            if isinstance(value, Integral | str) and not isinstance(value, bool):
+                text = str(value).strip()
+                if text:
+                    return text
+    return None
 
 
-def read(source: Source, items: Sequence[Any]) -> Iterator[Found]:
-    """Structure, identity and values of each record."""
-    for item in items:
-        key: Any = None
-        try:
-            key, record = (None, json.loads(item)) if source.kind == "lines" else item
-        except (ValueError, RecursionError) as error:
-            yield Found(None, ReciNetError(f"the line is not valid json ({error})"), {})
-        else:
-            yield found_in(key, record, source.column)
+def scalars(record: Mapping[Any, Any]) -> dict[str, Any]:
+    """What stands beside the structure: numbers, flags and texts that are no structures."""
+    return {
+        key: value
+        for key, value in flat(record).items()
+        if isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) < 1000)
+    }
 
 
-def found_in(key: Any, record: Any, column: str | None) -> Found:
+def flat(record: Mapping[Any, Any]) -> dict[str, Any]:
+    """The fields of a record and of what it keeps under ``data`` or ``attributes``."""
+    fields: dict[str, Any] = {}
+    for nested in ("data", "attributes"):
+        if isinstance(record.get(nested), Mapping):
+            fields |= {str(key): value for key, value in record[nested].items()}
+    fields |= {str(key): value for key, value in record.items()}
+    return {key: value for key, value in fields.items() if not key.startswith("@")}
+
+
+class Record(NamedTuple):
+    """An entry whose structure is not made yet.
+
+    Attributes:
+        key: Its identity, or None.
+        structure: The structure as it stands there, or the error in its place.
+        fields: All fields; of a structure alone, none.
+    """
+
+    key: str | None
+    structure: Any
+    fields: Mapping[Any, Any] = {}
+
+
+def record_of(key: Any, record: Any, column: str | None) -> Record:
     """What a record says.
 
     Args:
         key: The identity that stands outside of it, or None.
-        record: A dictionary with a structure, or a structure (dictionary or text).
+        record: A dictionary with a structure, a structure (dictionary or text), or the error in
+            its place.
         column: The key of the structure, if the user named one.
     """
     name = None if key is None else str(key)
+    if record is None:
+        return Record(name, StructureError("has no structure (null)"))
+    if not isinstance(record, Mapping):
+        return Record(name, record)
+    name = name or own_id(record)
+    try:
+        return Record(name, structure_in(record, column), record)
+    except StructureError as error:
+        return Record(name, error, record)
+
+
+def found_of(record: Record) -> Found:
+    """A record with its structure made."""
     values: dict[str, Any] = {}
     try:
-        structure = record
-        if isinstance(record, Mapping):
-            name = name or own_id(record)
-            values = scalars(record)
-            structure = structure_in(record, column)
-            values = {k: v for k, v in values.items() if v is not structure}
-        elif record is None:
-            raise StructureError("has no structure (null)")
-        return Found(name, to_atoms(structure), values)
+        values = scalars(record.fields)
+        if isinstance(record.structure, Exception):
+            raise record.structure
+        values = {k: v for k, v in values.items() if v is not record.structure}
+        return Found(record.key, to_atoms(record.structure), values)
     except Exception as error:
-        return Found(name, error, values)
-
-
-def count(source: Source) -> int | None:
-    """Counted when the source was found; unknown for json lines."""
-    return source.count
+        return Found(record.key, error, values)

@@ -1,38 +1,37 @@
 """Rows of people's own files: an identity, values, and a structure to be read when needed.
 
-One reader for each layout; what ASE reads goes through the readers of the screening.
-Nothing is unpickled or run, and a row that cannot be read costs no other.
+Whatever is read here is read by the readers of the screening, with the same identities; an
+entry without one of its own has its number in a table, and ``file#index`` elsewhere. The
+suffix of a compression is no part of it, so that a split is the same for both.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
-import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from recinet_ase.data.labels import as_number
-from recinet_ase.data.splits import read_json_zip
 from recinet_ase.errors import ReciNetError, reason_of
-from recinet_ase.io import find_sources, parse_cif, read_entries
-from recinet_ase.io import read_structure as read_structure_file
-from recinet_ase.io.entries import Entry
+from recinet_ase.io import json_documents, tables
+from recinet_ase.io.compression import COMPRESSIONS
+from recinet_ase.io.convert import is_structure, to_atoms
+from recinet_ase.io.entries import Entry, Source
+from recinet_ase.io.find import find_sources
+from recinet_ase.io.reading import numbered_items, read_entries, read_structure
+from recinet_ase.io.records import ID_KEYS, Record, flat, own_id, record_of
 
-ID_KEYS = ("id", "material_id", "mp_id", "jid", "cif_id")
-STRUCTURE_KEYS = ("structure", "atoms", "cif")
 ENERGY_KEY = "energy_per_atom"
 """ASE's energy, which is that of the whole cell in eV, divided by the number of atoms."""
 
 ID_PROP = "id_prop.csv"
 _VALUE = "value"  # the label in an id_prop.csv without a header
 _SUFFIXES = {".cif", ".vasp", ".poscar", ".xyz", ".extxyz", ".traj", ".json", ".xsf", ".res"}
+_AMBIGUOUS = "name"  # an identity where it is one, and the name of a compound where it repeats
 
 
 @dataclass(frozen=True)
@@ -60,88 +59,110 @@ def read_rows(path: Path) -> tuple[list[Row], list[Path]]:
     Raises:
         ReciNetError: If it is of no known layout, or empty.
     """
-    name = path.name.lower()
-    sources = [path]
     if path.is_dir():
-        rows, sources = folder_rows(path)
-    elif name.endswith(".csv"):
-        rows = csv_rows(path)
-    elif name.endswith((".json", ".json.gz", ".json.zip")):
-        document = read_json(path)
-        if isinstance(document, dict) and {"columns", "data"} <= set(document):
-            rows = split_rows(document, path.name)
-        elif isinstance(document, list):
-            rows = record_rows(document, path.name)
-        elif name.endswith(".json"):
-            rows = ase_rows(path)
-        else:
-            raise ReciNetError(
-                f"{path} is neither a list of records nor a table with 'columns' and 'data'"
-            )
+        rows, files = folder_rows(path)
     else:
-        rows = ase_rows(path)
-    if not rows:
-        raise ReciNetError(f"{path} has no rows")
-    return rows, sources
+        (source,) = find_sources([str(path)])
+        files = [path]
+        rows = _record_rows(source) if source.family in _RECORDS else _ase_rows(source)
+    if all(row.fault and not row.values for row in rows):
+        listed = "; ".join(f"{row.where}: {row.fault}" for row in rows[:3])
+        raise ReciNetError(f"{path} has no rows that can be read{f' ({listed})' if rows else ''}")
+    return rows, files
 
 
-def read_json(path: Path) -> Any:
-    """A json document, plain, gzipped or in a zip.
+_RECORDS: dict[str, Callable[[Source, Any], Record]] = {
+    "json_documents": json_documents.record,
+    "tables": tables.record,
+}
+"""Families whose entries have an identity and values before their structure is made."""
 
-    Raises:
-        ReciNetError: If the file is missing or broken.
+
+def _record_rows(source: Source) -> list[Row]:
+    records = [
+        Record(None, item) if isinstance(item, Exception) else _RECORDS[source.family](source, item)
+        for _, item in numbered_items(source)
+    ]
+    return rows_of(records, _plain_name(source))
+
+
+def rows_of(records: Iterable[Record], name: str) -> list[Row]:
+    """Rows of records; those without an identity are numbered from 1.
+
+    Args:
+        records: In order.
+        name: The file's name.
     """
-    if path.name.lower().endswith(".zip"):
-        return read_json_zip(path)
-    try:
-        raw = path.read_bytes()
-        return json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
-    except (OSError, EOFError, ValueError) as error:
-        raise ReciNetError(f"{path} is not readable json ({error})") from None
+    records = list(records)
+    keys = _id_keys([record.fields for record in records])
+    rows = []
+    for number, record in enumerate(records, 1):
+        fields, structure = record.fields, record.structure
+        key = record.key
+        if keys is not ID_KEYS and key is not None and key == own_id(fields, (_AMBIGUOUS,)):
+            key = own_id(fields, keys)
+        values = {
+            name.strip(): value
+            for name, value in flat(fields).items()
+            if value is not structure and name.strip() not in ID_KEYS
+        }
+        fault = reason_of(structure) if isinstance(structure, Exception) else ""
+        rows.append(
+            Row(key or str(number), f"{name}:{number}", values, partial(_read, structure), fault)
+        )
+    return rows
 
 
-def ase_rows(path: Path) -> list[Row]:
-    """Rows of an ASE database, or the structures of any file that ASE reads.
+def _id_keys(fields: Sequence[Mapping[Any, Any]]) -> Sequence[str]:
+    """Keys of identities: names that repeat are none."""
+    names = Counter(own_id(one, (_AMBIGUOUS,)) for one in fields)
+    del names[None]
+    repeated = any(count > 1 for count in names.values())
+    return tuple(key for key in ID_KEYS if key != _AMBIGUOUS) if repeated else ID_KEYS
+
+
+def _read(structure: Any) -> Any:
+    """The structure as `recinet_ase.graph.adapters.to_crystal` takes it.
+
+    (It takes dictionaries of pymatgen's and JARVIS's, four times as fast as by way of ASE.)
+    """
+    if isinstance(structure, Exception):
+        raise structure
+    if is_structure(structure) and {"sites", "lattice_mat"} & structure.keys():
+        return structure
+    return to_atoms(structure)
+
+
+def _ase_rows(source: Source) -> list[Row]:
+    """Rows of an ASE database, or the structures of a file.
 
     Values are ``info`` or the key-value pairs, and `ENERGY_KEY` where an energy is stored.
     """
-    return [_ase_row(path, entry) for entry in read_entries(find_sources([str(path)]))]
+    entries = list(read_entries([source]))
+    keys = _id_keys([entry.values for entry in entries])
+    return [_ase_row(_plain_name(source), entry, keys) for entry in entries]
 
 
-def _ase_row(path: Path, entry: Entry) -> Row:
+def _ase_row(name: str, entry: Entry, keys: Sequence[str]) -> Row:
     place = entry.id.rsplit("#", 1)[-1]
-    where, atoms = f"{path.name}:{place}", entry.atoms
-    key = f"{path.name}#{place}" if "#" in entry.id else place
+    where, atoms = f"{name}:{place}", entry.atoms
+    key = f"{name}#{place}" if "#" in entry.id else place
     if isinstance(atoms, Exception):
-        return Row(key, where, {}, partial(_raise, atoms), reason_of(atoms))
+        return Row(key, where, {}, partial(_read, atoms), reason_of(atoms))
     values = {k: v for k, v in entry.values.items() if k not in ID_KEYS}
     energy = atoms.calc.results.get("energy") if atoms.calc is not None else None
     if isinstance(energy, int | float) and len(atoms):
         values.setdefault(ENERGY_KEY, energy / len(atoms))
-    return Row(_own_id(entry.values) or key, where, values, lambda: atoms)
+    return Row(own_id(entry.values, keys) or key, where, values, lambda: atoms)
 
 
-def csv_rows(path: Path) -> list[Row]:
-    """Rows of a csv file with a column of structures (CIF or json texts).
+def _plain_name(source: Source) -> str:
+    """The file's name without the suffix of a compression."""
+    path = Path(source.name)
+    return path.stem if path.suffix.lower() in COMPRESSIONS else path.name
 
-    The column is called ``structure``, ``atoms`` or ``cif``, or is the one that holds CIFs.
 
-    Raises:
-        ReciNetError: If there is no such column.
-    """
-    records = _csv_records(path)
-    if not records:
-        return []
-    header, body = [name.strip() for name in records[0]], records[1:]
-    if len(set(header)) != len(header):
-        raise ReciNetError(f"{path}: two columns have the same name")
-    rows = []
-    for number, cells in enumerate(body, 1):
-        fault = ""
-        if len(cells) != len(header):
-            fault = f"has {len(cells)} fields where the header has {len(header)}"
-        rows.append((number, dict(zip(header, cells, strict=False)), fault))
-    return _table_rows(path.name, rows)
+# Published files, whose layout is known
 
 
 def record_rows(records: Sequence[Any], name: str) -> list[Row]:
@@ -150,15 +171,8 @@ def record_rows(records: Sequence[Any], name: str) -> list[Row]:
     Args:
         records: Objects with a structure under ``atoms``, ``structure`` or ``cif``.
         name: The file's name.
-
-    Raises:
-        ReciNetError: If no object has a structure.
     """
-    rows = []
-    for number, record in enumerate(records, 1):
-        good = isinstance(record, Mapping)
-        rows.append((number, record if good else {}, "" if good else "is no json object"))
-    return _table_rows(name, rows)
+    return rows_of((record_of(None, record, None) for record in records), name)
 
 
 def split_rows(document: Mapping[str, Any], name: str) -> list[Row]:
@@ -169,19 +183,29 @@ def split_rows(document: Mapping[str, Any], name: str) -> list[Row]:
         name: The file's name.
 
     Raises:
-        ReciNetError: If it is malformed or has no column of structures.
+        ReciNetError: If its parts do not fit together.
     """
     columns, data = document["columns"], document["data"]
     index = document.get("index", range(len(data)))
     if not isinstance(columns, list) or not isinstance(data, list) or len(index) != len(data):
         raise ReciNetError(f"{name}: 'index', 'columns' and 'data' do not fit together")
-    rows = []
-    for number, (key, cells) in enumerate(zip(index, data, strict=True), 1):
-        good = isinstance(cells, list) and len(cells) == len(columns)
-        record = dict(zip(columns, cells, strict=True)) if good else {}
-        fault = "" if good else "does not have a value for each column"
-        rows.append((number, {"id": key, **record}, fault))
-    return _table_rows(name, rows)
+    pairs = json_documents.records(document, "split", None)
+    return rows_of((record_of(key, record, None) for key, record in pairs), name)
+
+
+def read_json(path: Path) -> Any:
+    """A json document, compressed or not.
+
+    Raises:
+        ReciNetError: If the file is missing or broken.
+    """
+    try:
+        return json_documents.load_document(str(path))
+    except OSError as error:
+        raise ReciNetError(f"{path} is not readable json ({error})") from None
+
+
+# Folders
 
 
 def folder_rows(folder: Path) -> tuple[list[Row], list[Path]]:
@@ -202,16 +226,16 @@ def folder_rows(folder: Path) -> tuple[list[Row], list[Path]]:
     by_base: dict[str, list[Path]] = defaultdict(list)
     for path in files.values():
         by_base[_base(path.name)].append(path)
-    records = [row for row in _csv_records(listing) if not row[0].startswith("#")]
-    width = max(map(len, records), default=0)
+    lines = [row for row in _csv_lines(listing) if not row[0].startswith("#")]
+    width = max(map(len, lines), default=0)
     header = ["id", _VALUE] if width < 3 else ["id", *(f"{_VALUE}{i}" for i in range(1, width))]
-    first = [cell.strip() for cell in records[0]] if records else []
+    first = [cell.strip() for cell in lines[0]] if lines else []
     named = first and first[0] not in files and first[0] not in by_base
     if named and all(isinstance(as_number(cell), str) for cell in first[1:]):
-        header, records = first, records[1:]
+        header, lines = first, lines[1:]
     rows, sources = [], [listing]
-    for number, record in enumerate(records, 1):
-        cells = [cell.strip() for cell in record]
+    for number, line in enumerate(lines, 1):
+        cells = [cell.strip() for cell in line]
         name, where = cells[0], f"{ID_PROP}:{number}"
         found = [files[name]] if name in files else by_base.get(name, [])
         fault = ""
@@ -219,86 +243,12 @@ def folder_rows(folder: Path) -> tuple[list[Row], list[Path]]:
             listed = ", ".join(path.name for path in found)
             fault = f"{name!r} could be any of {listed}" if found else f"there is no file {name!r}"
         values = dict(zip(header[1:], cells[1:], strict=False))
-        read = partial(_raise, ReciNetError(fault))
+        read = partial(_read, ReciNetError(fault))
         if found and not fault:
             sources.append(found[0])
-            read = partial(read_structure_file, found[0])
+            read = partial(read_structure, found[0])
         rows.append(Row(_base(name), where, values, read, fault))
     return rows, list(dict.fromkeys(sources))
-
-
-def structure_of(cell: Any) -> Any:
-    """The structure in a table's cell: a dictionary, or the text of a CIF or a dictionary.
-
-    Raises:
-        ReciNetError: If it is none of these.
-    """
-    if isinstance(cell, Mapping):
-        return cell
-    text = str(cell).strip() if cell is not None else ""
-    if text.startswith("{"):
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise ReciNetError(f"the structure is not valid json ({error})") from None
-    if not text:
-        raise ReciNetError("has no structure")
-    try:
-        return parse_cif(text)
-    except ReciNetError:
-        raise
-    except Exception as error:
-        raise ReciNetError(f"its text is no CIF that can be read ({reason_of(error)})") from None
-
-
-def _table_rows(name: str, records: Iterable[tuple[int, Mapping[Any, Any], str]]) -> list[Row]:
-    """Rows of a table: number, cells by column, and a fault."""
-    records = list(records)
-    key = _structure_key(record for _, record, _ in records)
-    if records and key is None:
-        raise ReciNetError(
-            f"{name} has no column of structures: call it 'structure', 'atoms' or 'cif'"
-        )
-    rows = []
-    for number, record, fault in records:
-        values = {str(k): v for k, v in record.items() if k != key and k not in (*ID_KEYS, "")}
-        rows.append(
-            Row(
-                _own_id(record) or str(number),
-                f"{name}:{number}",
-                values,
-                partial(_raise, ReciNetError(fault))
-                if fault
-                else partial(structure_of, record.get(key)),
-                fault,
-            )
-        )
-    return rows
-
-
-def _structure_key(records: Iterable[Mapping[Any, Any]]) -> str | None:
-    """The column of structures: by its name, else by what the first full rows hold."""
-    for seen, record in enumerate(records):
-        named = {str(k).strip().lower(): k for k in record}
-        for key in STRUCTURE_KEYS:
-            if key in named:
-                return str(named[key])
-        for key, cell in record.items():
-            if isinstance(cell, Mapping) and {"sites", "lattice_mat"} & set(cell):
-                return str(key)
-            if isinstance(cell, str) and "_atom_site" in cell:
-                return str(key)
-        if seen == 100:
-            break
-    return None
-
-
-def _own_id(record: Mapping[Any, Any]) -> str:
-    for key in (*ID_KEYS, ""):
-        value = record.get(key)
-        if isinstance(value, Integral | str) and str(value).strip():
-            return str(value).strip()
-    return ""
 
 
 def _base(name: str) -> str:
@@ -306,23 +256,9 @@ def _base(name: str) -> str:
     return Path(name).stem if Path(name).suffix.lower() in _SUFFIXES else name
 
 
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """The csv module's limit of 128 kB a field is less than a large cell's CIF."""
-    before = csv.field_size_limit(1 << 30)
+def _csv_lines(path: Path) -> list[list[str]]:
     try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _csv_records(path: Path) -> list[list[str]]:
-    try:
-        with _long_fields(), path.open(encoding="utf-8-sig", newline="") as handle:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
             return [row for row in csv.reader(handle) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReciNetError(f"{path} is not a readable csv file ({error})") from None
-
-
-def _raise(error: Exception) -> Any:
-    raise error

@@ -10,16 +10,19 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
-from recinet_ase.io import Found
-from recinet_ase.io.convert import (
+from recinet_ase.io.base import Found
+from recinet_ase.io.compression import open_text
+from recinet_ase.io.convert import looks_like_structure
+from recinet_ase.io.entries import Source
+from recinet_ase.io.records import (
     SEEN,
     STRUCTURE_KEYS,
+    Record,
     check_column,
-    looks_like_structure,
+    found_of,
+    own_id,
+    record_of,
 )
-from recinet_ase.io.entries import Source
-from recinet_ase.io.opening import open_text
-from recinet_ase.io.records import found_in
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -87,15 +90,20 @@ def items(source: Source) -> Iterator[Any]:
             yield dict(zip(header, cells, strict=True))
 
 
+def record(source: Source, item: Mapping[str, Any]) -> Record:
+    """The record that a row is, its structure not made yet.
+
+    Identities are found under any spelling of their names ("ID", "Material_ID").
+    """
+    found = record_of(None, item, source.column)
+    lowered = {str(key).strip().lower(): value for key, value in item.items()}
+    return found._replace(key=own_id(lowered))
+
+
 def read(source: Source, items: Sequence[Mapping[str, Any]]) -> Iterator[Found]:
     """Structure, identity and values of each row."""
-    for row in items:
-        names = {str(key).strip().lower(): key for key in row}
-        # Identities are found under any spelling of their names ("ID", "Material_ID").
-        lowered = {low: row[key] for low, key in names.items()}
-        found = found_in(None, {**lowered, **row}, source.column)
-        values = {key: found.values[key] for key in row if key in found.values}
-        yield found._replace(values=values)
+    for item in items:
+        yield found_of(record(source, item))
 
 
 def count(source: Source) -> int | None:

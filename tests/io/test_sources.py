@@ -29,11 +29,11 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.io import (
     chunks,
+    compression,
     count_entries,
     databases,
     find_sources,
     fingerprint,
-    opening,
     read_chunk,
     read_entries,
     read_structure,
@@ -565,7 +565,7 @@ def test_nothing_runs_and_nothing_is_unpickled(tmp_path: Path, few: list[Atoms])
 
 
 def test_compression_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(compression, "FREE_BYTES", 1 << 20)
     bomb = tmp_path / "bomb.extxyz.gz"
     bomb.write_bytes(gzip.compress(b"1\n" + b" " * (100 << 20)))
     (entry,) = entries_of(bomb)

@@ -7,17 +7,21 @@ ASE cannot start in the middle of one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from glob import escape
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError, reason_of
-from recinet_ase.io import Found, vanished
+from recinet_ase.io.ase_checks import CHECKS, check_atoms, space_group
+from recinet_ase.io.base import Found, vanished
+from recinet_ase.io.compression import open_text, read_all, split_suffix
 from recinet_ase.io.entries import Source
-from recinet_ase.io.opening import read_all, split_suffix
+from recinet_ase.io.poscar import parse_poscar
+from recinet_ase.io.shelx import parse_shelx
+from recinet_ase.io.space_group import Statement
+from recinet_ase.io.unit_cell import Sites, unit_cell
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -33,6 +37,7 @@ REFUSED = {
     "onetep-in": "can include other files, which ASE would read too",
     "acemolecule-input": "names another file, which ASE would read instead",
     "xtd": "holds no structures, which ASE would take from an .arc file beside it",
+    "lammps-dump-binary": "numbers its types of atoms and names no elements",
     **dict.fromkeys(
         ("db", "json", "postgresql", "mysql"),
         "is a database, which is read as .db, .json or by its address alone",
@@ -91,11 +96,19 @@ def check_compressed(source: Source) -> None:
 
 def _opened(source: Source) -> Any:
     """What ASE is given: a name, or the text of a compressed file."""
-    if split_suffix(source.path)[1]:
-        return StringIO(read_all(source.path).decode("utf-8", "replace"))
-    if source.kind == "res":  # ASE takes the name for a pattern
-        return escape(source.path)
-    return source.path
+    return StringIO(_text(source)) if split_suffix(source.path)[1] else source.path
+
+
+def _text(source: Source) -> str:
+    return read_all(source.path).decode("utf-8", "replace")
+
+
+def _checked(source: Source) -> None:
+    """Refuse what ASE's reader would pass over."""
+    check = CHECKS.get(source.kind)
+    if check is not None:
+        with open_text(source.path) as lines:
+            check(lines)
 
 
 def single(kind: str) -> bool:
@@ -146,9 +159,14 @@ def _read_single(source: Source) -> Atoms | Exception:
     import ase.io
 
     try:
-        return ase.io.read(
+        if source.kind in _OWN:
+            return _OWN[source.kind](source)
+        _checked(source)
+        atoms = ase.io.read(
             _opened(source), index=0, format=source.kind, do_not_split_by_at_sign=True
         )
+        check_atoms(atoms, source.kind)
+        return atoms
     except OSError as error:
         return vanished(source, error)
     except Exception as error:
@@ -183,6 +201,15 @@ def _streamed(source: Source) -> Iterator[Atoms | Exception]:
     """Through ASE, which cannot go on after a broken structure."""
     import ase.io
 
+    group = ""
+    try:
+        _checked(source)
+        if source.kind == "proteindatabank":
+            with open_text(source.path) as lines:
+                group = space_group(lines)
+    except ReciNetError as error:
+        yield error
+        return
     stream = ase.io.iread(
         _opened(source), index=":", format=source.kind, do_not_split_by_at_sign=True
     )
@@ -194,4 +221,22 @@ def _streamed(source: Source) -> Iterator[Atoms | Exception]:
         except Exception as error:
             yield ReciNetError(f"{reason_of(error)}; the rest of {source.title} was not read")
             return
-        yield atoms
+        try:
+            check_atoms(atoms, source.kind)
+            yield _with_images(atoms, group) if group else atoms
+        except ReciNetError as error:
+            yield error
+
+
+def _with_images(atoms: Atoms, group: str) -> Atoms:
+    """All atoms of the cell of a PDB file that states a space group."""
+    names = tuple(f"atom {i}" for i in range(len(atoms)))
+    sites = Sites(atoms.numbers, atoms.get_scaled_positions(wrap=False), names)
+    return unit_cell(sites, atoms.cell.array, Statement(symbols=(group,)))
+
+
+_OWN: dict[str, Callable[[Source], Atoms]] = {
+    "res": lambda source: parse_shelx(_text(source)),
+    "vasp": lambda source: parse_poscar(_text(source), source.path),
+}
+"""Formats that are not left to ASE, by its names."""

@@ -1,0 +1,113 @@
+"""What some formats say that ASE's readers pass over: it is refused, not dropped.
+
+A check takes the lines of a file, and raises where ASE would give another structure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recinet_ase.errors import StructureError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+_FULL = 0.999  # an occupancy that is 1 but for rounding
+_MASS = 0.5  # atomic mass units between a type's mass and its element's
+
+
+def _lammps_dump(lines: Iterable[str]) -> None:
+    for line in lines:
+        if line.startswith("ITEM: ATOMS") and "element" not in line.split():
+            raise StructureError(
+                "the LAMMPS dump numbers its types of atoms and names no elements; write it with "
+                "'dump ... custom ... element' and 'dump_modify ... element Na Cl'"
+            )
+
+
+def _lammps_data(lines: Iterable[str]) -> None:
+    if not any(line.strip().startswith(("Masses", "Atom Type Labels")) for line in lines):
+        raise StructureError("the LAMMPS data file numbers its types of atoms and has no masses")
+
+
+def _pdb(lines: Iterable[str]) -> None:
+    for line in lines:
+        record = line[:6].strip()
+        if record in ("ATOM", "HETATM"):
+            if line[16:17].strip():
+                raise StructureError(
+                    "disordered: the PDB file has alternative locations; choose one first"
+                )
+            if not line[76:78].strip():
+                raise StructureError("the PDB file has no element symbols (columns 77 and 78)")
+        elif record.startswith("MTRIX") and line[59:60] != "1":
+            raise StructureError("the PDB file gives copies of its atoms (MTRIX) as operations")
+
+
+def _with(pattern: str, what: str) -> Callable[[Iterable[str]], None]:
+    search = re.compile(pattern, re.IGNORECASE).search
+
+    def check(lines: Iterable[str]) -> None:
+        for line in lines:
+            if search(line.split("!")[0].split("#")[0]):
+                raise StructureError(
+                    f"the file states {what}, and ASE's reader takes the atoms that are listed for "
+                    "all of them; write out the whole cell"
+                )
+
+    return check
+
+
+CHECKS: dict[str, Callable[[Iterable[str]], None]] = {
+    "lammps-dump-text": _lammps_dump,
+    "lammps-data": _lammps_data,
+    "proteindatabank": _pdb,
+    "espresso-in": _with(r"\bspace_group\s*=|crystal_sg", "a space group"),
+    "abinit-in": _with(r"\b(?:spgroup|natrd)\b", "a space group"),
+    "nwchem-in": _with(r"^\s*sym(?:metry)?\s+(?!c1\b)", "a space group"),
+    "xsd": _with(r'GroupName="(?!P\s?1")', "a space group"),
+    "dmol-car": _with(r"^PBC.*\((?!P1\))", "a space group"),
+    "dmol-arc": _with(r"^PBC.*\((?!P1\))", "a space group"),
+}
+"""By ASE's name of the format."""
+
+
+def check_atoms(atoms: Atoms, kind: str) -> None:
+    """What can be told after reading: occupancies, and masses that are no element's.
+
+    Raises:
+        StructureError: If the structure is disordered, or of no elements.
+    """
+    for name in ("occupancy", "occupancies"):
+        shares = atoms.arrays.get(name)
+        if shares is None or shares.dtype.kind not in "iuf":
+            continue
+        partial = np.flatnonzero(~(shares > _FULL))
+        if len(partial):
+            i = int(partial[0])
+            raise StructureError(
+                f"disordered: atom {i} has the occupancy {shares[i]:g}; choose an ordered "
+                "arrangement first"
+            )
+    if kind == "lammps-data":
+        from ase.data import atomic_masses
+
+        if (np.abs(atoms.get_masses() - atomic_masses[atoms.numbers]) > _MASS).any():
+            raise StructureError("the LAMMPS data file has masses that are no element's")
+
+
+def space_group(lines: Iterable[str]) -> str:
+    """The space group of a PDB file's CRYST1, ``""`` if it is P 1 or has none.
+
+    Raises:
+        StructureError: If its models have several.
+    """
+    groups = {line[55:66].strip() for line in lines if line.startswith("CRYST1")}
+    groups = {"" if group.replace(" ", "") == "P1" else group for group in groups}
+    if len(groups) > 1:
+        raise StructureError("the PDB file states several space groups")
+    return groups.pop() if groups else ""

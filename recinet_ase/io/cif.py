@@ -1,0 +1,97 @@
+"""CIF, magnetic and macromolecular CIF, block by block: a broken one costs no other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recinet_ase.errors import ReciNetError, StructureError
+from recinet_ase.io.base import Found
+from recinet_ase.io.cif_block import crystal_of
+from recinet_ase.io.compression import open_text
+from recinet_ase.io.entries import Source
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+SMALL = 1 << 20
+"""Bytes of a file that is read to count its structures."""
+
+_CRYSTAL = re.compile(r"(?:^|\s)_(?:cell[_.](?:length|angle)|atom_site[_.])", re.IGNORECASE).search
+_POSITION = re.compile(r"^[^:]*:(\d+):\d+(?:\(\d+\))?:\s*")
+
+
+def items(source: Source) -> Iterator[Any]:
+    """The texts of the blocks that hold a crystal, or should."""
+    with open_text(source.path) as lines:
+        yield from blocks(lines)
+
+
+def read(source: Source, items: Sequence[str]) -> Iterator[Found]:
+    """Each block on its own."""
+    for text in items:
+        try:
+            yield Found(None, _parse_block(text), {})
+        except Exception as error:
+            yield Found(None, error, {})
+
+
+def count(source: Source) -> int | None:
+    """Counted by reading a small file, unknown for others."""
+    try:
+        if Path(source.path).stat().st_size > SMALL:
+            return None
+        return sum(1 for _ in items(source)) or 1
+    except Exception:  # it becomes an entry with its error
+        return None
+
+
+def blocks(lines: Iterable[str]) -> Iterator[str]:
+    """The data blocks of a CIF with a cell or atoms, and whatever stands before the first.
+
+    (Publications, powder patterns and reflections stand in blocks of their own.)
+    """
+    block: list[str] = []
+    crystal = in_text = False
+    for line in lines:
+        if line[:1] == ";":
+            in_text = not in_text
+        elif not in_text:
+            if line.lstrip()[:5].lower() == "data_":
+                if crystal:
+                    yield "".join(block)
+                block, crystal = [], False
+            crystal = crystal or ("_" in line and bool(_CRYSTAL(line)))
+        block.append(line)
+    if crystal:
+        yield "".join(block)
+
+
+def parse_cif(text: str) -> Atoms:
+    """The one crystal of a CIF given as text; blocks without cell and atoms do not count.
+
+    Raises:
+        ReciNetError: If it cannot be read, or holds none or several.
+    """
+    if text[:5] != "data_" and not re.search(r"^\s*data_", text, re.MULTILINE | re.IGNORECASE):
+        raise StructureError("the text is no CIF: it has no line that begins with data_")
+    found = list(blocks(text.splitlines(keepends=True)))
+    if len(found) != 1:
+        number = "several" if found else "no"
+        raise ReciNetError(f"the CIF holds {number} structures, not one")
+    return _parse_block(found[0])
+
+
+def _parse_block(text: str) -> Atoms:
+    import gemmi
+
+    try:
+        document = gemmi.cif.read_string(text, 0)
+    except ValueError as error:
+        where = _POSITION.sub(r"line \1: ", str(error))
+        raise StructureError(f"the CIF cannot be parsed ({where})") from None
+    if len(document) != 1:
+        raise StructureError("the CIF cannot be parsed (two blocks begin in one line)")
+    return crystal_of(document[0])

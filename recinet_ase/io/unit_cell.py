@@ -1,0 +1,195 @@
+"""A unit cell from a few sites and a stated symmetry: for CIF, PDB and SHELX alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from recinet_ase.errors import StructureError
+from recinet_ase.io.operations import (
+    SITE_TOLERANCE,
+    NearSpecialPositionError,
+    Operations,
+    expanded,
+    same_atoms,
+    wrapped,
+)
+from recinet_ase.io.space_group import Reading, Statement, reading
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+_TWICE = 0.02  # angstrom; atoms of one element nearer than this were written twice
+_FORMULA_TOLERANCE = 0.01  # of all atoms, for formulas with rounded numbers
+
+_Filled = tuple[np.ndarray, np.ndarray]  # atomic numbers and fractional coordinates
+
+
+class Sites(NamedTuple):
+    """What a file lists.
+
+    Attributes:
+        numbers: Atomic numbers ``[N]``.
+        frac_coords: Fractional coordinates ``[N, 3]``.
+        names: Names of the sites, for messages.
+    """
+
+    numbers: np.ndarray
+    frac_coords: np.ndarray
+    names: tuple[str, ...]
+
+
+class Formula(NamedTuple):
+    """A formula that a file states.
+
+    Attributes:
+        counts: Atoms by atomic number; empty if none is stated.
+        units: Formula units in the cell (Z), if stated.
+    """
+
+    counts: Mapping[int, float] = {}
+    units: float | None = None
+
+    def fits(self, numbers: np.ndarray) -> bool:
+        """Whether the atoms of a cell are those of the formula, some times over.
+
+        Less than one formula unit is in a cell only where Z says so.
+        """
+        total = sum(self.counts.values())
+        if not total or not len(numbers):
+            return True
+        found = Counter(numbers.tolist())
+        scale = len(numbers) / total
+        allowed = _FORMULA_TOLERANCE * len(numbers)
+        if scale < 1 - _FORMULA_TOLERANCE and not (self.units is not None and self.units < 1):
+            return False
+        return all(
+            abs(found[z] - scale * self.counts.get(z, 0)) <= allowed for z in {*found, *self.counts}
+        )
+
+
+NO_FORMULA = Formula()
+
+
+def unit_cell(
+    sites: Sites, lattice: np.ndarray, statement: Statement, formula: Formula = NO_FORMULA
+) -> Atoms:
+    """All atoms of the cell.
+
+    Args:
+        sites: The atoms that are listed.
+        lattice: Lattice vectors as rows in angstrom, ``[3, 3]``.
+        statement: The symmetry that is stated.
+        formula: The formula that is stated: it must fit, and tells origins apart.
+
+    Raises:
+        StructureError: If the file contradicts itself, leaves something open, or two elements
+            share a position.
+    """
+    from ase import Atoms
+
+    if not len(sites.numbers):
+        raise StructureError("the structure has no atoms")
+    understood = reading(statement, lattice)
+    numbers, coords = chosen = _chosen(understood, sites, lattice, formula)
+    for text, groups in understood.rivals:
+        if not any(same_atoms(chosen, other, lattice) for other in _each(groups, sites, lattice)):
+            raise StructureError(f"{understood.source} and {text} contradict each other")
+    atoms = Atoms(numbers, positions=coords @ lattice, cell=lattice, pbc=True)
+    if not formula.fits(numbers):
+        from ase.data import chemical_symbols
+
+        stated = " ".join(f"{chemical_symbols[z]}{n:g}" for z, n in formula.counts.items())
+        raise StructureError(
+            f"the file states the formula {stated} but its atoms are "
+            f"{atoms.get_chemical_formula()}; is it cut off, or are atoms missing?"
+        )
+    return atoms
+
+
+def _chosen(understood: Reading, sites: Sites, lattice: np.ndarray, formula: Formula) -> _Filled:
+    """The cell for the one possible group, or for the origin that formula and sites speak for."""
+    if len(understood.choices) == 1:
+        return _filled(understood.choices[0], sites, lattice)
+    found = _each(understood.choices, sites, lattice)
+    if not found:
+        return _filled(understood.choices[0], sites, lattice)  # to raise its error
+    if formula.counts:
+        found = [cell for cell in found if _has_units(cell, formula)] or found
+    first, *others = found
+    if all(same_atoms(first, other, lattice) for other in others):
+        return first
+    if len(set(sites.numbers.tolist())) == 1:
+        # Where the origin is the other one, the atoms of an element lie in more general
+        # positions, and too near to each other.
+        fewest, next_fewest, *_ = sorted(found, key=lambda cell: len(cell[0]))
+        if len(fewest[0]) < len(next_fewest[0]):
+            return fewest
+    raise StructureError(
+        f"{understood.source} leaves open which origin is meant, and that makes different "
+        "crystals; write ':1' or ':2' after the symbol, or state the symmetry operations"
+    )
+
+
+def _has_units(cell: _Filled, formula: Formula) -> bool:
+    if not formula.fits(cell[0]):
+        return False
+    total = sum(formula.counts.values()) * (formula.units or 0)
+    return not total or abs(len(cell[0]) - total) <= _FORMULA_TOLERANCE * total
+
+
+def _each(groups: Sequence[Operations], sites: Sites, lattice: np.ndarray) -> list[_Filled]:
+    """The cells for those groups that make one."""
+    found = []
+    for group in groups:
+        try:
+            found.append(_filled(group, sites, lattice))
+        except StructureError:
+            continue
+    return found
+
+
+def _filled(group: Operations, sites: Sites, lattice: np.ndarray) -> _Filled:
+    """The atoms of the cell, each once.
+
+    Raises:
+        StructureError: If two elements share a position.
+    """
+    try:
+        index, coords = expanded(group, sites.frac_coords, lattice)
+    except NearSpecialPositionError as error:
+        raise StructureError(f"{sites.names[error.site]} {error}") from None
+    numbers = sites.numbers[index]
+    pairs = _close_pairs(coords, lattice)
+    if not len(pairs):
+        return numbers, coords
+    unlike = numbers[pairs[:, 0]] != numbers[pairs[:, 1]]
+    if unlike.any():
+        first, second = (sites.names[index[i]] for i in pairs[np.flatnonzero(unlike)[0]])
+        raise StructureError(
+            f"disordered: {first} and {second} share a position; choose an ordered arrangement "
+            "first"
+        )
+    twice = pairs[_distances(coords, pairs, lattice) < _TWICE]
+    kept = np.setdiff1d(np.arange(len(numbers)), twice.max(axis=1))
+    return numbers[kept], coords[kept]
+
+
+def _close_pairs(coords: np.ndarray, lattice: np.ndarray) -> np.ndarray:
+    """Pairs of atoms nearer than the tolerance of a site, ``[P, 2]``."""
+    from scipy.spatial import KDTree
+
+    heights = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
+    radius = min(0.4, np.sqrt(3) * SITE_TOLERANCE / heights.min())
+    tree = KDTree(wrapped(coords), boxsize=1)
+    pairs: np.ndarray = tree.query_pairs(radius, output_type="ndarray")
+    return pairs[_distances(coords, pairs, lattice) < SITE_TOLERANCE]
+
+
+def _distances(coords: np.ndarray, pairs: np.ndarray, lattice: np.ndarray) -> np.ndarray:
+    offsets = coords[pairs[:, 0]] - coords[pairs[:, 1]]
+    offsets -= np.round(offsets)
+    return np.linalg.norm(offsets @ lattice, axis=1)

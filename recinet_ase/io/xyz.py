@@ -1,0 +1,131 @@
+"""(Extended) xyz, frame by frame: a broken one costs no other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import StringIO
+from itertools import count as counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recinet_ase.errors import ReciNetError, StructureError
+from recinet_ase.io.base import Found
+from recinet_ase.io.compression import open_text
+from recinet_ase.io.entries import Source
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+_MAXIMUM_ATOMS = 1_000_000
+"""A frame that claims more is a wrong count, which would swallow the rest of the file."""
+
+_SMALL = 1 << 20  # bytes of a file that is read to count its frames
+_INTEGER = re.compile(r"\s*[+-]?\d+\s*$").match
+_NUMBER = re.compile(r"[+-]?(\d|\.\d|nan|inf)", re.IGNORECASE).match
+
+
+def items(source: Source) -> Iterator[Any]:
+    """The texts of the frames."""
+    with open_text(source.path) as handle:
+        yield from _xyz_frames(handle)
+
+
+def read(source: Source, items: Sequence[str]) -> Iterator[Found]:
+    """Each frame on its own."""
+    for text in items:
+        try:
+            atoms = _parse(text)
+            yield Found(None, atoms, atoms.info)
+        except Exception as error:
+            yield Found(None, error, {})
+
+
+def count(source: Source) -> int | None:
+    """Counted by reading a small file, unknown for others."""
+    try:
+        if Path(source.path).stat().st_size > _SMALL:
+            return None
+        return sum(1 for _ in items(source)) or 1
+    except Exception:  # it becomes an entry with its error
+        return None
+
+
+def _parse(text: str) -> Atoms:
+    import ase.io
+
+    try:
+        found = ase.io.read(StringIO(text), index=":", format="extxyz")
+    except KeyError as error:
+        raise StructureError(
+            f"the extxyz text has an atom {str(error.args[0])[:40]!r}, which is no element"
+        ) from None
+    if len(found) != 1:
+        raise ReciNetError(f"the text holds {'several' if found else 'no'} structures, not one")
+    return found[0]
+
+
+class _Lines:
+    """Lines with a look at the next one."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self.next: str | None = next(self._lines, None)
+
+    def take(self) -> str:
+        line, self.next = self.next, next(self._lines, None)
+        return line or ""
+
+    def skip(self, unless: Callable[[str], Any]) -> None:
+        while self.next is not None and not unless(self.next):
+            self.take()
+
+
+def _is_atom(line: str) -> bool:
+    """Whether a line looks like an atom: three numbers and something else, in any order."""
+    words = line.split()
+    return len(words) >= 4 and sum(bool(_NUMBER(word)) for word in words) >= 3
+
+
+def _skip_frame(lines: _Lines) -> None:
+    """Go on to what may be the next frame: after the atoms, or to a line that is a number."""
+    if lines.next is not None and not _INTEGER(lines.next):
+        lines.take()
+    atoms = False
+    while lines.next is not None and _is_atom(lines.next):
+        lines.take()
+        atoms = True
+    if not atoms:
+        lines.skip(unless=_INTEGER)
+
+
+def _xyz_frames(handle: Iterable[str]) -> Iterator[str | Exception]:
+    """The frames of an xyz file, by their atom counts.
+
+    A wrong count costs its own frame: a line that is a number alone starts the next one.
+    """
+    lines = _Lines(handle)
+    for number in counter(1):
+        lines.skip(unless=str.strip)  # blank lines end the file, or stand between frames
+        if lines.next is None:
+            return
+        head = lines.take()
+        word = head.strip()
+        if not (word.isascii() and word.isdecimal() and int(word[:9]) <= _MAXIMUM_ATOMS):
+            _skip_frame(lines)
+            rest = "; the rest of the file was not read" if lines.next is None else ""
+            yield ReciNetError(
+                f"line {word[:40]!r} (frame {number}) should be a number of atoms{rest}"
+            )
+            continue
+        body = [lines.take()]
+        while len(body) <= int(word) and lines.next is not None and not _INTEGER(lines.next):
+            body.append(lines.take())
+        found = len(body) - 1
+        while lines.next is not None and _is_atom(lines.next):
+            lines.take()
+            found += 1
+        if found == int(word):
+            yield head + "".join(body)
+        else:
+            yield ReciNetError(f"frame {number} claims {word} atoms and has {found} lines of them")
