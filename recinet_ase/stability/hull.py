@@ -116,7 +116,7 @@ class Hull:
         pairs: Iterable[frozenset[str]] = (),
     ) -> None:
         self._begin(functional, name, pairs)
-        self._build(self._sorted_out(phases))
+        self._build(self._lowest(phases))
 
     @classmethod
     def of_corners(
@@ -129,7 +129,7 @@ class Hull:
         """A hull of phases of which each is known to lie on it (`Hull` finds out)."""
         hull = cls.__new__(cls)
         hull._begin(functional, name, pairs)
-        hull._add(hull._sorted_out(phases))
+        hull._add([phase for phase in phases if hull._is_compound(phase)])
         return hull
 
     @classmethod
@@ -286,19 +286,23 @@ class Hull:
         self._shares = np.zeros((0, MAX_Z + 1))
         self._energy = np.zeros(0)
 
-    def _sorted_out(self, phases: Iterable[Phase]) -> list[Phase]:
-        """Take note of elements and pairs; the lowest compound of each composition."""
+    def _is_compound(self, phase: Phase) -> bool:
+        """Whether a phase is no element; takes note of elements and pairs."""
+        if len(phase.amounts) == 1:
+            (symbol,) = phase.amounts
+            known = self._elements.get(symbol)
+            if known is None or phase.energy < known.energy:
+                self._elements[symbol] = phase
+                self._element_energy[atomic_numbers()[symbol]] = phase.energy
+            return False
+        if len(phase.amounts) == 2:
+            self._pairs.add(frozenset(phase.amounts))
+        return True
+
+    def _lowest(self, phases: Iterable[Phase]) -> list[Phase]:
+        """The lowest compound of each composition."""
         lowest: dict[tuple[tuple[str, float], ...], Phase] = {}
-        for phase in phases:
-            if len(phase.amounts) == 1:
-                (symbol,) = phase.amounts
-                known = self._elements.get(symbol)
-                if known is None or phase.energy < known.energy:
-                    self._elements[symbol] = phase
-                    self._element_energy[atomic_numbers()[symbol]] = phase.energy
-                continue
-            if len(phase.amounts) == 2:
-                self._pairs.add(frozenset(phase.amounts))
+        for phase in filter(self._is_compound, phases):
             total = phase.atoms
             key = tuple(sorted((s, round(n / total, 7)) for s, n in phase.amounts.items()))
             if key not in lowest or phase.energy < lowest[key].energy:
@@ -307,11 +311,13 @@ class Hull:
 
     def _add(self, phases: Sequence[Phase]) -> None:
         shares = np.zeros((len(phases), MAX_Z + 1))
+        number = atomic_numbers()
         for i, phase in enumerate(phases):
-            numbers = tuple(sorted(atomic_numbers()[s] for s in phase.amounts))
+            numbers = tuple(sorted([number[symbol] for symbol in phase.amounts]))
             self._systems[numbers].append(len(self._phases) + i)
+            total = phase.atoms
             for symbol, amount in phase.amounts.items():
-                shares[i, atomic_numbers()[symbol]] = amount / phase.atoms
+                shares[i, number[symbol]] = amount / total
         self._phases += phases
         self._shares = np.concatenate((self._shares, shares))
         self._energy = np.concatenate((self._energy, [p.energy for p in phases]))
