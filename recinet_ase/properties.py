@@ -360,6 +360,15 @@ def answer_for(name: str, given: Iterable[str]) -> str | None:
     )
 
 
+def source_of(name: str, given: Iterable[str]) -> str | None:
+    """The output that a property comes from: itself, or what it is derived from."""
+    given = list(given)
+    if name in given:
+        return name
+    derived = PROPERTIES[name].derived_from if name in PROPERTIES else None
+    return derived if derived in given else None
+
+
 _CUSTOM_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = frozenset(
     # Columns of a result table, and names that mean something else to an ASE calculator.

@@ -37,7 +37,7 @@ def parse_formula(text: str) -> dict[str, float]:
         symbol, count, opened, closed = found.groups()
         if symbol:
             if symbol not in atomic_numbers():
-                raise ReciNetError(f"{text!r} is no chemical formula: no element is called {symbol}")
+                raise ReciNetError(f"{text!r} is no chemical formula: there is no {symbol}")
             stack[-1][symbol] += float(count) if count not in ("", ".") else 1.0
         elif opened:
             stack.append(Counter())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -165,6 +166,12 @@ class Hull:
         """This hull with further phases."""
         return Hull([*self, *phases], self.functional, name or self.name, self._pairs)
 
+    def joined(self, other: Hull) -> Hull:
+        """The hull of the phases of both."""
+        name = " + ".join(filter(None, (self.name, other.name)))
+        pairs = self._pairs | other._pairs
+        return Hull([*self, *other], self.functional or other.functional, name, pairs)
+
     def elements_only(self) -> Hull:
         """The elements of this hull alone."""
         return Hull(self._elements.values(), self.functional, self.name)
@@ -212,13 +219,21 @@ class Hull:
 
     def decompositions(self, compositions: Sequence[Any]) -> list[tuple[Component, ...]]:
         """The mixture at each of many compositions."""
-        found: list[tuple[Component, ...]] = [()] * len(compositions)
-        for rows, numbers, places, mixtures in self._solve([amounts_of(c) for c in compositions]):
+        return self.solved([amounts_of(c) for c in compositions])[1]
+
+    def solved(
+        self, amounts: Sequence[Mapping[str, float]]
+    ) -> tuple[np.ndarray, list[tuple[Component, ...]]]:
+        """`energies_of`, and the mixture at each."""
+        energies = np.empty(len(amounts))
+        found: list[tuple[Component, ...]] = [()] * len(amounts)
+        for rows, numbers, places, mixtures in self._solve(amounts):
+            energies[rows] = mixtures.energy
             for i, row in enumerate(rows):
                 found[row] = self._components(
                     numbers[i], places[i], mixtures.columns[i], mixtures.fractions[i]
                 )
-        return found
+        return energies, found
 
     def phases(self, system: str | Iterable[str]) -> list[Phase]:
         """The phases on the hull of a chemical system and all systems within it.
@@ -252,6 +267,14 @@ class Hull:
         if pairs:
             said.append(f"no binary {' or '.join(pairs)}")
         return said
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of its phases and of what lacks."""
+        digest = hashlib.sha256(repr(sorted(map(sorted, self._pairs))).encode())
+        for phase in sorted(self, key=lambda p: (p.formula, p.id)):
+            digest.update(f"{phase.formula} {phase.energy!r} {phase.id}\n".encode())
+        return digest.hexdigest()
 
     @property
     def pairs(self) -> frozenset[frozenset[str]]:

@@ -8,6 +8,7 @@ operation a step: a problem costs microseconds, where a general solver's call co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,10 +58,7 @@ def lowest_mixtures(target: np.ndarray, points: np.ndarray, energy: np.ndarray) 
             "bn,bnk->bk", energy[at, columns[active]], inverse[active], optimize=False
         )
         gain = energy[active] - (points[active] @ prices[:, :, None])[:, :, 0]
-        if step < _PATIENCE:
-            entering = gain.argmin(1)
-        else:
-            entering = (gain < -_OPTIMAL).argmax(1)
+        entering = gain.argmin(1) if step < _PATIENCE else (gain < -_OPTIMAL).argmax(1)
         going = gain[np.arange(len(active)), entering] < -_OPTIMAL
         if not going.all():
             active, entering = active[going], entering[going]
@@ -106,3 +104,31 @@ def _exchange(
     basis[rows, leaving] = pivot
     inverse[active], amounts[active] = basis, stock
     columns[active, leaving] = entering
+
+
+def facets(points: Sequence[Sequence[float]], energy: Sequence[float]) -> list[tuple[int, int]]:
+    """The edges of the hull of a ternary system: which two of its corners are joined.
+
+    Args:
+        points: Composition of each corner ``[m, 3]``.
+        energy: Energy of each in eV/atom ``[m]``.
+    """
+    from scipy.spatial import ConvexHull, QhullError
+
+    shares = np.asarray(points, dtype=np.float64)
+    heights = np.asarray(energy, dtype=np.float64)
+    table = np.column_stack((shares[:, :2], heights))
+    # A point high above the others closes the hull from above; its facets are left out.
+    lid = np.array([[1 / 3, 1 / 3, max(heights.max(), 0.0) + 10.0]])
+    try:
+        hull = ConvexHull(np.concatenate((table, lid)), qhull_options="QJ")
+    except QhullError:
+        return []
+    edges = set()
+    for triangle, normal in zip(hull.simplices.tolist(), hull.equations, strict=True):
+        if len(table) in triangle or normal[2] > -1e-9:
+            continue
+        for i, j in ((0, 1), (1, 2), (0, 2)):
+            a, b = sorted((triangle[i], triangle[j]))
+            edges.add((a, b))
+    return sorted(edges)

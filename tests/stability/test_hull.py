@@ -134,9 +134,9 @@ def test_to_pymatgen_and_back() -> None:
     again = Hull.from_pymatgen(diagram, "OptB88vdW")
     for formula in ("MgTiO3", "Mg2TiO4", "TiO", "Mg"):
         # Energies are measured from the elements anew, whose labels are not quite 0.
-        shift = sum(
-            n * hull.energy(e) for e, n in amounts_of(formula).items()
-        ) / sum(amounts_of(formula).values())
+        shift = sum(n * hull.energy(e) for e, n in amounts_of(formula).items()) / sum(
+            amounts_of(formula).values()
+        )
         assert again.energy(formula) == pytest.approx(hull.energy(formula) - shift, abs=1e-9)
         assert describe(again.decomposition(formula)) == describe(hull.decomposition(formula))
     with pytest.raises(ReciNetError, match=r"entry 0 \(MgO\): no entry of elemental"):
