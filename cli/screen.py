@@ -52,6 +52,16 @@ class _Screen(StrictCommand):
 @click.option("--report", metavar="FILE", help="Write one self-contained html page.")
 @click.option("--intervals", is_flag=True, help="Add 90 % intervals and in_domain.")
 @click.option(
+    "--decomposition", is_flag=True, help="Add the phases that compete with each crystal (ehull)."
+)
+@click.option(
+    "--hull",
+    multiple=True,
+    metavar="FILE",
+    help="References for ehull: a file of formation energies, jarvis, mp, or self (the screened "
+    "crystals); may be repeated. By default those of the model's level of theory.",
+)
+@click.option(
     "--where",
     multiple=True,
     metavar="TEXT",
@@ -174,7 +184,7 @@ def _run(files: tuple[str, ...], options: dict[str, Any], display: _Display) -> 
             name: options[name]
             for name in (
                 "output", "report", "intervals", "id_key", "structure_column", "stdin_format",
-                "device", "workers", "scheduler", "time_limit", "resume",
+                "device", "workers", "scheduler", "time_limit", "resume", "hull", "decomposition",
             )
         },
     )  # fmt: skip

@@ -27,6 +27,7 @@ class PropertyInfo:
         aliases: Other accepted spellings, lower case.
         minimum: Physical lower bound; predictions are clipped to it.
         per_atom: Whether the quantity is normalised per atom.
+        derived_from: Property that it is computed from where a model does not give it itself.
         variant_of: Property that this is another level of theory of; a model that is named
             explicitly answers for it too.
         symbol: Usual symbol.
@@ -42,6 +43,7 @@ class PropertyInfo:
     aliases: tuple[str, ...] = ()
     minimum: float | None = None
     per_atom: bool = False
+    derived_from: str | None = None
     variant_of: str | None = None
     symbol: str = ""
     description: str = ""
@@ -61,7 +63,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "formation energy",
             "eV/atom",
             "jarvis-eform",
-            ("eform", "e_form", "ef", "formation_energy_per_atom", "formation_energy_peratom"),
+            ("eform", "e_form", "formation_energy_per_atom", "formation_energy_peratom"),
             per_atom=True,
         ),
         PropertyInfo(
@@ -74,19 +76,34 @@ PROPERTIES: dict[str, PropertyInfo] = {
         ),
         PropertyInfo(
             "ehull",
-            "energy above the convex hull",
+            "distance to the convex hull",
+            "eV/atom",
+            "jarvis-eform",
+            ("e_hull", "e_above_hull", "energy_above_hull", "hull_distance", "hull"),
+            per_atom=True,
+            derived_from="formation_energy",
+            symbol="ΔE",
+            description=(
+                "of the predicted formation energy, to the hull of known phases of the same "
+                "level of theory; negative where a crystal lies below it"
+            ),
+        ),
+        PropertyInfo(
+            "ehull_label",
+            "JARVIS-DFT 2021 'ehull' label, no hull distance",
             "eV/atom",
             "jarvis-ehull",
-            ("e_hull", "e_above_hull", "energy_above_hull", "hull"),
+            ("jarvis_ehull",),
             minimum=0.0,
             per_atom=True,
+            description="for the benchmark: a faulty label (docs/limits.md); stability is ehull",
         ),
         PropertyInfo(
             "bandgap",
             "band gap",
             "eV",
             "jarvis-mbj",
-            ("gap", "band_gap", "eg", "bandgap_mbj", "mbj_bandgap", "mbj"),
+            ("gap", "band_gap", "eg"),
             minimum=0.0,
         ),
         PropertyInfo(
@@ -105,7 +122,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "bulk modulus",
             "GPa",
             "jarvis-bulk",
-            ("kv", "k_v", "bulk", "k_vrh", "bulk_modulus_kv"),
+            ("kv", "k_v", "bulk", "bulk_modulus_kv"),
             logarithmic=True,
         ),
         PropertyInfo(
@@ -113,7 +130,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "shear modulus",
             "GPa",
             "jarvis-shear",
-            ("gv", "g_v", "shear", "g_vrh", "shear_modulus_gv"),
+            ("gv", "g_v", "shear", "shear_modulus_gv"),
             logarithmic=True,
         ),
         PropertyInfo(
@@ -341,6 +358,15 @@ def answer_for(name: str, given: Iterable[str]) -> str | None:
         (o for o in given if o in PROPERTIES and PROPERTIES[o].variant_of == name),
         None,
     )
+
+
+def source_of(name: str, given: Iterable[str]) -> str | None:
+    """The output that a property comes from: itself, or what it is derived from."""
+    given = list(given)
+    if name in given:
+        return name
+    derived = PROPERTIES[name].derived_from if name in PROPERTIES else None
+    return derived if derived in given else None
 
 
 _CUSTOM_NAME = re.compile(r"[a-z][a-z0-9_]*")

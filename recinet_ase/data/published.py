@@ -183,7 +183,7 @@ class PublishedDataset:
 _JARVIS_KEYS = {
     "formation_energy": "formation_energy_peratom",
     "total_energy": "optb88vdw_total_energy",
-    "ehull": "ehull",
+    "ehull_label": "ehull",
     "bandgap": "mbj_bandgap",
     "bandgap_opt": "optb88vdw_bandgap",
     "bulk_modulus": "bulk_modulus_kv",
@@ -215,7 +215,7 @@ JARVIS = PublishedDataset(
     size=55_723,
     labelled={
         **dict.fromkeys(("formation_energy", "total_energy", "bandgap_opt"), 55_723),
-        "ehull": 55_371,
+        "ehull_label": 55_371,
         "bandgap": 18_172,
     },
 )

@@ -32,7 +32,14 @@ from recinet_ase.inference.result import Prediction
 from recinet_ase.models.ensemble import AnyModel, EnsembleModel
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.reciprocal import FULL_GRAPHS, LatticeSums
-from recinet_ase.properties import PropertyInfo, answer_for, get_property_info
+from recinet_ase.properties import PropertyInfo, answer_for, get_property_info, source_of
+from recinet_ase.stability.derived import (
+    DISTANCE,
+    SOURCE,
+    HullDistance,
+    References,
+    choose_hull,
+)
 from recinet_ase.uncertainty.calibration import Assessment
 from recinet_ase.uncertainty.descriptors import describe_batch
 
@@ -94,6 +101,10 @@ class Predictor:
         properties: Names or aliases of what to predict, or one; everything that the models
             give by default.
         intervals: Give intervals and warnings where a model has a calibration.
+        hull: References for ``ehull``, the distance of predicted formation energies to the hull of
+            known phases: shipped ones by name, a file, a `recinet_ase.stability.Hull`, or a list;
+            by default those that are shipped for the model's level of theory.
+        decomposition: Give the phases that compete with a crystal, where ``ehull`` is given.
         reduce: Compute atoms that the network cannot tell apart once; the same answer
             for less work.
 
@@ -112,6 +123,8 @@ class Predictor:
         properties: str | Iterable[str] | None = None,
         intervals: bool = True,
         reduce: bool = True,
+        hull: References | None = None,
+        decomposition: bool = True,
     ) -> None:
         from recinet_ase.pretrained import load_model
 
@@ -135,21 +148,16 @@ class Predictor:
             given = [name for model in self.models for name in model.config.properties]
             names = [properties] if isinstance(properties, str) else list(properties)
             wanted = [_canonical(name, given) for name in names]
-        self.properties: dict[str, AnyModel] = {}
-        for model in self.models:
-            for name in model.config.properties:
-                if wanted is not None and name not in wanted:
-                    continue
-                if name in self.properties:
-                    first = self.properties[name].config.name
-                    raise ReciNetError(
-                        f"both {first!r} and {model.config.name!r} predict {name!r}; choose one"
-                    )
-                self.properties[name] = model
+        self._outputs = self._sources(wanted)
+        self.properties: dict[str, AnyModel] = dict(self._outputs)
+        self.stability = self._stability(wanted, hull, decomposition)
+        if self.stability is not None:
+            self.properties[DISTANCE] = self._outputs[SOURCE]
         if wanted is not None:
             for name in wanted:
                 if name not in self.properties:
-                    raise ReciNetError(f"no given model predicts {name!r}")
+                    source = f" (or {SOURCE!r}, which it follows from)" if name == DISTANCE else ""
+                    raise ReciNetError(f"no given model predicts {name!r}{source}")
             self.properties = {name: self.properties[name] for name in wanted}
         if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size > 0):
             raise ReciNetError(
@@ -170,6 +178,43 @@ class Predictor:
             and all(network.reciprocal not in FULL_GRAPHS for network in self._networks),
         )
 
+    def _sources(self, wanted: Sequence[str] | None) -> dict[str, AnyModel]:
+        """The model of each output that is wanted, or that something wanted follows from.
+
+        Raises:
+            ReciNetError: If there are two of one.
+        """
+        given = [name for model in self.models for name in model.config.properties]
+        needed = None if wanted is None else {source_of(name, given) for name in wanted}
+        found: dict[str, AnyModel] = {}
+        for model in self.models:
+            for name in model.config.properties:
+                if needed is not None and name not in needed:
+                    continue
+                if name in found:
+                    first = found[name].config.name
+                    raise ReciNetError(
+                        f"both {first!r} and {model.config.name!r} predict {name!r}; choose one"
+                    )
+                found[name] = model
+        return found
+
+    def _stability(
+        self, wanted: Sequence[str] | None, hull: References | None, decomposition: bool
+    ) -> HullDistance | None:
+        """What turns formation energies into distances to the hull, where these are given."""
+        asked = wanted is not None and DISTANCE in wanted
+        if DISTANCE in self._outputs or SOURCE not in self._outputs:
+            if hull is not None:
+                raise ReciNetError(f"references are of use where {SOURCE} is predicted")
+            return None
+        if not asked and wanted is not None:
+            return None
+        config = self._outputs[SOURCE].config
+        functional = config.functional_of(SOURCE)
+        chosen = choose_hull(hull, functional, config.name, wanted=asked)
+        return None if chosen is None else HullDistance(chosen, config.name, decomposition)
+
     def _edge_budget(self) -> float:
         if self.device.type != "cuda":
             return _CPU_EDGES
@@ -181,7 +226,7 @@ class Predictor:
     def infos(self) -> list[PropertyInfo]:
         """What each number is that this predictor gives, in order."""
         return [
-            next(info for info in model.config.infos if info.name == name)
+            next((i for i in model.config.infos if i.name == name), None) or get_property_info(name)
             for name, model in self.properties.items()
         ]
 
@@ -231,6 +276,10 @@ class Predictor:
         for batch in self.batches(window):
             beginning(len(batch))
             self._run_safely(batch, results)
+        if self.stability is not None:
+            results = self.stability(results)
+            if SOURCE not in self.properties:
+                results = [_without(result, SOURCE) for result in results]
         return results
 
     def batches(self, window: PreparedWindow) -> Iterator[PreparedBatch]:
@@ -269,7 +318,7 @@ class Predictor:
         batches = {s: batch.to(self.device) for s, batch in prepared.graphs.items()}
         sums = {settings: LatticeSums(batch) for settings, batch in batches.items()}
         lacking: dict[int, dict[str, list[str]]] = {i: {} for i in prepared.places}
-        for model in dict.fromkeys(self.properties.values()):
+        for model in dict.fromkeys(self._outputs.values()):
             config = model.config
             batch = batches[config.graph]
             found = model.outcome(batch, sums[config.graph])
@@ -309,7 +358,7 @@ class Predictor:
         found = {
             name: value
             for name, value in zip(names, row, strict=True)
-            if name in self.properties and self.properties[name] is model
+            if self._outputs.get(name) is model
         }
         result = replace(result, values={**result.values, **found})
         if spread:
@@ -339,6 +388,17 @@ def _refused(result: Prediction, reason: str) -> Prediction:
     return replace(result, error=f"{result.error}; {reason}" if result.error else reason)
 
 
+def _without(result: Prediction, name: str) -> Prediction:
+    """The result without one property."""
+    if name not in result.values:
+        return result
+    values, intervals, spreads = (
+        {key: value for key, value in part.items() if key != name}
+        for part in (result.values, result.intervals, result.spreads)
+    )
+    return replace(result, values=values, intervals=intervals, spreads=spreads)
+
+
 def _untrained(names: Sequence[str], listed: str) -> str:
     """What is said of models that all lack the same elements."""
     if len(names) == 1:
@@ -350,7 +410,8 @@ def _canonical(name: str, given: Sequence[str]) -> str:
     """A property's name from one of its aliases, where a model gives it."""
     if name in given:
         return name
-    return answer_for(get_property_info(name).name, given) or name
+    known = get_property_info(name).name
+    return answer_for(known, given) or (known if source_of(known, given) else name)
 
 
 def _elements(batch: CrystalBatch) -> list[set[int]]:

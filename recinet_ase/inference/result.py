@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recinet_ase.stability.hull import Component
 
 
 @dataclass(frozen=True)
@@ -13,6 +17,9 @@ class Prediction:
         values: Value of each property in its unit; missing where refused.
         intervals: 90 % interval of each value (lower, upper), in the same unit; missing for
             models without a calibration.
+        decomposition: The known phases that compete with the crystal, with their shares, where a
+            distance to the hull was asked for (`recinet_ase.stability.Component`).
+        lacks: What the references of that distance lack for the crystal's elements.
         spreads: Standard deviation of the members' predictions for each value that an ensemble
             gave, in the same unit.
         warnings: How the structure differs from those that a model was trained on, one
@@ -34,3 +41,5 @@ class Prediction:
     in_domain: bool | None = None
     spreads: dict[str, float] = field(default_factory=dict)
     fault: str = ""
+    decomposition: tuple[Component, ...] = ()
+    lacks: str = ""

@@ -33,7 +33,7 @@ from recinet_ase.models.files import (
 )
 from recinet_ase.nn.recinet import ReciNet, ReciNetConfig, ReciNetMT
 from recinet_ase.nn.reciprocal import LatticeOperator, LatticeSums, crystal_mean
-from recinet_ase.properties import PropertyInfo, property_of
+from recinet_ase.properties import PropertyInfo, property_of, source_of
 from recinet_ase.uncertainty import calibration as calibrations
 from recinet_ase.uncertainty.calibration import Calibration
 
@@ -87,8 +87,8 @@ class ModelConfig:
         return [property_of(n, unit) for n, unit in zip(self.properties, self.units, strict=True)]
 
     def functional_of(self, name: str) -> str:
-        """Level of theory of one property, ``""`` if not stated."""
-        at = self.properties.index(name)
+        """Level of theory of one property or of what follows from one, ``""`` if not stated."""
+        at = self.properties.index(source_of(name, self.properties) or name)
         return self.functional[at] if at < len(self.functional) else ""
 
     def to_json(self) -> str:

@@ -38,6 +38,9 @@ class ScreenOptions:
         time_limit: Seconds a structure may take, which needs a worker process; None is
             `TIME_LIMIT` where there are any.
         resume: Go on where an earlier run stopped.
+        hull: References for ``ehull``: names, files, ``"self"``; those of the model's level of
+            theory if empty.
+        decomposition: Add the phases that compete with each crystal.
     """
 
     files: tuple[str, ...]
@@ -57,6 +60,8 @@ class ScreenOptions:
     scheduler: str | None = None
     time_limit: float | None = None
     resume: bool = False
+    hull: tuple[str, ...] = ()
+    decomposition: bool = False
 
 
 class Display(Protocol):

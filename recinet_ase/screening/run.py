@@ -30,6 +30,7 @@ from recinet_ase.screening.output.finish import check_report, finish
 from recinet_ase.screening.output.identity import is_complete, screen_identity, what_answers
 from recinet_ase.screening.output.metadata import sidecar_path
 from recinet_ase.screening.output.writers import check_length, check_output, open_writer
+from recinet_ase.stability.derived import SELF
 
 if TYPE_CHECKING:
     from recinet_ase.inference.predictor import Predictor
@@ -78,9 +79,13 @@ def run_screen(
             options.batch_size,
             options.intervals or options.selection.confident,
             options.id_key,
+            options.hull,
+            options.decomposition,
         )
         predictor = execution.loaded(spec)
         names, units = execution.columns(predictor), execution.units(predictor)
+        if options.decomposition and predictor.stability is None:
+            raise ReciNetError("--decomposition is of the hull: add ehull to --props")
         options.selection.check(names, units)
         header = _header(sources, predictor, spec, names, units)
         identity = screen_identity(header, options.selection)
@@ -96,7 +101,7 @@ def run_screen(
         gpus = 0 if spec.on_cpu else len(devices)
         workers = choose_workers(options.workers, options.scheduler, total, gpus, limited)
         with _backend(options, workers, spec) as backend:
-            if target is None and not options.selection:
+            if target is None and not options.selection and SELF not in options.hull:
                 yield _streamed(sources, spec, backend, names, display, total)
                 return
             journal = Journal(folder, header, options.resume)
@@ -180,6 +185,7 @@ def _header(
         "columns": list(names),
         "units": dict(units),
         "chunk": CHUNK,
+        "hull": [*spec.hull, predictor.stability.hull.fingerprint] if predictor.stability else [],
     }
 
 

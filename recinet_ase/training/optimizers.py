@@ -34,7 +34,8 @@ def make_optimizers(
     """
     if name not in OPTIMIZERS:
         raise UnknownNameError("optimizer", name, OPTIMIZERS)
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for key, parameter in network.named_parameters():
         if parameter.requires_grad:
             inside = name == "muon" and parameter.ndim == 2 and min(parameter.shape) > 1
@@ -83,7 +84,7 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+            alike: dict[torch.Size, list[torch.Tensor]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     alike[parameter.shape].append(parameter)
@@ -91,7 +92,7 @@ class Muon(torch.optim.Optimizer):
                 self._step(parameters, group)
         return loss
 
-    def _step(self, parameters: list[nn.Parameter], group: dict[str, float]) -> None:
+    def _step(self, parameters: list[torch.Tensor], group: dict[str, float]) -> None:
         """Update parameters of one shape ``[r, c]``."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         means = []

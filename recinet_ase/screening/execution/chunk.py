@@ -18,9 +18,11 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.io import entries_of
 from recinet_ase.io.entries import Chunk, Entry, structure_digest
 from recinet_ase.pretrained import default_model, load_model
-from recinet_ase.properties import PropertyInfo, answer_for
+from recinet_ase.properties import PropertyInfo, answer_for, source_of
 from recinet_ase.screening.execution.processes import beginning
-from recinet_ase.screening.selection.columns import ENDS, SPREAD
+from recinet_ase.screening.selection.columns import DECOMPOSITION, ENDS, LACKS, SPREAD
+from recinet_ase.stability.derived import DISTANCE, has_references
+from recinet_ase.stability.hull import describe
 
 if TYPE_CHECKING:
     from recinet_ase.inference.predictor import Predictor
@@ -39,6 +41,8 @@ class ScreenSpec:
         batch_size: Crystals a batch, or ``"auto"``.
         intervals: Give 90 % intervals and say whether a crystal is in the models' domain.
         id_key: Key of the values that holds the identity, or None.
+        hull: References for ``ehull``, names and files; those of the model's level if empty.
+        decomposition: Give the competing phases of each crystal.
     """
 
     models: tuple[str, ...]
@@ -47,6 +51,8 @@ class ScreenSpec:
     batch_size: int | str = "auto"
     intervals: bool = False
     id_key: str | None = None
+    hull: tuple[str, ...] = ()
+    decomposition: bool = False
 
     @property
     def on_cpu(self) -> bool:
@@ -63,6 +69,8 @@ class ScreenSpec:
             batch_size=self.batch_size,
             properties=self.properties,
             intervals=self.intervals,
+            hull=self.hull or None,
+            decomposition=self.decomposition,
         )
 
 
@@ -127,6 +135,8 @@ def choose_spec(
     batch_size: int | str = "auto",
     intervals: bool = False,
     id_key: str | None = None,
+    hull: Sequence[str] = (),
+    decomposition: bool = False,
 ) -> ScreenSpec:
     """The models that answer for the wanted properties.
 
@@ -140,6 +150,8 @@ def choose_spec(
         batch_size: Crystals a batch, or ``"auto"``.
         intervals: Give 90 % intervals and say whether a crystal is in the models' domain.
         id_key: Key that holds the identity.
+        hull: References for ``ehull``, names and files.
+        decomposition: Give the competing phases of each crystal.
 
     Raises:
         UnknownNameError: For an unknown model.
@@ -149,16 +161,19 @@ def choose_spec(
     named = [load_model(name) for name in models]
     given = [name for model in named for name in model.config.properties]
     wanted, defaults = list(given), []
+    if infos is None and any(has_references(m.config, hull) for m in named):
+        wanted += [DISTANCE]
     if infos is not None:
         # A named model of another functional answers for the property ("--model jarvis-opt").
         wanted = list(dict.fromkeys(answer_for(info.name, given) or info.name for info in infos))
+        needed = {source_of(name, given) for name in wanted}
         for model in named:
-            if not set(model.config.properties) & set(wanted):
+            if not set(model.config.properties) & needed:
                 raise ReciNetError(
                     f"model {model.config.name!r} predicts {', '.join(model.config.properties)}, "
                     f"none of the wanted {', '.join(wanted)}"
                 )
-        missing = [info for info in infos if info.name in wanted and info.name not in given]
+        missing = [i for i in infos if i.name in wanted and source_of(i.name, given) is None]
         defaults = list(dict.fromkeys(default_model(info) for info in missing))
     return ScreenSpec(
         models=(*models, *defaults),
@@ -167,6 +182,8 @@ def choose_spec(
         batch_size=batch_size,
         intervals=intervals,
         id_key=id_key,
+        hull=tuple(hull),
+        decomposition=decomposition,
     )
 
 
@@ -175,6 +192,8 @@ def columns(predictor: Predictor) -> list[str]:
     numbers = []
     for name in predictor.properties:
         numbers += [name + ending for ending in _endings(predictor, name)]
+        if name == DISTANCE and predictor.stability is not None:
+            numbers += [LACKS, *([DECOMPOSITION] if predictor.stability.decomposition else [])]
     domain = ["in_domain"] if predictor.intervals else []
     return ["id", "formula", "natoms", *numbers, *domain, "error"]
 
@@ -206,6 +225,8 @@ def provenance(predictor: Predictor) -> list[str]:
         lines.append(f"{info.name}: {info.label} in {info.unit or '1'}, model {source}")
         if config.caution:
             cautions[f"caution, {config.name}: {config.caution}"] = None
+        if info.name == DISTANCE and predictor.stability is not None:
+            lines[-1] += f", {predictor.stability.described}"
         if predictor.intervals and predictor.properties[info.name].calibration is None:
             lines.append(f"{config.name} has no calibration: no intervals for {info.name}")
     return [*lines, *cautions]
@@ -315,6 +336,8 @@ def _row(predictor: Predictor, name: str, result: Prediction) -> dict[str, Any]:
             row |= {prop + ENDS[0]: low, prop + ENDS[1]: high}
             if len(predictor.properties[prop].members) > 1:
                 row[prop + SPREAD] = result.spreads.get(prop)
+        if prop == DISTANCE and predictor.stability is not None:
+            row |= {LACKS: result.lacks, DECOMPOSITION: describe(result.decomposition)}
     if predictor.intervals:
         row["in_domain"] = result.in_domain
     return {**row, "error": result.error}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -19,12 +19,14 @@ from recinet_ase.screening.journal import Journal, JournalTable
 from recinet_ase.screening.options import Outcome, ScreenOptions
 from recinet_ase.screening.output.identity import REPORTS
 from recinet_ase.screening.output.metadata import write_sidecar
+from recinet_ase.screening.output.own_hull import OwnHullTable
 from recinet_ase.screening.output.writers import (
     check_file,
     check_length,
     needs_structures,
     open_writer,
 )
+from recinet_ase.stability.derived import SELF
 
 if TYPE_CHECKING:
     from recinet_ase.inference.predictor import Predictor
@@ -56,6 +58,10 @@ def finish(
         ReciNetError: If the input is no longer what was screened, or a file cannot be written.
     """
     table = journal.table(units, sources, journal.header["chunk"])
+    hull = predictor.stability.hull if predictor.stability else None
+    if hull is not None and SELF in options.hull:
+        own = OwnHullTable(table, hull)
+        table, hull = cast("JournalTable", own), own.hull
     selection = options.selection
     indices = selection.indices(table) if selection else None
     outcome = Outcome(
@@ -93,6 +99,7 @@ def finish(
             provenance=execution.provenance(predictor),
             seconds=time.perf_counter() - clock,
             identity=identity,
+            hull=hull,
             created=f"{ended.astimezone():%Y-%m-%d %H:%M}",
         )
     if options.output is not None:

@@ -21,6 +21,13 @@ SPREAD = "_spread"
 """What follows it in the column of an ensemble's standard deviation."""
 
 
+LACKS = "ehull_lacks"
+"""Column that says what the references of ``ehull`` lack for a crystal."""
+
+DECOMPOSITION = "decomposition"
+"""Column of the phases that compete with a crystal."""
+
+
 class _UnknownColumnError(UnknownNameError):
     def __init__(self, name: str, known: Sequence[str], place: str) -> None:
         aliases = {
@@ -72,6 +79,8 @@ def resolve_column(name: str, columns: Sequence[str], place: str = "") -> str:
             f"{here}{info.name} is not predicted here; add it to --props "
             f"(columns: {', '.join(columns)})"
         )
+    if name == DECOMPOSITION:
+        raise ReciNetError(f"{here}there is no column {name}; ask for --decomposition")
     if name == "in_domain":
         raise ReciNetError(f"{here}there is no column in_domain; ask for --intervals")
     if _is_formula(name):

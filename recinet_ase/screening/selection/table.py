@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.screening.selection.columns import ENDS, SPREAD
+from recinet_ase.screening.selection.columns import DECOMPOSITION, ENDS, LACKS, SPREAD
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-TEXT_COLUMNS = ("id", "formula", "error")
+TEXT_COLUMNS = ("id", "formula", LACKS, DECOMPOSITION, "error")
 """Columns of strings; ``in_domain`` holds True, False or None, all others numbers."""
 
 

@@ -26,9 +26,14 @@ from recinet_ase.screening.output.report.cell import (
     svg,
 )
 from recinet_ase.screening.output.report.charts import axis_label, histogram, scatter
+from recinet_ase.screening.output.report.phases import Diagram, diagrams
 from recinet_ase.screening.output.statistics import error_kinds, property_figures
+from recinet_ase.screening.selection.columns import LACKS
 from recinet_ase.screening.selection.selection import Selection
 from recinet_ase.screening.selection.table import RowTable, has_interval, property_columns
+from recinet_ase.stability.composition import parse_formula
+from recinet_ase.stability.derived import DISTANCE
+from recinet_ase.stability.hull import Hull, describe
 
 SHOWN = 500
 """Rows of the shortlist on the page."""
@@ -95,6 +100,7 @@ def write_report(
     shown: int = SHOWN,
     drawn: int = DRAWN,
     structures: bool = True,
+    hull: Hull | None = None,
 ) -> None:
     """Write a screen as one html page without any outside part.
 
@@ -118,6 +124,7 @@ def write_report(
         drawn: Of these, how many have their cell drawn.
         structures: Whether the structures can be read again; without them there are neither
             space groups nor cells.
+        hull: What ``ehull`` is measured from, for decompositions and phase diagrams.
 
     Raises:
         ReciNetError: If the file cannot be written.
@@ -141,6 +148,7 @@ def write_report(
         for name in names
         if (h := histogram(name, table.units.get(name, ""), *_both(table, name, indices)))
     ]
+    shown_rows = _rows(table, rows, names, crystals, hull)
     context = {
         "title": title or ", ".join(Path(source).name for source in sources) or "Screening report",
         "table": table,
@@ -157,7 +165,9 @@ def write_report(
         "gradients": gradients(numbers),
         "columns": [(name, axis_label(name, table.units.get(name, ""))) for name in names],
         "domain": "in_domain" in table.columns,
-        "rows": _rows(table, rows, names, crystals),
+        "rows": shown_rows,
+        "decomposed": any(row["mixture"] for row in shown_rows),
+        "diagrams": _diagrams(shown_rows, hull) if indices is not None else [],
         "any_error": any(table.column("error")[rows]) if "error" in table.columns else False,
         "pictures": any(crystal.picture for crystal in crystals),
         "groups": any(crystal.group_number for crystal in crystals),
@@ -194,6 +204,7 @@ def _render(context: Mapping[str, Any], data: Any) -> str:
         loader=FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
     )
     environment.filters["formula"] = _formula
+    environment.filters["formula_of_mixture"] = _mixture
     environment.filters["short"] = lambda value: f"{value:.4g}" if value == value else ""
     return environment.get_template("page.html").render(
         context,
@@ -221,6 +232,16 @@ def _json(data: Any) -> Markup:
 def _formula(text: str | None) -> Markup:
     """A formula with its numbers as subscripts."""
     return Markup(re.sub(r"(\d+)", r"<sub>\1</sub>", str(escape(text or ""))))
+
+
+def _mixture(text: str) -> Markup:
+    """A decomposition, the numbers of its formulas as subscripts."""
+    parts = []
+    for part in filter(None, text.split(" + ")):
+        share, _, rest = part.partition(" ")
+        formula, _, name = rest.partition(" ")
+        parts.append(f"{share} {_formula(formula)}<small> {escape(name)}</small>")
+    return Markup(" + ").join(map(Markup, parts))
 
 
 def _group_symbol(symbol: str) -> Markup:
@@ -281,8 +302,38 @@ def _cell_text(parameters: Any) -> str:
     )
 
 
+def _diagrams(rows: Sequence[Mapping[str, Any]], hull: Hull | None) -> list[Diagram]:
+    """The phase diagrams of the systems in the shortlist."""
+    if hull is None:
+        return []
+    return diagrams(
+        hull,
+        [
+            (f"{row['id']} ({row['formula']})", parse_formula(row["formula"]), row[DISTANCE])
+            for row in rows
+            if row.get(DISTANCE) is not None
+        ],
+    )
+
+
+def _mixtures(rows: Sequence[Mapping[str, Any]], hull: Hull | None) -> list[str]:
+    """The decomposition of each row, ``""`` where it has no distance to the hull."""
+    if hull is None:
+        return [""] * len(rows)
+    known = [i for i, row in enumerate(rows) if row.get(DISTANCE) is not None]
+    found = [""] * len(rows)
+    mixtures = hull.decompositions([rows[i]["formula"] for i in known])
+    for i, mixture in zip(known, mixtures, strict=True):
+        found[i] = describe(mixture)
+    return found
+
+
 def _rows(
-    table: RowTable, rows: np.ndarray, names: Sequence[str], crystals: Sequence[_Crystal]
+    table: RowTable,
+    rows: np.ndarray,
+    names: Sequence[str],
+    crystals: Sequence[_Crystal],
+    hull: Hull | None,
 ) -> list[dict[str, Any]]:
     scales = {}
     for name in names:
@@ -291,13 +342,16 @@ def _rows(
         numbers = np.concatenate(parts)
         numbers = numbers[np.isfinite(numbers)]
         scales[name] = (float(numbers.min()), float(numbers.max())) if len(numbers) else (0.0, 1.0)
+    given = list(table.rows(rows))
     return [
         {
             **row,
             "crystal": crystal,
             "values": [_value(row, name, *scales[name]) for name in names],
+            "mixture": mixture,
+            "lacks": row.get(LACKS) or "",
         }
-        for row, crystal in zip(table.rows(rows), crystals, strict=True)
+        for row, crystal, mixture in zip(given, crystals, _mixtures(given, hull), strict=True)
     ]
 
 

@@ -1,0 +1,125 @@
+"""Compositions from whatever states one: formulas, counts, atoms, pymatgen's objects."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from recinet_ase.elements import pauling_electronegativities, symbols
+from recinet_ase.errors import ReciNetError
+
+_TOKEN = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)|(\()|\)(\d*\.?\d*)|\s+")
+_WHOLE = 1e-3  # amounts this close to whole numbers are whole numbers
+
+
+@lru_cache(maxsize=1)
+def atomic_numbers() -> dict[str, int]:
+    """Atomic number of each chemical symbol."""
+    return {symbol: z for z, symbol in enumerate(symbols()) if z}
+
+
+def parse_formula(text: str) -> dict[str, float]:
+    """Amount of each element in a formula such as ``"BaTiO3"`` or ``"Ca3(PO4)2"``.
+
+    Raises:
+        ReciNetError: If it is no formula, or has an unknown element.
+    """
+    stack: list[Counter[str]] = [Counter()]
+    at = 0
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found is None:
+            raise ReciNetError(f"{text!r} is no chemical formula")
+        symbol, count, opened, closed = found.groups()
+        if symbol:
+            if symbol not in atomic_numbers():
+                raise ReciNetError(f"{text!r} is no chemical formula: there is no {symbol}")
+            stack[-1][symbol] += float(count) if count not in ("", ".") else 1.0
+        elif opened:
+            stack.append(Counter())
+        elif closed is not None:
+            if len(stack) < 2:
+                raise ReciNetError(f"{text!r} is no chemical formula: a parenthesis is not opened")
+            group = stack.pop()
+            factor = float(closed) if closed not in ("", ".") else 1.0
+            for element, amount in group.items():
+                stack[-1][element] += factor * amount
+        at = found.end()
+    amounts = {element: amount for element, amount in stack[0].items() if amount > 0}
+    if len(stack) > 1 or not amounts:
+        raise ReciNetError(f"{text!r} is no chemical formula")
+    return amounts
+
+
+def amounts_of(composition: Any) -> dict[str, float]:
+    """Amount of each element.
+
+    Args:
+        composition: A formula, a mapping of symbols (or pymatgen's elements) to amounts, ASE
+            ``Atoms``, a pymatgen ``Composition``, ``Structure`` or entry.
+
+    Raises:
+        ReciNetError: If it states no composition of known elements.
+    """
+    if isinstance(composition, str):
+        return parse_formula(composition)
+    if hasattr(composition, "get_chemical_symbols"):
+        return {s: float(n) for s, n in Counter(composition.get_chemical_symbols()).items()}
+    composition = getattr(composition, "composition", composition)
+    if hasattr(composition, "get_el_amt_dict"):
+        composition = composition.get_el_amt_dict()
+    if not isinstance(composition, Mapping):
+        raise ReciNetError(f"{composition!r} states no composition; give a formula, such as 'MgO'")
+    amounts = {str(getattr(k, "symbol", k)): float(v) for k, v in composition.items()}
+    amounts = {symbol: amount for symbol, amount in amounts.items() if amount != 0}
+    unknown = [symbol for symbol in amounts if symbol not in atomic_numbers()]
+    if unknown or not amounts or min(amounts.values()) < 0:
+        raise ReciNetError(f"{composition!r} is no composition of known elements")
+    return amounts
+
+
+def system_of(text: str | Iterable[str]) -> tuple[str, ...]:
+    """The elements of a chemical system, by atomic number.
+
+    Args:
+        text: ``"Li-Fe-O"``, or the symbols.
+
+    Raises:
+        ReciNetError: For an unknown element, or none.
+    """
+    given = text.split("-") if isinstance(text, str) else list(text)
+    names = [name.strip() for name in given]
+    unknown = [name for name in names if name not in atomic_numbers()]
+    if unknown or not names:
+        raise ReciNetError(f"{text!r} is no chemical system; write it as 'Li-Fe-O'")
+    return tuple(sorted(set(names), key=atomic_numbers().__getitem__))
+
+
+def reduced_formula(amounts: Mapping[str, float]) -> str:
+    """The smallest formula unit, elements by their electronegativity: ``"BaTiO3"``."""
+    radix = pauling_electronegativities()
+
+    def order(symbol: str) -> tuple[float, str]:
+        x = radix[atomic_numbers()[symbol]]
+        return (9.0 if math.isnan(x) else x, symbol)
+
+    units = formula_units(amounts)
+    scaled = {symbol: amount / units for symbol, amount in amounts.items()}
+    return "".join(f"{s}{_amount(scaled[s])}" for s in sorted(scaled, key=order))
+
+
+def formula_units(amounts: Mapping[str, float]) -> float:
+    """How many of the smallest formula units there are (1 where amounts are no whole numbers)."""
+    if any(abs(amount - round(amount)) > _WHOLE for amount in amounts.values()):
+        return 1.0
+    return float(math.gcd(*(round(amount) for amount in amounts.values())) or 1)
+
+
+def _amount(number: float) -> str:
+    if abs(number - round(number)) <= _WHOLE:
+        return "" if round(number) == 1 else str(round(number))
+    return f"{number:.4g}"
