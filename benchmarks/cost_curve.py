@@ -29,7 +29,8 @@ from typing import Any
 import torch
 
 from recinet_ase import StructureError
-from recinet_ase.data.store import StoreSettings, build_store
+from recinet_ase.data.conversion import build_store
+from recinet_ase.data.store import StoreSettings
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import CrystalBatch, collate
 from recinet_ase.graph.crystal import Crystal, neighbours_of

@@ -113,7 +113,8 @@ def recinet(sample: dict[str, Any], meter: Meter, size: str, precision: str, ful
     import torch
 
     import recinet_ase
-    from recinet_ase.data.store import StoreSettings, build_store
+    from recinet_ase.data.conversion import build_store
+    from recinet_ase.data.store import StoreSettings
     from recinet_ase.models.property_model import ModelConfig, PropertyModel
     from recinet_ase.training.config import TrainingConfig
     from recinet_ase.training.labels import Targets

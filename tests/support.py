@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +19,11 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from recinet_ase.graph.adapters import to_crystal
+from recinet_ase.graph.batch import CrystalBatch
+from recinet_ase.graph.crystal import neighbours_of
 from recinet_ase.graph.geometric import CrystalGraph, build_graph
+from recinet_ase.graph.refinement import TRAINING, FlatGraphs, reduce_graphs
+from recinet_ase.graph.waves import WaveBasis
 from recinet_ase.models.property_model import ModelConfig, PropertyModel
 from recinet_ase.nn.pooling import AttentionPooling
 from recinet_ase.nn.recinet import SIZES
@@ -46,6 +50,17 @@ def validation_sample(name: str, prop: str = "") -> tuple[list[dict[str, Any]], 
 
 def graph_of(atoms: Atoms, dtype: torch.dtype = torch.float32) -> CrystalGraph:
     return build_graph(to_crystal(atoms), dtype=dtype)
+
+
+def kernel_batch(
+    structures: Sequence[Any], basis: WaveBasis, dtype: torch.dtype = torch.float32
+) -> CrystalBatch:
+    """Reduced graphs as training has them: with kernels, and in double precision until the end."""
+    crystals = [to_crystal(a) for a in structures]
+    flat = FlatGraphs.join(crystals, [neighbours_of(c) for c in crystals])
+    batch = reduce_graphs(flat, basis.k_max, torch.float64, TRAINING).with_kernels(basis.double())
+    real = ("distance", "atom_weight", "edge_count", "pair_kernel")
+    return replace(batch, **{key: getattr(batch, key).to(dtype) for key in real})
 
 
 def random_model(

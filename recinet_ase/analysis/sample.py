@@ -12,7 +12,6 @@ from recinet_ase.analysis.bonding import Composition, Tally, bonding_class
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.crystal import Crystal
-from recinet_ase.graph.symmetry import SYMMETRY_PRECISION
 
 FAMILIES = (
     "triclinic", "monoclinic", "orthorhombic", "tetragonal", "hexagonal", "cubic", "undetermined",
@@ -21,6 +20,7 @@ FAMILIES = (
 
 _FIRST_GROUPS = (1, 3, 16, 75, 143, 195)
 _SEED = 0
+_PRECISION = 1e-2  # of the space group, angstrom
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def crystal_family(crystal: Crystal) -> str:
 
     cell = (crystal.lattice, crystal.frac_coords, crystal.numbers)
     try:
-        found = spglib.get_symmetry_dataset(cell, symprec=SYMMETRY_PRECISION)
+        found = spglib.get_symmetry_dataset(cell, symprec=_PRECISION)
     except spglib.SpglibError:
         return FAMILIES[-1]
     return (

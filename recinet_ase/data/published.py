@@ -19,12 +19,15 @@ from recinet_ase.data.fetch import data_root, fetch_jarvis
 from recinet_ase.data.splits import (
     Split,
     SplitRule,
+    joined_split,
     leaderboard_split,
     published_recipe,
     read_json_zip,
 )
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.properties import PropertyInfo
+
+_SUFFIX = ".json.zip"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class PublishedDataset:
         keys: Key of each property's label in a record.
         derived: How the label follows from a record, for properties that are no plain column;
             their split files say which crystals belong where, the records give the labels.
+        additions: What stands before the suffix in the names of further files with crystals of the
+            same release and their splits, e.g. ``"cells-2025"``; they are read where they are.
         release: jarvis-tools' name of the archive.
         size: Crystals in the release.
         labelled: Crystals with a label in the release, by property, where published.
@@ -57,6 +62,7 @@ class PublishedDataset:
     faults: Mapping[str, frozenset[str]] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     derived: Mapping[str, Extraction] = field(default_factory=dict)
+    additions: tuple[str, ...] = ()
     release: str = ""
     size: int = 0
     labelled: Mapping[str, int] = field(default_factory=dict)
@@ -74,17 +80,31 @@ class PublishedDataset:
                 return candidate
         return fetch_jarvis(self.release, root / self.name / self.archive)
 
-    def records(self, data_dir: str | Path | None = None) -> dict[str, dict[str, Any]]:
-        """All entries by id, in file order.
+    def source_files(self, data_dir: str | Path | None = None) -> list[Path]:
+        """The files of the structures: the archive, and the additions that are at hand.
 
         Raises:
-            ReciNetError: If the file is missing, broken or of another kind.
+            ReciNetError: If the archive is missing and cannot be fetched.
         """
-        path = self.archive_path(data_dir)
-        entries = read_json_zip(path)
-        if not isinstance(entries, list) or not entries or self.id_key not in entries[0]:
-            raise ReciNetError(f"{path} is not the {self.name} archive")
-        return {str(entry[self.id_key]): entry for entry in entries}
+        archive = self.archive_path(data_dir)
+        stem = archive.name.removesuffix(_SUFFIX)
+        further = (archive.parent / f"{stem}-{name}{_SUFFIX}" for name in self.additions)
+        return [archive, *(path for path in further if path.exists())]
+
+    def records(self, data_dir: str | Path | None = None) -> dict[str, dict[str, Any]]:
+        """All entries by id, in file order; of two with one id, the archive's.
+
+        Raises:
+            ReciNetError: If a file is missing, broken or of another kind.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for path in self.source_files(data_dir):
+            entries = read_json_zip(path)
+            if not isinstance(entries, list) or not entries or self.id_key not in entries[0]:
+                raise ReciNetError(f"{path} is not the {self.name} archive")
+            for entry in entries:
+                found.setdefault(str(entry[self.id_key]), entry)
+        return found
 
     def split_name(self, info: PropertyInfo) -> str:
         """File stem of a property's split.
@@ -117,9 +137,11 @@ class PublishedDataset:
             ReciNetError: If the file is missing or broken, and the archive is not the whole
                 release.
         """
-        path = self.split_path(info, data_dir)
-        split = leaderboard_split(path) if path else self._by_recipe(info, data_dir)
-        if path and info.name in self.derived:
+        split = self.listed_split(info, data_dir)
+        from_file = split is not None
+        if split is None:
+            split = self._by_recipe(info, data_dir)
+        if from_file and info.name in self.derived:
             if labels is None:
                 labels = self.record_labels(self.records(data_dir))[info.name]
             train, val = (
@@ -129,16 +151,30 @@ class PublishedDataset:
             split = Split(train, val, split.test)
         return split.without(self.faults.get(info.name, ()))
 
-    def split_path(self, info: PropertyInfo, data_dir: str | Path | None = None) -> Path | None:
-        """The leaderboard's split file of a property, None if it is not at hand.
+    def listed_split(self, info: PropertyInfo, data_dir: str | Path | None = None) -> Split | None:
+        """The split in the leaderboard's file and in those of the additions at hand.
+
+        Returns:
+            None if the leaderboard's file is missing.
 
         Raises:
             UnknownNameError: If the dataset has no such property.
+            ReciNetError: If a file is broken.
         """
-        name = f"{self.split_name(info)}.json.zip"
-        folder = self.archive_path(data_dir).parent
-        found = (path for path in (folder / "splits" / name, folder / name) if path.exists())
-        return next(found, None)
+        name = self.split_name(info)
+        archive, *further = self.source_files(data_dir)
+        stem = archive.name.removesuffix(_SUFFIX)
+        found = []
+        for path in (archive, *further):
+            file = f"{name}{path.name.removesuffix(_SUFFIX).removeprefix(stem)}{_SUFFIX}"
+            at = next(
+                (f for f in (path.parent / "splits" / file, path.parent / file) if f.exists()), None
+            )
+            if at is not None:
+                found.append(leaderboard_split(at))
+            elif path is archive:
+                return None
+        return joined_split(found)
 
     def _by_recipe(self, info: PropertyInfo, data_dir: str | Path | None) -> Split:
         if info.name in self.derived:
@@ -241,6 +277,7 @@ MATERIALS_PROJECT = PublishedDataset(
         "bulk_modulus": "bulk modulus",
         "shear_modulus": "shear modulus",
     },
+    additions=("cells-2025",),
     release="megnet",
     size=69_239,
     labelled={"formation_energy": 69_239, "bandgap": 69_239},
@@ -278,8 +315,8 @@ class Published(Dataset):
         self.name, self.properties = definition.name, tuple(definition.tasks)
 
     def source_files(self) -> list[Path]:
-        """The archive of the structures, fetched if it is missing."""
-        return [self.definition.archive_path(self.data_dir)]
+        """The archive of the structures, fetched if it is missing, and its additions."""
+        return self.definition.source_files(self.data_dir)
 
     def structures(self) -> Iterator[tuple[str, Any]]:
         """Id and JARVIS record of every crystal, in file order."""
@@ -297,9 +334,8 @@ class Published(Dataset):
         """Labels in the records, and those of the split file where a record has none."""
         name = self.info(info.name).name
         labels = dict(self._record_labels[name])
-        path = self.definition.split_path(info, self.data_dir)
-        if path is not None and name not in self.definition.derived:
-            split = leaderboard_split(path)
+        split = self.definition.listed_split(info, self.data_dir)
+        if split is not None and name not in self.definition.derived:
             for key, value in {**split.train, **split.val}.items():
                 labels.setdefault(key, value)
         return labels

@@ -137,6 +137,14 @@ def leaderboard_split(path: Path) -> Split:
     return split.without(split.held_out)
 
 
+def joined_split(splits: Sequence[Split]) -> Split:
+    """Splits of several sets of crystals as one; what one of them holds out is never trained on."""
+    train = {key: value for split in splits for key, value in split.train.items()}
+    val = {key: value for split in splits for key, value in split.val.items()}
+    joined = Split(train, val, tuple(dict.fromkeys(key for s in splits for key in s.test)))
+    return joined.without(joined.held_out)
+
+
 def published_recipe(
     labels: Mapping[str, float],
     sizes: tuple[int, int, int] | None = None,

@@ -1,8 +1,8 @@
 """The packed store: all graphs of a dataset in one set of flat arrays.
 
-It is built once per dataset and graph setting, kept in a safetensors file named by a
-fingerprint of both, and loaded whole. A batch is index arithmetic on the arrays; no
-Python runs per crystal during training.
+It is built once per dataset and graph setting (`recinet_ase.data.conversion`), kept in a
+safetensors file named by a fingerprint of both, and loaded whole. A batch is index arithmetic
+on the arrays; no Python runs per crystal during training.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -26,7 +24,7 @@ from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.models.files import replacing
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 
 _PADDING = (64, 512, 512)  # atoms, edges and pairs are filled up to multiples of these
 
@@ -80,8 +78,8 @@ class PackedStore:
     Args:
         ids: Identifier of each crystal.
         arrays: Flat arrays named like the fields of `CrystalBatch`, with indices local to
-            each crystal, and ``atom_ptr``, ``edge_ptr``, ``pair_ptr``: where each crystal's
-            rows start, ``[n + 1]``.
+            each crystal, ``atom_ptr``, ``edge_ptr``, ``pair_ptr``: where each crystal's
+            rows start, ``[n + 1]``, and ``volume``: A^3 an atom ``[n]``.
         skipped: Crystals left out, with the reason: structures that could not be read, or that
             make no graph.
     """
@@ -189,133 +187,27 @@ def _rows(ptr: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.T
     return rows, owner
 
 
-def _convert(task: tuple[str, Any, StoreSettings]) -> tuple[str, dict[str, np.ndarray] | str]:
-    """One structure to arrays, or the reason why not (runs in a worker process)."""
-    from recinet_ase.graph.adapters import to_crystal
-    from recinet_ase.graph.crystal import neighbours_of
-    from recinet_ase.graph.symmetry import reduce_crystal
-    from recinet_ase.graph.waves import WaveBasis
-
-    key, structure, settings = task
-    try:
-        if isinstance(structure, Exception):
-            raise structure
-        crystal = to_crystal(structure)
-        if settings.reduce:
-            basis = WaveBasis(settings.n_waves, settings.k_max, settings.wave_norm).double()
-            r = reduce_crystal(crystal, basis, settings.graph)
-            return key, {
-                "z": r.z.astype(np.int16),
-                "atom_weight": r.atom_weight.astype(np.int16),
-                "centre": r.edge_index[0].astype(np.int32),
-                "neighbour": r.edge_index[1].astype(np.int32),
-                "distance": r.edge_distance.astype(np.float32),
-                "edge_count": r.edge_count.astype(np.int16),
-                "pair_centre": r.pair_index[0].astype(np.int32),
-                "pair_neighbour": r.pair_index[1].astype(np.int32),
-                "pair_kernel": r.pair_kernel.astype(np.float32),
-            }
-        found = neighbours_of(crystal, settings.graph)
-    except ReciNetError as error:
-        return key, str(error)
-    except Exception as error:  # one bad structure must not end the building of the store
-        return key, f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return key, {
-        "z": crystal.numbers.astype(np.int16),
-        "atom_weight": np.ones(len(crystal), np.int16),
-        "frac_coords": crystal.frac_coords.astype(np.float32),
-        "lattice": crystal.lattice.astype(np.float32)[None],
-        "centre": found.centre.astype(np.int32),
-        "neighbour": found.neighbour.astype(np.int32),
-        "distance": found.distance.astype(np.float32),
-        "edge_count": np.ones(len(found.centre), np.int16),
-    }
-
-
-def build_store(
-    structures: Iterable[tuple[str, Any]],
-    settings: StoreSettings,
-    workers: int = 1,
-    progress: Callable[[int], None] | None = None,
-) -> PackedStore:
-    """Convert structures to graphs and pack them.
+def join_stores(stores: Sequence[PackedStore]) -> PackedStore:
+    """Several stores as one, in their order.
 
     Args:
-        structures: ``(id, structure)`` pairs; anything that `to_crystal` takes, or the exception
-            that reading it raised.
-        settings: Graph rule and reduction.
-        workers: Worker processes; 1 converts in this process.
-        progress: Called with the number of crystals done.
+        stores: With different ids; one that holds no crystal may be among them.
 
-    Returns:
-        The store; structures that are refused are listed in ``skipped``.
+    Raises:
+        ReciNetError: If two hold a crystal of the same id.
     """
-    tasks = ((key, structure, settings) for key, structure in structures)
-    ids: list[str] = []
-    skipped: dict[str, str] = {}
-    rows: list[dict[str, np.ndarray]] = []
-
-    def collect(results: Iterable[tuple[str, dict[str, np.ndarray] | str]]) -> None:
-        for done, (key, result) in enumerate(results, 1):
-            if isinstance(result, str):
-                skipped[key] = result
-            else:
-                ids.append(key)
-                rows.append(result)
-            if progress is not None:
-                progress(done)
-
-    if workers > 1:
-        with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            collect(pool.map(_convert, tasks, chunksize=64))
-    else:
-        collect(map(_convert, tasks))
-    if not rows:
-        first = next(iter(skipped.items()), ("", "there are none"))
-        raise ReciNetError(
-            f"none of the {len(skipped)} structures could be converted ({first[0]}: {first[1]})"
-        )
-    # ASE gives coordinates in columns, and a file holds rows alone.
-    arrays = {
-        key: torch.from_numpy(np.ascontiguousarray(np.concatenate([r[key] for r in rows])))
-        for key in rows[0]
-    }
-    for kind, key in (("atom", "z"), ("edge", "distance"), ("pair", "pair_kernel")):
-        if key in arrays:
-            counts = torch.tensor([0, *(len(r[key]) for r in rows)])
-            arrays[f"{kind}_ptr"] = torch.cumsum(counts, 0)
-    return PackedStore(ids, arrays, skipped)
-
-
-def cached_store(
-    sources: Path | Sequence[Path],
-    structures: Callable[[], Iterable[tuple[str, Any]]],
-    settings: StoreSettings,
-    folder: Path,
-    workers: int = 1,
-    progress: Callable[[int], None] | None = None,
-    name: str = "dataset",
-    begin: Callable[[Path], None] | None = None,
-) -> PackedStore:
-    """The store of a dataset from the cache, built first if it is not there.
-
-    Args:
-        sources: The dataset's files; their contents are the fingerprint's.
-        structures: Called to read the structures if the store has to be built.
-        settings: Graph rule and reduction.
-        folder: Cache folder.
-        workers: Worker processes for building.
-        progress: Called with the number of crystals done while building.
-        name: The dataset's name, for the file of a dataset of several files.
-        begin: Called with the store's path before it is built.
-    """
-    paths = [sources] if isinstance(sources, Path) else list(sources)
-    stem = paths[0].name.split(".")[0] if len(paths) == 1 else Path(name).name
-    path = folder / f"{stem}-{fingerprint(paths, settings)}.safetensors"
-    if path.exists():
-        return PackedStore.load(path)
-    if begin is not None:
-        begin(path)
-    store = build_store(structures(), settings, workers, progress)
-    store.save(path)
-    return store
+    ids = [key for store in stores for key in store.ids]
+    skipped = {key: reason for store in stores for key, reason in store.skipped.items()}
+    parts = [store.arrays for store in stores if len(store)]
+    arrays: dict[str, torch.Tensor] = {}
+    for key in parts[0] if parts else ():
+        if key.endswith("_ptr"):
+            counts = torch.cat([part[key].diff() for part in parts])
+            arrays[key] = torch.cat((counts.new_zeros(1), torch.cumsum(counts, 0)))
+        else:
+            arrays[key] = torch.cat([part[key] for part in parts])
+    joined = PackedStore(ids, arrays, skipped)
+    if len(joined.position) < len(ids):
+        twice = next(key for i, key in enumerate(ids) if joined.position[key] != i)
+        raise ReciNetError(f"two crystals have the id {twice!r}; ids must be unique")
+    return joined

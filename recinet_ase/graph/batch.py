@@ -8,12 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recinet_ase.graph.waves import Waves
+from recinet_ase.graph.waves import Members, WaveBasis, Waves, half_space_waves, pair_kernels
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
     from recinet_ase.graph.geometric import CrystalGraph
+
+
+@dataclass(frozen=True)
+class LatticeTerms:
+    """What the lattice sums of a batch are made of (B crystals, W waves, R radial functions).
+
+    Attributes:
+        waves: Half-space waves.
+        radial: Radial functions at each wave ``[W, R]``.
+        n_nodes, n_atoms: Nodes and atoms of each crystal ``[B]``.
+        members: The atoms behind the nodes, None where every node is an atom.
+    """
+
+    waves: Waves
+    radial: torch.Tensor
+    n_nodes: torch.Tensor
+    n_atoms: torch.Tensor
+    members: Members | None
 
 
 @dataclass(frozen=True)
@@ -132,13 +150,43 @@ class CrystalBatch:
             pair_kernel=fill(self.pair_kernel, pairs, 0),
         )
 
+    def lattice_terms(self, basis: WaveBasis) -> LatticeTerms:
+        """What the lattice sums of the batch are made of.
+
+        Raises:
+            ValueError: If it has kernels in the place of coordinates.
+            StructureError: If a cell has too many waves.
+        """
+        if self.frac_coords is None or self.lattice is None:
+            raise ValueError("this batch has reciprocal kernels and no coordinates")
+        known = self.waves if self.k_max == basis.k_max else None
+        waves = half_space_waves(self.lattice, basis.k_max) if known is None else known
+        n_nodes = torch.bincount(self.crystal, minlength=self.n_crystals)
+        members, n_atoms = None, n_nodes
+        if self.member is not None and self.member_coords is not None:
+            n_atoms = torch.bincount(self.crystal[self.member], minlength=self.n_crystals)
+            members = Members(self.member_coords, self.member, n_atoms)
+        radial = basis.of_waves(waves, torch.linalg.det(self.lattice).abs() / n_atoms)
+        return LatticeTerms(waves, radial, n_nodes, n_atoms, members)
+
+    def with_kernels(self, basis: WaveBasis) -> CrystalBatch:
+        """The batch with the reciprocal kernels of all nodes in the place of coordinates."""
+        terms = self.lattice_terms(basis)
+        assert self.frac_coords is not None
+        i, j, kernel = pair_kernels(
+            self.frac_coords, terms.waves, terms.n_nodes, terms.radial, terms.members
+        )
+        without: dict[str, Any] = dict.fromkeys(
+            ("frac_coords", "lattice", "member", "member_coords", "waves", "k_max")
+        )
+        return replace(self, pair_centre=i, pair_neighbour=j, pair_kernel=kernel, **without)
+
     @classmethod
     def from_data(cls, data: Data) -> CrystalBatch:
         """From one `CrystalGraph`, or a PyTorch Geometric ``Batch`` of them."""
         crystal = getattr(data, "batch", None)
         if crystal is None:
             crystal = torch.zeros_like(data.z)
-        pairs = getattr(data, "pair_index", None)
         return cls(
             z=data.z,
             crystal=crystal,
@@ -148,11 +196,8 @@ class CrystalBatch:
             atom_weight=data.atom_weight,
             edge_count=data.edge_count,
             n_crystals=len(data.lattice),
-            frac_coords=data.frac_coords if pairs is None else None,
-            lattice=data.lattice if pairs is None else None,
-            pair_centre=None if pairs is None else pairs[0],
-            pair_neighbour=None if pairs is None else pairs[1],
-            pair_kernel=None if pairs is None else data.pair_kernel,
+            frac_coords=data.frac_coords,
+            lattice=data.lattice,
         )
 
 
@@ -175,27 +220,20 @@ def collate(graphs: Sequence[CrystalGraph]) -> CrystalBatch:
     """Join graphs into one batch (a plain concatenation with shifted indices).
 
     Raises:
-        ValueError: If the list is empty, or mixes reduced and full graphs.
+        ValueError: If the list is empty.
     """
     if not graphs:
         raise ValueError("cannot collate an empty list of graphs")
     # One dictionary per graph: attribute access on Data is slow.
     maps = [graph.to_dict() for graph in graphs]
-    reduced = ["pair_kernel" in m for m in maps]
-    if any(reduced) != all(reduced):
-        raise ValueError("cannot mix symmetry-reduced and full graphs in one batch")
     sizes = torch.tensor([len(m["z"]) for m in maps])
     start = torch.cumsum(sizes, 0) - sizes
-
-    def shifted(key: str) -> torch.Tensor:
-        parts = [m[key] + s for m, s in zip(maps, start.tolist(), strict=True)]
-        return torch.cat(parts, dim=1)
+    shifted = [m["edge_index"] + s for m, s in zip(maps, start.tolist(), strict=True)]
+    edges = torch.cat(shifted, dim=1)
 
     def join(key: str) -> torch.Tensor:
         return torch.cat([m[key] for m in maps])
 
-    edges = shifted("edge_index")
-    pairs = shifted("pair_index") if all(reduced) else None
     return CrystalBatch(
         z=join("z"),
         crystal=torch.repeat_interleave(torch.arange(len(maps)), sizes),
@@ -205,9 +243,6 @@ def collate(graphs: Sequence[CrystalGraph]) -> CrystalBatch:
         atom_weight=join("atom_weight"),
         edge_count=join("edge_count"),
         n_crystals=len(maps),
-        frac_coords=None if pairs is not None else join("frac_coords"),
-        lattice=None if pairs is not None else join("lattice"),
-        pair_centre=None if pairs is None else pairs[0],
-        pair_neighbour=None if pairs is None else pairs[1],
-        pair_kernel=None if pairs is None else join("pair_kernel"),
+        frac_coords=join("frac_coords"),
+        lattice=join("lattice"),
     )

@@ -6,15 +6,11 @@ without it, since importing PyTorch Geometric takes as long as importing torch.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch_geometric.data import Data
 
 from recinet_ase.graph.crystal import Crystal, GraphSettings, neighbours_of
-from recinet_ase.graph.symmetry import reduce_crystal
-from recinet_ase.graph.waves import WaveBasis
 
 
 class CrystalGraph(Data):  # type: ignore[misc]
@@ -24,7 +20,7 @@ class CrystalGraph(Data):  # type: ignore[misc]
     ``edge_index[1]`` its neighbour ``j``; the vector of an edge is
     ``pos[j] + pbc_offshift - pos[i]``. Edges are sorted by receiving atom.
 
-    Fields (N atoms or orbits, E edges):
+    Fields (N atoms, E edges):
         z: Atomic numbers, int64 ``[N]``.
         node_type: ``z - 1``, the index into the periodic table, int64 ``[N]``.
         frac_coords: Fractional coordinates in [0, 1), ``[N, 3]``.
@@ -34,19 +30,9 @@ class CrystalGraph(Data):  # type: ignore[misc]
         pbc_offset: Lattice translation of the neighbour, ``[E, 3]``.
         pbc_offshift: The same in angstrom, ``[E, 3]``.
         edge_distance: Edge lengths in angstrom, ``[E]``.
-        atom_weight: Atoms that each node stands for, ``[N]`` (ones unless reduced).
-        edge_count: Edges that each edge stands for, ``[E]`` (ones unless reduced).
-        pair_index, pair_kernel: In symmetry-reduced graphs only, the reciprocal-space
-            kernel between orbits, ``[2, P]`` and ``[P, R]``.
+        atom_weight: Atoms that each node stands for: ones, ``[N]``.
+        edge_count: Edges that each edge stands for: ones, ``[E]``.
     """
-
-    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        return 1 if key == "pair_index" else super().__cat_dim__(key, value, *args, **kwargs)
-
-    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if key == "pair_index":
-            return self.num_nodes
-        return super().__inc__(key, value, *args, **kwargs)
 
 
 def build_graph(
@@ -84,29 +70,4 @@ def build_graph(
         edge_count=torch.ones(n_edges, dtype=dtype),
         num_nodes=n_atoms,
         **{key: torch.from_numpy(value.astype(kind)) for key, value in floats.items()},
-    )
-
-
-def reduced_graph(
-    crystal: Crystal,
-    basis: WaveBasis,
-    settings: GraphSettings | None = None,
-    orbits: np.ndarray | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> CrystalGraph:
-    """The symmetry-reduced graph as a `CrystalGraph` (see `reduce_crystal`).
-
-    It has no coordinates: distances and the reciprocal kernel replace them.
-    """
-    arrays = reduce_crystal(crystal, basis, settings, orbits)
-    z = torch.from_numpy(arrays.z)
-    floats = ("edge_distance", "atom_weight", "edge_count", "pair_kernel")
-    return CrystalGraph(
-        z=z,
-        node_type=z - 1,
-        lattice=torch.from_numpy(crystal.lattice)[None].to(dtype),
-        edge_index=torch.from_numpy(arrays.edge_index),
-        pair_index=torch.from_numpy(arrays.pair_index),
-        num_nodes=len(z),
-        **{key: torch.from_numpy(getattr(arrays, key)).to(dtype) for key in floats},
     )

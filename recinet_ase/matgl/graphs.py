@@ -139,7 +139,7 @@ def to_matgl_graph(
     """A `CrystalGraph` as matgl's converters give it.
 
     Args:
-        graph: A full graph (not a symmetry-reduced one).
+        graph: The graph.
         element_types: Elements that ``node_type`` is to count; those of the matgl model.
 
     Returns:
@@ -147,11 +147,9 @@ def to_matgl_graph(
         lattice ``[1, 3, 3]`` and state attributes, in matgl's types (int32 and float32).
 
     Raises:
-        StructureError: If the graph has other elements, or is symmetry-reduced.
+        StructureError: If the graph has other elements.
         UnknownNameError: If ``element_types`` holds what is no element.
     """
-    if hasattr(graph, "pair_kernel"):
-        raise StructureError("matgl's graphs have no multiplicities: give the full graph")
     place = {int(z): i for i, z in enumerate(atomic_numbers(element_types))}
     unknown = sorted({int(z) for z in graph.z} - set(place))
     if unknown:

@@ -27,7 +27,6 @@ from recinet_ase.graph.waves import (
     Members,
     WaveBasis,
     filtered_sum,
-    half_space_waves,
     pair_kernels,
     wave_table,
 )
@@ -154,17 +153,10 @@ class LatticeOperator:
 
     @classmethod
     def _build(cls, batch: CrystalBatch, basis: WaveBasis) -> LatticeOperator:
-        frac_coords, lattice = batch.frac_coords, batch.lattice
-        assert frac_coords is not None and lattice is not None
-        known = batch.waves if batch.k_max == basis.k_max else None
-        waves = half_space_waves(lattice, basis.k_max) if known is None else known
-        n_nodes = torch.bincount(batch.crystal, minlength=batch.n_crystals)
-        members = None
-        if batch.member is not None and batch.member_coords is not None:
-            n_atoms = torch.bincount(batch.crystal[batch.member], minlength=batch.n_crystals)
-            members = Members(batch.member_coords, batch.member, n_atoms)
-        n_atoms = n_nodes if members is None else members.n_atoms
-        radial = basis.of_waves(waves, torch.linalg.det(lattice).abs() / n_atoms)
+        terms = batch.lattice_terms(basis)
+        waves, radial, members = terms.waves, terms.radial, terms.members
+        n_nodes, n_atoms, frac_coords = terms.n_nodes, terms.n_atoms, batch.frac_coords
+        assert frac_coords is not None
         small = n_nodes <= _PAIR_ATOMS.get(batch.z.device.type, _PAIR_ATOMS_ELSEWHERE)
         if bool(small.all()):
             return cls(*pair_kernels(frac_coords, waves, n_nodes, radial, members))

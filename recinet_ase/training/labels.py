@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 
 from recinet_ase.data.catalogue import dataset_names, open_dataset
+from recinet_ase.data.conversion import cached_store
 from recinet_ase.data.dataset import Dataset
 from recinet_ase.data.labels import NO_LABEL
 from recinet_ase.data.left_out import check_share
 from recinet_ase.data.splits import Split
-from recinet_ase.data.store import PackedStore, StoreSettings, cache_dir, cached_store
+from recinet_ase.data.store import PackedStore, StoreSettings, cache_dir
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.nn.recinet import ReciNetConfig

@@ -9,20 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 from ase import Atoms
-from support import graph_of, random_model
+from support import graph_of, kernel_batch, random_model
 
 from recinet_ase import ReciNetError, UnknownNameError
+from recinet_ase.data.conversion import build_store, cached_store
 from recinet_ase.data.fetch import data_root
 from recinet_ase.data.published import DATASETS, JARVIS, get_dataset
 from recinet_ase.data.splits import Split, ids_digest, leaderboard_split, read_json_zip
-from recinet_ase.data.store import (
-    PackedStore,
-    StoreSettings,
-    build_store,
-    cached_store,
-    fingerprint,
-)
+from recinet_ase.data.store import PackedStore, StoreSettings, fingerprint
+from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import collate
+from recinet_ase.graph.geometric import build_graph
 from recinet_ase.properties import PROPERTIES
 
 GAP = PROPERTIES["bandgap"]
@@ -86,28 +83,20 @@ def test_ids_taken_out_of_training_only() -> None:
 
 @pytest.mark.parametrize("reduce", [True, False])
 def test_store_batches_equal_collated_graphs(reduce: bool, jarvis_folder: Path) -> None:
-    from recinet_ase.graph.adapters import to_crystal
-    from recinet_ase.graph.geometric import reduced_graph
-
     pairs = structures(jarvis_folder)
     store = build_store(pairs, StoreSettings(reduce=reduce))
     model = random_model()
-    basis = random_model().network.wave_basis.double()
     index = torch.tensor([7, 0, 33, 12])
-    crystals = [to_crystal(pairs[i][1]) for i in index.tolist()]
-    graphs = [reduced_graph(c, basis) for c in crystals]
-    if not reduce:
-        from recinet_ase.graph.geometric import build_graph
-
-        graphs = [build_graph(c) for c in crystals]
-    packed, collated = store.batch(index), collate(graphs)
+    chosen = [pairs[i][1] for i in index.tolist()]
+    packed = store.batch(index)
+    if reduce:
+        alone = kernel_batch(chosen, random_model().network.wave_basis)
+    else:
+        alone = collate([build_graph(to_crystal(record)) for record in chosen])
     for name in ("z", "crystal", "centre", "neighbour", "atom_weight", "edge_count"):
-        assert torch.equal(
-            getattr(packed, name),
-            getattr(collated, name).to(packed.z.dtype) if name == "z" else getattr(collated, name),
-        ), name
+        assert torch.equal(getattr(packed, name), getattr(alone, name)), name
     with torch.no_grad():
-        torch.testing.assert_close(model(packed), model(collated), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(packed), model(alone), rtol=1e-5, atol=1e-5)
 
 
 def test_round_trip_and_worker_processes(jarvis_folder: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from support import EXAMPLES, graph_of, random_model
 from recinet_ase import Predictor, ReciNetCalculator, ReciNetError, StructureError, UnknownNameError
 from recinet_ase.cli.screen import screen
 from recinet_ase.data.catalogue import dataset_names, open_dataset
+from recinet_ase.data.conversion import cached_store
 from recinet_ase.data.fetch import data_root
 from recinet_ase.data.matbench import FOLD_SEED, MATBENCH, MatBench
 from recinet_ase.data.mlearn import ELEMENTS, MLearn
@@ -40,7 +41,7 @@ from recinet_ase.data.splits import (
     published_recipe,
     random_split,
 )
-from recinet_ase.data.store import STORE_VERSION, StoreSettings, cached_store, fingerprint
+from recinet_ase.data.store import STORE_VERSION, StoreSettings, fingerprint
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.models.property_model import ModelConfig, PropertyModel
 from recinet_ase.pretrained import model_properties
@@ -179,7 +180,7 @@ def test_the_recipe_makes_the_leaderboards_split(
 
     The archive at hand may lack a few crystals, which moves the others up by so many lines.
     """
-    path = JARVIS.split_path(PROPERTIES[name])
+    path = JARVIS.listed_split(PROPERTIES[name])
     assert path is not None
     split = leaderboard_split(path)
     parts = [list(split.train), list(split.val), list(split.test)]

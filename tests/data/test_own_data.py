@@ -20,11 +20,12 @@ from support import graph_of
 
 from recinet_ase import ReciNetError, UnknownNameError
 from recinet_ase.data.catalogue import open_dataset
+from recinet_ase.data.conversion import build_store, cached_store
 from recinet_ase.data.dataset import Dataset
 from recinet_ase.data.labels import as_number, conversion
 from recinet_ase.data.left_out import check_share, write_left_out
 from recinet_ase.data.splits import SplitRule
-from recinet_ase.data.store import StoreSettings, build_store, cached_store
+from recinet_ase.data.store import StoreSettings
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.io.rows import ID_PROP
 

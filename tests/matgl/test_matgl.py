@@ -31,7 +31,7 @@ from recinet_ase import (
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import GraphSettings
-from recinet_ase.graph.geometric import build_graph, reduced_graph
+from recinet_ase.graph.geometric import build_graph
 from recinet_ase.matgl import from_matgl_graph, to_matgl_graph
 from recinet_ase.models.property_model import PropertyModel
 
@@ -208,9 +208,6 @@ def test_graphs_that_cannot_be_converted(structures: list[Structure]) -> None:
     with pytest.raises(UnknownNameError, match="unknown element 'Sy'"):
         from_matgl_graph(theirs, lattice, element_types=("Sy",))
     graph = build_graph(to_crystal(salt))
-    basis = random_model().network.wave_basis
-    with pytest.raises(StructureError, match="give the full graph"):
-        to_matgl_graph(reduced_graph(to_crystal(salt), basis), element_types=("Na", "Cl"))
     with pytest.raises(StructureError, match="element_types has no Cl"):
         to_matgl_graph(graph, element_types=("Na",))
     with pytest.raises(StructureError, match="element_types lack Cl, Na"):

@@ -7,11 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 from ase import Atoms
-from support import random_model
+from support import kernel_batch, random_model
 
-from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.graph.batch import CrystalBatch, collate
-from recinet_ase.graph.geometric import reduced_graph
+from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.waves import Waves
 from recinet_ase.inference.preparation import Preparation
 from recinet_ase.nn import recinet
@@ -35,9 +33,7 @@ def both_ways(
     crystals: dict[str, Atoms], dtype: torch.dtype, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[torch.Tensor, torch.Tensor]:
     basis = random_model().network.wave_basis.double()
-    structures = list(crystals.values())[:12]
-    graphs = [reduced_graph(to_crystal(a), basis, dtype=dtype) for a in structures]
-    batch = collate(graphs).padded(64, 512, 512)
+    batch = kernel_batch(list(crystals.values())[:12], basis, dtype).padded(64, 512, 512)
     found = []
     for fast in (True, False):
         if not fast:
