@@ -199,7 +199,6 @@ def repeated(crystal: Cell, most: int) -> Cell:
 
 def shortest_contact(cell: Cell) -> float:
     """Smallest distance in units of the sum of the two covalent radii."""
-    from pymatgen.core import Lattice
     from pymatgen.optimization.neighbors import find_points_in_spheres
 
     points = np.ascontiguousarray(cell.frac_coords % 1 @ cell.lattice)
@@ -254,7 +253,9 @@ class Teacher:
         sizes = torch.bincount(batch.atom_owners)
         energy = model._compute(batch)["e"]
         n = len(graphs)
-        slopes = torch.autograd.grad((energy * sizes).sum(), [*batch.atom_positions, *batch.strains])
+        slopes = torch.autograd.grad(
+            (energy * sizes).sum(), [*batch.atom_positions, *batch.strains]
+        )
         with torch.no_grad():
             total = (energy + model.composition_model(graphs)).double() * sizes
         for i in range(n):
