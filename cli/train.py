@@ -241,7 +241,7 @@ def train(
     if not complete:
         click.echo(f"stopped before the end; continue with --resume -o {folder}", err=True)
     figures = model.config.training
-    if config.kind == "forces":
+    if "validation_errors" in figures:  # of a force model
         errors = figures["validation_errors"]
         click.echo(
             f"{folder}: validation MAE {errors['energy']:.2f} meV/atom, "
