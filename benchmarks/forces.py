@@ -90,7 +90,7 @@ def write_cells(model: str, part: str, data_dir: str | None, path: Path) -> None
     from recinet_ase import load_force_model
     from recinet_ase.data.mlearn import MLearn
     from recinet_ase.data.splits import SplitRule
-    from recinet_ase.forces.data import stress_of
+    from recinet_ase.forces.sources import stress_of
     from recinet_ase.graph.adapters import from_jarvis
 
     about = load_force_model(model).config.training

@@ -111,7 +111,7 @@ def run_member(
 
     from recinet_ase.training.config import TrainingConfig
     from recinet_ase.training.labels import Targets, open_run_dataset, prepare_data
-    from recinet_ase.training.trainer import evaluate
+    from recinet_ase.training.property_task import evaluate
 
     model = whole_run(folder, config, resources)
     used = TrainingConfig.load(folder / "training.json")

@@ -141,7 +141,7 @@ def same_crystals(config: Any, group: Group, path: Path, resources: Any) -> Any:
 def run_one(config: Any, folder: Path, resources: Any) -> dict[str, float]:
     """Train (or continue, or only read) one run; validation error of each of its properties."""
     from recinet_ase.training.labels import open_run_dataset, prepare_data
-    from recinet_ase.training.trainer import absolute_errors, evaluate
+    from recinet_ase.training.property_task import absolute_errors, evaluate
 
     model = whole_run(folder, config, resources)
     if not config.log_targets:

@@ -118,6 +118,7 @@ def recinet(sample: dict[str, Any], meter: Meter, size: str, precision: str, ful
     from recinet_ase.models.property_model import ModelConfig, PropertyModel
     from recinet_ase.training.config import TrainingConfig
     from recinet_ase.training.labels import Targets
+    from recinet_ase.training.property_task import PropertyTask
     from recinet_ase.training.trainer import Trainer
 
     class MeteredStore:
@@ -171,11 +172,9 @@ def recinet(sample: dict[str, Any], meter: Meter, size: str, precision: str, ful
     train = Targets(index, values.repeat(1000, 1))
     val = Targets(index[:1], values[:1])
     with tempfile.TemporaryDirectory() as folder:
+        metered: Any = MeteredStore(store)
         trainer = Trainer(
-            model,
-            MeteredStore(store),  # type: ignore[arg-type]
-            train,
-            val,
+            PropertyTask(model, metered, train, val, config),
             config,
             Path(folder),
             on_step=lambda progress: meter.done(),

@@ -14,7 +14,6 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from recinet_ase.forces.training import ForceProgress
     from recinet_ase.training.trainer import Progress as Step
 
 
@@ -22,12 +21,6 @@ def _text(step: Step) -> str:
     """Errors so far; a dash before the first validation."""
     shown = "-" if math.isnan(step.val_mae) else f"{step.val_mae:.4g}"
     return f"epoch {step.epoch}  train {step.train_mae:.4g}  validation {shown}"
-
-
-def _force_text(step: ForceProgress) -> str:
-    errors = step.errors
-    shown = "-" if errors is None else f"{errors.energy:.1f} meV/atom, {errors.forces:.0f} meV/A"
-    return f"epoch {step.epoch}  loss {step.loss:.4g}  validation {shown}"
 
 
 def _lines(text: Callable[[Any], str]) -> Callable[[Any], None]:
@@ -55,9 +48,10 @@ def _store_lines() -> Callable[[int, int], None]:
         if math.isnan(shown_at):
             shown_at = time.monotonic()
         waited = time.monotonic() - shown_at
-        if waited >= 30 or (waited >= 5 and 10 * (done - shown) >= total):
+        if waited >= 30 or (waited >= 5 and 10 * (done - shown) >= (total or math.inf)):
             shown_at, shown = time.monotonic(), done
-            click.echo(f"{done:,} of {total:,} structures converted", err=True)
+            of_all = f" of {total:,}" if total else ""
+            click.echo(f"{done:,}{of_all} structures read", err=True)
 
     return log
 
@@ -95,8 +89,8 @@ def training_display() -> Iterator[
         training = bars.add_task("training", total=None, visible=False)
 
         def on_store(done: int, total: int) -> None:
-            text = f"{done:,} of {total:,} structures to graphs"
-            bars.update(graphs, completed=done, total=total, description=text, visible=True)
+            text = f"{done:,} of {total:,} structures to graphs" if total else f"{done:,} read"
+            bars.update(graphs, completed=done, total=total or None, description=text, visible=True)
 
         def on_message(text: str) -> None:
             bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -111,19 +105,6 @@ def training_display() -> Iterator[
             )
 
         yield on_step, on_store, on_message
-
-
-@contextmanager
-def force_display() -> Iterator[Callable[[ForceProgress], None]]:
-    """As `training_display`, for force models."""
-    if not sys.stderr.isatty():
-        yield _lines(_force_text)
-        return
-    with _bars() as bars:
-        task = bars.add_task("training", total=None)
-        yield lambda step: bars.update(
-            task, completed=step.step, total=step.steps, description=_force_text(step)
-        )
 
 
 @contextmanager

@@ -24,6 +24,11 @@ _DATA = (
     click.option("--target", metavar="KEY", help="Key or column of the labels in own data."),
     click.option("--unit", help="Unit of the labels in own data."),
     click.option(
+        "--units",
+        help="Stresses beside forces in own data: ase (eV/A^3), gpa, or vasp (kbar, positive under "
+        "compression).  [default: ase]",
+    ),
+    click.option(
         "--split-by",
         "split",
         help="How crystals are divided: published, random, composition, fold:0 ...  "
@@ -199,6 +204,7 @@ def train(
     recinet-train --dataset jarvis --props bandgap -o runs/gap
     recinet-train --resume -o runs/gap
     recinet-train --dataset my_cifs/ --props bandgap -o runs/mine
+    recinet-train --dataset my.extxyz --props energy,forces,stress -o runs/potential
     recinet-train --recipe paper/jarvis-mbj
     recinet-screen db.json --model runs/gap
     """  # noqa: D301 (click looks for the character itself)
@@ -212,16 +218,13 @@ def train(
         )
     if not (devices == "auto" or (devices.isdigit() and int(devices) > 0)):
         raise ReciNetError(f"--devices must be a number or 'auto', not {devices!r}")
-    if _is_force_run(output, resume, recipe, given):
-        _check_force_resources(accelerator, devices)
-        _train_forces(given, output, data_dir, resume)
-        return
     config = _configuration(recipe, given)
 
     from recinet_ase.training.run import Resources
     from recinet_ase.training.run import train as run_training
 
-    parts = (Path(config.dataset).stem, *config.properties[:1])
+    kind = ("forces",) if config.kind == "forces" else config.properties[:1]
+    parts = (Path(config.dataset).stem, *kind)
     folder = Path(output or f"runs/{'-'.join(parts)}")
     resources = Resources(
         data_dir, cache_dir, workers, accelerator,
@@ -238,6 +241,13 @@ def train(
     if not complete:
         click.echo(f"stopped before the end; continue with --resume -o {folder}", err=True)
     figures = model.config.training
+    if "validation_errors" in figures:  # of a force model
+        errors = figures["validation_errors"]
+        click.echo(
+            f"{folder}: validation MAE {errors['energy']:.2f} meV/atom, "
+            f"{errors['forces']:.1f} meV/A, {errors['stress']:.3f} GPa"
+        )
+        return
     for info in model.config.infos:
         found = figures["validation"][info.name]
         click.echo(
@@ -246,68 +256,10 @@ def train(
         )
 
 
-def _is_force_run(
-    output: str | None, resume: bool, recipe: str | None, given: dict[str, Any]
-) -> bool:
-    """Whether energies, forces and stresses are to be learnt: what mlearn is there for."""
-    if resume and output is not None:
-        path = Path(output) / "training.json"
-        return path.is_file() and '"force_weight"' in path.read_text(encoding="utf-8")
-    dataset = str(given.get("dataset", ""))
-    named = dataset == "mlearn" or dataset.startswith("mlearn_")
-    return named and recipe is None and "props" not in given
-
-
-def _check_force_resources(accelerator: str, devices: str) -> None:
-    """A force model is trained in one go, by one process on the CPU."""
-    from recinet_ase.errors import ReciNetError
-
-    context = click.get_current_context()
-    given = {
-        name
-        for name in ("cache_dir", "workers", "nodes", "max_minutes")
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    }
-    if accelerator not in ("auto", "cpu"):
-        given.add("accelerator")
-    if devices not in ("auto", "1"):
-        given.add("devices")
-    if given:
-        names = ", ".join(_option_names(dict.fromkeys(given)))
-        raise ReciNetError(
-            f"force models train in one go, in one process on the CPU; leave out {names}"
-        )
-
-
-def _train_forces(
-    given: dict[str, Any], output: str | None, data_dir: str | None, resume: bool
-) -> None:
-    from dataclasses import fields
-
-    from recinet_ase.cli.progress import force_display
-    from recinet_ase.errors import ReciNetError
-    from recinet_ase.forces.settings import ForceTrainingConfig
-    from recinet_ase.forces.training import train_forces
-
-    known = {f.name for f in fields(ForceTrainingConfig)}
-    foreign = _option_names({key: value for key, value in given.items() if key not in known})
-    if foreign:
-        raise ReciNetError(
-            f"{', '.join(foreign)} has no meaning for a force model; a property of the same data "
-            "is learnt with --props total_energy"
-        )
-    config = ForceTrainingConfig(**given)
-    folder = Path(output or f"runs/{config.dataset}-forces")
-    with force_display() as on_step:
-        _, errors = train_forces(config, folder, data_dir, resume, on_step)
-    click.echo(
-        f"{folder}: validation MAE {errors.energy:.2f} meV/atom, {errors.forces:.1f} meV/A, "
-        f"{errors.stress:.3f} GPa"
-    )
-
-
 def _configuration(recipe: str | None, given: dict[str, Any]) -> Any:
     """Defaults, overruled by the recipe, overruled by the command line."""
+    from recinet_ase.errors import ReciNetError
+    from recinet_ase.forces.settings import ForceTrainingConfig, learns_forces
     from recinet_ase.training.config import TrainingConfig
     from recinet_ase.training.recipes import load_recipe
 
@@ -324,7 +276,36 @@ def _configuration(recipe: str | None, given: dict[str, Any]) -> Any:
             names = settings[key]
             names = names.split(",") if isinstance(names, str) else names
             settings[key] = tuple(name.strip() for name in names if name.strip())
-    return TrainingConfig(**settings, network=tuple(network.items()))
+    settings["network"] = tuple(network.items())
+    if learns_forces(settings.get("dataset"), settings.get("properties", ())):
+        _refuse_property_options({**settings, **network})
+        if not settings.get("properties"):
+            settings.pop("properties", None)
+        return ForceTrainingConfig(**settings)
+    if "units" in settings:
+        raise ReciNetError("--units says in which units stresses are: add forces to --props")
+    return TrainingConfig(**settings)
+
+
+def _refuse_property_options(given: dict[str, Any]) -> None:
+    """Options that mean nothing where forces are learnt are refused by name.
+
+    Raises:
+        ReciNetError: If one is given.
+    """
+    from dataclasses import fields
+
+    from recinet_ase.errors import ReciNetError
+    from recinet_ase.forces.network import ForceNetworkConfig
+    from recinet_ase.forces.settings import UNUSED
+
+    foreign = UNUSED | (set(_NETWORK_FIELDS) - {f.name for f in fields(ForceNetworkConfig)})
+    names = _option_names({key: None for key in given if key in foreign})
+    if names:
+        raise ReciNetError(
+            f"{', '.join(names)} has no meaning for a force model; a property of the same data "
+            "is learnt with --props total_energy"
+        )
 
 
 def _option_names(settings: dict[str, Any]) -> list[str]:

@@ -192,11 +192,17 @@ class ForceModel(nn.Module):
         stress = 0.5 * (by_strain + by_strain.mT) / batch.volume[:, None, None]
         return ForceResult(energy, energies, -by_position, stress)
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors``, each atomically."""
+    def save(self, folder: str | Path, half: bool = False) -> None:
+        """Write ``config.json`` and ``model.safetensors``, each atomically.
+
+        Args:
+            folder: The model's folder.
+            half: Store weights in half precision. Forces are differences: look at the errors.
+        """
         folder = Path(folder)
+        dtype = torch.float16 if half else torch.float32
         state = {
-            k: v.detach().float().cpu().contiguous() for k, v in self.network.state_dict().items()
+            k: v.detach().to(dtype).cpu().contiguous() for k, v in self.network.state_dict().items()
         }
         config = replace(self.config, sha256=save_weights(folder, state))
         write_atomic(folder / CONFIG_FILE, config.to_json().encode())

@@ -67,6 +67,8 @@ class TrainingConfig:
         references: Properties from which a sum of elements' energies is taken before learning
             (see `recinet_ase.training.references`).
         recipe: Name of the recipe that the settings were taken from, or None.
+        kind: What is learnt: ``"property"``, or ``"forces"``
+            (`recinet_ase.forces.settings.ForceTrainingConfig`).
         version: Version of this layout.
     """
 
@@ -103,6 +105,7 @@ class TrainingConfig:
     balance: float = 0.01
     references: tuple[str, ...] = ()
     recipe: str | None = None
+    kind: str = "property"
     version: int = CONFIG_VERSION
 
     def __post_init__(self) -> None:

@@ -71,8 +71,16 @@ def load_recipe(name: str) -> dict[str, Any]:
     network = settings.pop("network", {})
     if not isinstance(network, dict):
         raise ReciNetError(f"network in {name} must be a table, [network]")
-    _check(settings, TrainingConfig, {"version", "recipe", "network"}, name)
-    _check(network, ReciNetConfig, {"outputs"}, f"[network] of {name}")
+    from recinet_ase.forces.network import ForceNetworkConfig
+    from recinet_ase.forces.settings import ForceTrainingConfig
+
+    barred = {"version", "recipe", "network", "kind"}
+    if "forces" in settings.get("properties", ()):
+        _check(settings, ForceTrainingConfig, barred, name)
+        _check(network, ForceNetworkConfig, set(), f"[network] of {name}")
+    else:
+        _check(settings, TrainingConfig, barred, name)
+        _check(network, ReciNetConfig, {"outputs"}, f"[network] of {name}")
     for key, value in settings.items():
         if isinstance(value, list):
             settings[key] = tuple(value)

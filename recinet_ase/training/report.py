@@ -17,7 +17,7 @@ from recinet_ase.properties import PropertyInfo
 from recinet_ase.training.card import model_card
 from recinet_ase.training.labels import PreparedData
 from recinet_ase.training.metrics import METRICS_FILE, read_metrics
-from recinet_ase.training.trainer import evaluate
+from recinet_ase.training.property_task import evaluate
 
 CURVE_FILE = "learning_curve.png"
 CARD_FILE = "README.md"

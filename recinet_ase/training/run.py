@@ -27,6 +27,7 @@ from recinet_ase.data.left_out import write_left_out
 from recinet_ase.data.splits import ids_digest
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
+from recinet_ase.forces.settings import ForceTrainingConfig, load_settings
 from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.models.files import write_atomic
 from recinet_ase.models.property_model import ModelConfig, PropertyModel, as_learnt
@@ -37,10 +38,11 @@ from recinet_ase.training.config import LEFT_OUT_IDS_FILE, TrainingConfig
 from recinet_ase.training.devices import hardware, make_fabric
 from recinet_ase.training.elements import answerable, known_elements
 from recinet_ase.training.labels import PreparedData, open_run_dataset, prepare_data
+from recinet_ase.training.property_task import PropertyTask
 from recinet_ase.training.provenance import check_start, provenance
 from recinet_ase.training.references import composition, fit_references
 from recinet_ase.training.report import write_report
-from recinet_ase.training.trainer import Progress, Trainer, load_checkpoint
+from recinet_ase.training.trainer import Progress, Task, Trainer, load_checkpoint
 
 TRAINING_FILE = "training.json"
 LEFT_OUT_FILE = "left_out.csv"
@@ -71,6 +73,24 @@ class Resources:
     devices: int | str = 1
     nodes: int = 1
     max_minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that can begin.
+
+    Attributes:
+        task: What is learnt.
+        config: Its settings, completed from the data.
+        left_out: Rows that could not be used, by id, with the reason.
+        finish: Leaves the best model with its figures and card in the run folder; called with
+            the model, the trainer, the folder, and whether the run is complete.
+    """
+
+    task: Task
+    config: TrainingConfig
+    left_out: dict[str, str]
+    finish: Callable[[Any, Trainer, Path, bool], None]
 
 
 def architecture(config: TrainingConfig, initial: PropertyModel | None) -> ReciNetConfig:
@@ -239,7 +259,7 @@ def train(
     on_step: Callable[[Progress], None] | None = None,
     on_store: Callable[[int, int], None] | None = None,
     on_message: Callable[[str], None] | None = None,
-) -> tuple[PropertyModel, bool]:
+) -> tuple[Any, bool]:
     """Run (or continue) a training and leave a loadable model in ``folder``.
 
     Args:
@@ -253,7 +273,8 @@ def train(
         on_message: Called with what the user should know of the data (in the first process).
 
     Returns:
-        The model of the best validation, and whether the run is complete.
+        The model of the best validation (a `PropertyModel`, or a `ForceModel` where forces are
+        learnt), and whether the run is complete.
 
     Raises:
         ReciNetError: For missing data, a folder in use, or a run that diverged.
@@ -262,32 +283,38 @@ def train(
     deadline = None if at.max_minutes is None else time.monotonic() + 60 * at.max_minutes
     settings_file = folder / TRAINING_FILE
     if resume:
-        config = TrainingConfig.load(settings_file)
+        config = load_settings(settings_file)
     fabric = make_fabric(config.precision, at.accelerator, at.devices, at.nodes)
     fabric.launch()
     state = load_checkpoint(folder) if resume else None
     if not resume and fabric.is_global_zero:
         _check_free(folder)
     say = on_message if fabric.is_global_zero else None
-    dataset, config = open_run_dataset(config, at.data_dir)
-    if say is not None and dataset.labels_note:
-        say(dataset.labels_note)
+    start = _start
+    if isinstance(config, ForceTrainingConfig):
+        from recinet_ase.forces.task import start_forces
+
+        start = start_forces
     with fabric.rank_zero_first(local=True):  # one process builds the store, the others load it
-        model, data = _start(config, dataset, folder, at, state, on_store, say)
-    trainer = Trainer(model, data.store, data.train, data.val, config, folder, fabric, on_step)
+        run = start(config, folder, at, state, on_store, say)
+    trainer = Trainer(run.task, run.config, folder, fabric, on_step)
     if state is not None:
         trainer.restore(state)
     if fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
-        _keep_settings(config, settings_file)
-        write_left_out(folder / LEFT_OUT_FILE, data.left_out)
+        _keep_settings(run.config, settings_file)
+        write_left_out(folder / LEFT_OUT_FILE, run.left_out)
     fabric.barrier()
     with _stop_signals() as interrupted:
         complete = trainer.fit(deadline, interrupted)
     if fabric.is_global_zero:
-        _finish(trainer, data, folder, complete)
+        best = None if math.isnan(trainer.best_val) else type(trainer.model).load(folder)
+        if best is None:  # stopped before the first validation
+            best = trainer.averaged_model
+            trainer.best_errors = run.task.validate(best)[1]
+        run.finish(best.cpu(), trainer, folder, complete)
     fabric.barrier()
-    return PropertyModel.load(folder), complete
+    return type(trainer.model).load(folder), complete
 
 
 def _keep_settings(config: TrainingConfig, path: Path) -> None:
@@ -311,27 +338,38 @@ def _check_free(folder: Path) -> None:
 
 def _start(
     config: TrainingConfig,
-    dataset: Dataset,
     folder: Path,
     at: Resources,
     state: dict[str, Any] | None,
     on_store: Callable[[int, int], None] | None,
     say: Callable[[str], None] | None,
-) -> tuple[PropertyModel, PreparedData]:
-    """Model and data of a new run, or of the one that ``state`` belongs to."""
+) -> Run:
+    """Model and data of a new run on properties, or of the one that ``state`` belongs to."""
+    dataset, config = open_run_dataset(config, at.data_dir)
+    if say is not None and dataset.labels_note:
+        say(dataset.labels_note)
     if state is None:
         initial = None if config.init is None else load_network(config.init)
         network = architecture(config, initial)
         data = prepare_data(config, dataset, network, at.cache, at.workers, on_store, say)
         data = answerable(data, known_elements(data, initial), say)
         name = folder.resolve().name
-        return build_model(config, dataset, data, name, network, initial), data
-    stored = ModelConfig.from_json(state["config"], str(folder))
-    data = prepare_data(config, dataset, stored.network, at.cache, at.workers, on_store, say)
-    data = answerable(data, stored.elements)
-    if ids_digest(data.train_ids) != stored.training["train_ids_sha256"]:
-        raise ReciNetError(f"the training crystals are not those that {folder} began with")
-    return PropertyModel(stored), data
+        model = build_model(config, dataset, data, name, network, initial)
+    else:
+        stored = ModelConfig.from_json(state["config"], str(folder))
+        data = prepare_data(config, dataset, stored.network, at.cache, at.workers, on_store, say)
+        data = answerable(data, stored.elements)
+        if ids_digest(data.train_ids) != stored.training["train_ids_sha256"]:
+            raise ReciNetError(f"the training crystals are not those that {folder} began with")
+        model = PropertyModel(stored)
+    task = PropertyTask(model, data.store, data.train, data.val, config)
+
+    def finish(best: PropertyModel, trainer: Trainer, folder: Path, complete: bool) -> None:
+        best.config = with_results(best.config, trainer, data, trainer.best_errors, complete)
+        best.save(folder, half=False)
+        write_report(best, data, folder)
+
+    return Run(task, config, data.left_out, finish)
 
 
 @contextmanager
@@ -348,19 +386,6 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
-
-
-def _finish(trainer: Trainer, data: PreparedData, folder: Path, complete: bool) -> None:
-    """Leave the best model with its figures in the run folder."""
-    if math.isnan(trainer.best_val):  # stopped before the first validation
-        model = trainer.averaged_model
-        _, errors = trainer.validation_errors()
-    else:
-        model, errors = PropertyModel.load(folder), trainer.best_errors
-    model = model.cpu()
-    model.config = with_results(model.config, trainer, data, errors, complete)
-    model.save(folder, half=False)
-    write_report(model, data, folder)
 
 
 def with_results(

@@ -1,9 +1,10 @@
-"""The training loop: L1 on standardised targets, OneCycle, EMA, resumable checkpoints."""
+"""The training loop: AdamW, OneCycle, EMA, resumable checkpoints; what is learnt is a `Task`."""
 
 from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,24 +14,16 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from recinet_ase.data.store import PackedStore
 from recinet_ase.errors import ReciNetError
 from recinet_ase.models.files import replacing
-from recinet_ase.models.property_model import PropertyModel
-from recinet_ase.nn.recinet import ReciNet
 from recinet_ase.training.config import TrainingConfig
-from recinet_ase.training.freeze import frozen_modules
-from recinet_ase.training.labels import Targets
 from recinet_ase.training.metrics import append_metrics
 from recinet_ase.training.optimizers import make_optimizers
-from recinet_ase.training.references import composition
-from recinet_ase.training.weighting import TaskWeights
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CHECKPOINT_FILE = "checkpoint.pt"
-_EVALUATION_BATCH = 128
 _STOP_CHECK_STEPS = 16  # with several processes, steps between looks at the clock
 
 
@@ -52,10 +45,59 @@ class Progress:
     val_mae: float
 
 
-def absolute_errors(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """``|output - target|`` where there is a label, zero where the target is NaN."""
-    known = ~torch.isnan(target)
-    return torch.where(known, output - torch.nan_to_num(target), 0.0).abs()
+class Task(ABC):
+    """What a run learns: all in which trainings of properties and of forces differ.
+
+    Attributes:
+        model: The model in training, with ``network``, ``config`` and ``save``.
+        module: What Fabric wraps: positions in the training set, int64 ``[b]``, to what `loss`
+            takes. Its parameters are those of the model.
+        size: Training crystals.
+        scale: What the reported errors are multiplied by, for ``metrics.csv``.
+        frozen: Modules that keep their weights and running statistics.
+    """
+
+    model: Any
+    module: nn.Module
+    size: int
+    scale: float = 1.0
+    frozen: tuple[nn.Module, ...] = ()
+
+    @abstractmethod
+    def to(self, device: torch.device) -> None:
+        """Move model and data to a device."""
+
+    def order(self, generator: torch.Generator, batch_size: int) -> torch.Tensor:
+        """The order of an epoch: positions in the training set, int64 ``[size]``."""
+        return torch.randperm(self.size, generator=generator)
+
+    @abstractmethod
+    def loss(
+        self, output: Any, mine: torch.Tensor, chosen: torch.Tensor, world: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What to minimise, and the error to report, as shares of the whole batch's.
+
+        Args:
+            output: Of `module`.
+            mine: Positions that this process took.
+            chosen: Those of the whole batch.
+            world: Processes, over which gradients are averaged.
+        """
+
+    @abstractmethod
+    def validate(self, model: Any) -> tuple[float, dict[str, float]]:
+        """The figure to be minimised, and the errors that stand for it, of a model."""
+
+    def columns(self, errors: dict[str, float]) -> dict[str, float]:
+        """Errors that ``metrics.csv`` shows beside the figure, by column."""
+        return errors
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides weights and position."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027 (most keep nothing)
+        """Take back what `state` gave, from a checkpoint."""
 
 
 def moving_average(decay: float) -> Callable[..., None]:
@@ -71,18 +113,6 @@ def moving_average(decay: float) -> Callable[..., None]:
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + steps) / (10 + steps)))
 
     return update
-
-
-@torch.no_grad()
-def evaluate(model: PropertyModel, store: PackedStore, targets: Targets) -> torch.Tensor:
-    """Predictions in units ``[n, outputs]`` for the crystals of ``targets``, in their order."""
-    model.eval()
-    out = torch.empty_like(targets.values)
-    # Crystals of like size share a batch: less padding of waves, even memory.
-    order = torch.argsort(store.edges()[targets.index])
-    for chunk in order.split(_EVALUATION_BATCH):
-        out[chunk] = model(store.batch(targets.index[chunk]))
-    return out
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -103,25 +133,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return state
 
 
-class _StoredCrystals(nn.Module):
-    """The network as a function of positions in the store.
-
-    What crosses the border to Fabric (precision, data-parallel wrapper) is one index
-    tensor; graphs are gathered on the device.
-    """
-
-    def __init__(self, network: ReciNet, store: PackedStore, pad: bool) -> None:
-        super().__init__()
-        self.network, self.store, self.pad = network, store, pad
-
-    def forward(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        batch = self.store.batch(index, pad=self.pad)
-        output, imbalance = self.network.read(self.network.encode(batch), batch)
-        return output.float(), imbalance.float()
-
-
 class Trainer:
-    """Trains a model on a packed store, resumably.
+    """Runs the training of a task, resumably.
 
     Order of batches and random numbers of a step depend on seed, epoch and step alone,
     and a checkpoint holds weights, average, optimiser, schedule and position, so that a run
@@ -135,9 +148,7 @@ class Trainer:
     holds the last state.
 
     Args:
-        model: The model to train (initial weights as they are).
-        store: Graphs.
-        train, val: Labels.
+        task: Model, data and loss.
         config: Settings of the run.
         folder: Run folder.
         fabric: Devices, precision and processes; one CPU process by default.
@@ -146,46 +157,34 @@ class Trainer:
 
     def __init__(
         self,
-        model: PropertyModel,
-        store: PackedStore,
-        train: Targets,
-        val: Targets,
+        task: Task,
         config: TrainingConfig,
         folder: Path,
         fabric: Fabric | None = None,
         on_step: Callable[[Progress], None] | None = None,
     ) -> None:
-        self.batch_size = config.batch_for(len(train))
-        if len(train) < self.batch_size:
+        self.batch_size = config.batch_for(task.size)
+        if task.size < self.batch_size:
             raise ReciNetError(
-                f"{len(train)} training crystals do not fill a batch of {self.batch_size}; "
+                f"{task.size} training crystals do not fill a batch of {self.batch_size}; "
                 "choose a smaller --batch-size"
             )
         if fabric is None:
             from recinet_ase.training.devices import make_fabric
 
             fabric = make_fabric(precision=config.precision, accelerator="cpu")
-        self.fabric = fabric
-        device = fabric.device
-        self.model, self.store = model.to(device), store.to(device)
-        self.train, self.val = train.to(device), val.to(device)
+        self.fabric, self.task, self.model = fabric, task, task.model
         self.config, self.folder, self.on_step = config, folder, on_step
-        self.targets = self._standardised()
-        self.task_weights = TaskWeights(
-            config.task_weights, (~torch.isnan(self.train.values)).sum(0)
-        )
-        self.frozen = frozen_modules(model.network, config.freeze)
-        self.steps_per_epoch = len(train) // self.batch_size
+        task.to(fabric.device)
+        self.steps_per_epoch = task.size // self.batch_size
+        network = self.model.network
         self.average = AveragedModel(
-            model.network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True
+            network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True
         )
         optimizers = make_optimizers(
-            config.optimizer, model.network, config.learning_rate, config.weight_decay
+            config.optimizer, network, config.learning_rate, config.weight_decay
         )
-        # Round sizes pay where a kernel is made for each shape (oneDNN's bfloat16).
-        pad = config.reduce and config.precision == "bfloat16"
-        module = _StoredCrystals(model.network, self.store, pad)
-        self.module, *self.optimizers = fabric.setup(module, *optimizers)
+        self.module, *self.optimizers = fabric.setup(task.module, *optimizers)
         total = max(3, self.steps)
         self.schedules = [
             torch.optim.lr_scheduler.OneCycleLR(
@@ -203,8 +202,6 @@ class Trainer:
         self.best_errors: dict[str, float] = {}
         self.waited = 0  # validations since the best one
         self.seconds = 0.0
-        # One property is reported in its unit, several in units of their deviations.
-        self.scale = float(model.std[0]) if len(config.properties) == 1 else 1.0
 
     @property
     def steps(self) -> int:
@@ -212,35 +209,11 @@ class Trainer:
         return self.config.epochs * self.steps_per_epoch
 
     @property
-    def averaged_model(self) -> PropertyModel:
-        """The moving average of the weights, which is validated and saved."""
-        averaged = PropertyModel(self.model.config).to(self.train.values)
+    def averaged_model(self) -> Any:
+        """A model with the moving average of the weights, which is validated and saved."""
+        averaged = type(self.model)(self.model.config).to(self.fabric.device)
         averaged.network.load_state_dict(self.average.module.state_dict())
         return averaged.eval()
-
-    def _standardised(self) -> torch.Tensor:
-        """What the network is to give for the training crystals, ``[n, outputs]``."""
-        values = self.train.values
-        if self.model.config.references:
-            shares = composition(self.store, self.train.index).to(values.dtype)
-            values = values - shares @ self.model.reference[: shares.shape[1]]
-        return self.model.standardise(values)
-
-    def validation_errors(self) -> tuple[float, dict[str, float]]:
-        """Error of the averaged model on the validation set.
-
-        Returns:
-            The figure to be minimised (the mean absolute error, of the logarithm where that is
-            learnt; with several properties the mean of theirs, each divided by its deviation),
-            and the mean absolute error of each property in its unit.
-        """
-        predicted = evaluate(self.averaged_model, self.store, self.val)
-        known = ~torch.isnan(self.val.values)
-        each = absolute_errors(predicted, self.val.values).sum(0) / known.sum(0)
-        ours, theirs = map(self.model.standardise, (predicted, self.val.values))
-        learnt = absolute_errors(ours, theirs).sum(0) / (~torch.isnan(theirs)).sum(0)
-        overall = learnt.nanmean() * self.scale
-        return float(overall), dict(zip(self.config.properties, each.tolist(), strict=True))
 
     def fit(
         self, deadline: float | None = None, interrupted: Callable[[], bool] | None = None
@@ -287,25 +260,18 @@ class Trainer:
 
     def _epoch_order(self, epoch: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-        return torch.randperm(len(self.train), generator=generator).to(self.fabric.device)
+        return self.task.order(generator, self.batch_size).to(self.fabric.device)
 
     def _train_step(self, order: torch.Tensor) -> None:
         size, world, rank = self.batch_size, self.fabric.world_size, self.fabric.global_rank
         chosen = order[self.step * size : (self.step + 1) * size]
-        labels = (~torch.isnan(self.targets[chosen])).sum()  # of the whole batch
         mine = chosen.tensor_split(world)[rank]
         done = self.epoch * self.steps_per_epoch + self.step
         torch.manual_seed(self.config.seed * 1_000_003 + done * world + rank)
         self.model.train()
-        for module in self.frozen:
+        for module in self.task.frozen:
             module.eval()  # running statistics are weights, too
-        output, imbalance = self.module(self.train.index[mine])
-        target = self.targets[mine]
-        errors = absolute_errors(output, target)
-        share = world / labels.clamp(min=1)  # gradients are averaged over the processes
-        loss = (errors * self.task_weights.values).sum() * share
-        loss = loss + self.config.balance * imbalance
-        reported = errors.detach().sum() * share
+        loss, reported = self.task.loss(self.module(mine), mine, chosen, world)
         value = reported.item() if world == 1 else self._mean_over_processes(reported)
         if not math.isfinite(value):
             raise ReciNetError(
@@ -320,11 +286,10 @@ class Trainer:
             optimizer.step()
             schedule.step()
         self.average.update_parameters(self.model.network)
-        self.task_weights.update(errors.detach(), ~torch.isnan(target))
         self.step += 1
         self.loss_sum += value
         if self.on_step is not None and rank == 0:
-            mean = self.loss_sum / self.step * self.scale
+            mean = self.loss_sum / self.step * self.task.scale
             self.on_step(Progress(self.epoch + 1, done + 1, self.steps, mean, self.last_val))
 
     def _mean_over_processes(self, value: torch.Tensor) -> float:
@@ -337,7 +302,9 @@ class Trainer:
         each: dict[str, float] = {}
         if last or (self.epoch + 1) % self.config.validate_every == 0:
             # The first process alone looks; the others wait for its figure.
-            found = self.validation_errors() if self.fabric.is_global_zero else (math.nan, {})
+            found: tuple[float, dict[str, float]] = (math.nan, {})
+            if self.fabric.is_global_zero:
+                found = self.task.validate(self.averaged_model)
             self.last_val, each = self.fabric.broadcast(found)
             if math.isnan(self.best_val) or self.last_val < self.best_val:
                 self.best_val, self.best_errors, self.waited = self.last_val, each, 0
@@ -353,14 +320,15 @@ class Trainer:
     def _log(self, each: dict[str, float]) -> None:
         row = {
             "epoch": self.epoch + 1,
-            "train_mae": f"{self.loss_sum / self.steps_per_epoch * self.scale:.6g}",
+            "train_mae": f"{self.loss_sum / self.steps_per_epoch * self.task.scale:.6g}",
             "val_mae": f"{self.last_val:.6g}" if each else "",
             "learning_rate": f"{self.schedules[0].get_last_lr()[0]:.4g}",
             "seconds": f"{self.seconds:.1f}",
         }
-        if len(self.config.properties) > 1:
-            for name in self.config.properties:
-                row[f"val_mae_{name}"] = f"{each[name]:.6g}" if each else ""
+        names = each or self.best_errors
+        row |= {
+            key: f"{value:.6g}" if each else "" for key, value in self.task.columns(names).items()
+        }
         append_metrics(self.folder, row)
 
     def _save_checkpoint(self) -> None:
@@ -372,7 +340,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedules": [schedule.state_dict() for schedule in self.schedules],
-            "task_errors": self.task_weights.state,
+            **self.task.state(),
             **{key: getattr(self, key) for key in _POSITION},
         }
         with replacing(self.folder / CHECKPOINT_FILE) as part:
@@ -392,8 +360,7 @@ class Trainer:
                 saved = [state[key]] if key in state else state[f"{key}s"]
                 for part, its in zip(parts, saved, strict=True):
                     part.load_state_dict(its)
-            if "task_errors" in state:  # checkpoints of earlier versions weighted all labels alike
-                self.task_weights.state = state["task_errors"].to(self.fabric.device)
+            self.task.restore(state)
             for key in _POSITION:
                 setattr(self, key, state[key])
         except Exception as error:

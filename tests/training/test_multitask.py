@@ -35,6 +35,7 @@ from recinet_ase.training.labels import (
     open_run_dataset,
     prepare_data,
 )
+from recinet_ase.training.property_task import PropertyTask
 from recinet_ase.training.recipes import load_recipe
 from recinet_ase.training.references import composition, fit_references
 from recinet_ase.training.run import build_model
@@ -301,7 +302,8 @@ def test_missing_labels_give_no_gradient(tasks: Path, tmp_path: Path) -> None:
         model = build_model(config, dataset, data, "m", network)
         half = Targets(data.train.index, data.train.values.clone())
         half.values[8:, 1] = float("nan")
-        trainer = Trainer(model, data.store, half, data.val, config, tmp_path)
+        task = PropertyTask(model, data.store, half, data.val, config)
+        trainer = Trainer(task, config, tmp_path)
         trainer._train_step(torch.arange(8, 16))
         grad = model.network.head.hidden.weight.grad
         assert grad is not None and torch.isfinite(grad).all()

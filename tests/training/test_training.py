@@ -29,9 +29,10 @@ from recinet_ase.data.published import JARVIS
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.training.config import OPTIMIZERS, TrainingConfig
 from recinet_ase.training.labels import open_run_dataset, prepare_data
+from recinet_ase.training.property_task import PropertyTask, absolute_errors
 from recinet_ase.training.provenance import check_start, clean_tasks
 from recinet_ase.training.run import build_model
-from recinet_ase.training.trainer import Trainer, absolute_errors
+from recinet_ase.training.trainer import Trainer
 
 QUICK = ["--props", "bandgap", "--size", "tiny", "--batch-size", "8", "--validate-every", "5"]
 
@@ -346,7 +347,8 @@ def test_a_run_that_diverges_says_so(tmp_path: Path, jarvis_folder: Path) -> Non
     model = build_model(config, dataset, data, "bad", config.architecture(1))
     with torch.no_grad():
         model.network.head[-1].bias.fill_(float("inf"))
-    trainer = Trainer(model, data.store, data.train, data.val, config, tmp_path)
+    task = PropertyTask(model, data.store, data.train, data.val, config)
+    trainer = Trainer(task, config, tmp_path)
     with pytest.raises(ReciNetError, match="lower the learning rate"):
         trainer.fit()
 
