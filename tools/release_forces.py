@@ -54,7 +54,7 @@ interpolates. Test errors: to be measured.
 |---|---|---|---|
 {rows}
 
-Against other potentials, experiments and PBE: docs/forces.md, docs/phonons.md.
+Against other potentials, experiments and PBE: docs/howto/forces.md, docs/howto/phonons.md.
 
 ## Where not to trust it
 

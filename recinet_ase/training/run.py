@@ -46,7 +46,7 @@ TRAINING_FILE = "training.json"
 LEFT_OUT_FILE = "left_out.csv"
 # What may differ from the start, besides the decoder.
 _FREE = ("dropout", "block_dropout", "composition", "pooling")
-_PER_FORMULA = ("ehull",)  # labels that JARVIS divided by the atoms of the formula (docs/limits.md)
+_PER_FORMULA = ("ehull",)  # labels that JARVIS divided by the atoms of the formula
 
 
 @dataclass(frozen=True)
