@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 WIDTH = 99
-_ITEM = re.compile(r"( *)([-*+]|\d+[.)]) +")
+_ITEM = re.compile(r"( *)([-*+:]|\d+[.)]) +")
 _FIXED = re.compile(r" *(\||#|>|<|!\[|```|\{\{|:::)")
 _MARKER = re.compile(r"([-+*#>|=]|\d+[.)])$")  # would begin an item, a heading, a table
 
