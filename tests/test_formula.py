@@ -7,11 +7,15 @@ import sys
 
 import pytest
 from ase import Atoms
+from ase.formula import Formula
+from hypothesis import given
+from hypothesis import strategies as st
 from pymatgen.core import Composition
 
 from recinet_ase.data.dataset import _reduced_formula
 from recinet_ase.data.overlap import composition_key
-from recinet_ase.formula import reduced_counts
+from recinet_ase.elements import symbols
+from recinet_ase.formula import count_elements, formula_of, reduced_counts
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.phonons.structure import formula
 from recinet_ase.screening.selection.columns import reduced_formula
@@ -34,6 +38,35 @@ def test_every_reduced_formula_is_pymatgen_s(crystals: dict[str, Atoms]) -> None
             f"{symbol}{n}" for symbol, n in sorted(expected.items())
         )
         assert Composition(formula(atoms)) == unit
+
+
+NOBLE = {"He", "Ne", "Ar"}  # without an electronegativity: pymatgen's order is by chance
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([symbol for symbol in symbols()[1:95] if symbol not in NOBLE]),
+        st.integers(1, 12),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_formulas_are_written_as_pymatgen_writes_them(counts: dict[str, int]) -> None:
+    atoms = [symbol for symbol, n in counts.items() for _ in range(n)]
+    written = formula_of(atoms)
+    assert written == Composition(counts).reduced_formula
+    if len(counts) > 2:
+        assert count_elements(written) == reduced_counts(counts)
+    assert count_elements(written).keys() == counts.keys()
+
+
+@pytest.mark.parametrize(
+    ("cell", "formula"),
+    [("PbCsI3", "CsPbI3"), ("F3CaRb", "RbCaF3"), ("O6Si3", "SiO2"), ("P4O16Ca6", "Ca3(PO4)2")],
+)
+def test_formulas_of_cells(cell: str, formula: str) -> None:
+    assert formula_of(list(Formula(cell))) == formula
+    assert count_elements(formula) == reduced_counts(Formula(cell).count())
 
 
 @pytest.mark.parametrize("empty", ["", "()"])

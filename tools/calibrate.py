@@ -33,8 +33,9 @@ TRAINING_SAMPLE = 5000
 SECTION = "## Uncertainty of single predictions"
 
 EXPLAINED = """\
-90 % intervals, and a warning outside the training domain (docs/uncertainty.md). Measured on the
-validation crystals, each judged by a calibration that never saw it (`tools/calibrate.py`):"""
+90 % intervals, and a warning outside the training domain (docs/concepts/uncertainty.md).
+Measured on the validation crystals, each judged by a calibration that never saw it
+(`tools/calibrate.py`):"""
 
 HEADER = """\
 | model | crystals | coverage | by fifth of predicted value | median width | \

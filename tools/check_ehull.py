@@ -1,4 +1,4 @@
-"""Measure what JARVIS-DFT 2021's key ``ehull`` is (the figures in docs/limits.md).
+"""Measure what JARVIS-DFT 2021's key ``ehull`` is (the figures in docs/concepts/limits.md).
 
 python tools/check_ehull.py --data-dir DIR
 """

@@ -1,6 +1,6 @@
 """Validation error against training hours: the shipped models, and any run folders.
 
-    python tools/error_curve.py [RUN ...] [-o docs/error_curve.png]
+    python tools/error_curve.py [RUN ...] [-o docs/howto/error_curve.png]
 
 Hours are those of all stages behind a model (a common pre-training counts in full for each), on
 one CPU core. Errors are divided by the mean absolute deviation, so that properties of

@@ -1,6 +1,6 @@
-"""Put the README's table of models together from the cards and the measured speeds.
+"""Put the table of models (docs/reference/models.md) together from cards and measured speeds.
 
-python benchmarks/models.py -o docs/speed.csv     # after a change of models
+python benchmarks/models.py -o docs/reference/speed.csv     # after a change of models
 python tools/model_table.py
 """
 
@@ -23,7 +23,7 @@ DATA = {"jarvis": "JARVIS-DFT 2021", "mp": "Materials Project 2018"}
 
 def rows() -> list[str]:
     """A line of markdown for each property of each model."""
-    with (ROOT / "docs" / "speed.csv").open(newline="", encoding="utf-8") as handle:
+    with (ROOT / "docs" / "reference" / "speed.csv").open(newline="", encoding="utf-8") as handle:
         speeds = {row["model"]: row["crystals_per_second"] for row in csv.DictReader(handle)}
     lines = []
     for name in sorted([*available_models(), *available_ensembles()]):
@@ -48,8 +48,8 @@ def rows() -> list[str]:
 
 
 def main() -> None:
-    """Replace the table in the README."""
-    path = ROOT / "README.md"
+    """Replace the table in the page of models."""
+    path = ROOT / "docs" / "reference" / "models.md"
     table = [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|", *rows()]
     text = path.read_text(encoding="utf-8")
     new, found = re.subn(r"\| model \| property \|.*\n(\|.*\n)+", "\n".join(table) + "\n", text)

@@ -34,7 +34,8 @@ RECORD = "ensemble.json"
 CAUTIONS = {
     "jarvis-ehull": (
         "learned from JARVIS-DFT 2021's 'ehull', which is no thermodynamic distance to the hull "
-        "(GaAs 0.46, SrTiO3 1.55 eV/atom in the data); rank with care and see docs/limits.md"
+        "(GaAs 0.46, SrTiO3 1.55 eV/atom in the data); rank with care and see "
+        "docs/concepts/limits.md"
     ),
     "jarvis-exfoliation": (
         "for layered crystals alone: it learnt from 650 of them, and its number for a crystal "
@@ -48,7 +49,7 @@ CAUTIONS = {
     "jarvis-mt": (
         "trained for ehull on JARVIS-DFT 2021's 'ehull', which is no thermodynamic distance to "
         "the hull (GaAs 0.46, SrTiO3 1.55 eV/atom in the data); rank with care and see "
-        "docs/limits.md"
+        "docs/concepts/limits.md"
     ),
 }
 

@@ -1,6 +1,6 @@
-"""Write docs/report.png: the report of a real screen, as a browser shows it.
+"""Write docs/howto/report.png: the report of a real screen, as a browser shows it.
 
-    python tools/report_screenshot.py --data-dir DIR [--count 2000] [--output docs/report.png]
+    python tools/report_screenshot.py --data-dir DIR [--count 2000] [--output docs/howto/report.png]
 
 Screens every n-th crystal of JARVIS-DFT with `recinet-screen --props bandgap,ehull --intervals`,
 writes the report of a shortlist and photographs it with headless Chromium
@@ -30,7 +30,7 @@ from recinet_ase.screening.output.report import write_report
 from recinet_ase.screening.selection.selection import Selection
 from recinet_ase.screening.selection.table import ListTable
 
-TARGET = Path(__file__).parents[1] / "docs" / "report.png"
+TARGET = Path(__file__).parents[1] / "docs" / "howto" / "report.png"
 SELECTION = Selection(
     where="bandgap > 1 and bandgap < 2 and ehull < 0.05",
     sort=("ehull",),

@@ -100,5 +100,5 @@ def _find(folder: Path, symbol: str) -> Path:
             return path
     raise ReciNetError(
         f"{symbol}.json.gz is not in {folder}: it is a json list of records with 'jid', 'atoms', "
-        "'total_energy', 'forces' and 'stresses' (docs/data.md)"
+        "'total_energy', 'forces' and 'stresses' (docs/reference/data.md)"
     )

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def results_document(
         "tasks": recorded,
         "user_metadata": dict(metadata),
         "benchmark_name": BENCHMARK,
-        "datestamp": datetime.now(timezone.utc).strftime(_DATESTAMP),
+        "datestamp": datetime.now(UTC).strftime(_DATESTAMP),
     }
     return {**document, "hash": document_hash(document)}
 

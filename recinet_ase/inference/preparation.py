@@ -15,6 +15,7 @@ import torch
 
 from recinet_ase.elements import symbols
 from recinet_ase.errors import StructureError, fault_of, reason_of
+from recinet_ase.formula import formula_of
 from recinet_ase.graph.adapters import to_crystal, unwrapped
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import Crystal, GraphSettings, neighbours_of
@@ -190,22 +191,15 @@ def described(structure: Any) -> tuple[str, int]:
 
 
 def describe(structure: Any) -> tuple[str, int]:
-    """Formula in Hill order and number of atoms of any accepted structure."""
+    """Reduced formula (as pymatgen writes it) and number of atoms of any accepted structure."""
     if isinstance(structure, dict):
-        from ase.formula import Formula
-
         atoms = structure.get("atoms", structure)
-        elements = atoms.get("elements") or [
+        names = atoms.get("elements") or [
             species["element"] for site in atoms.get("sites", []) for species in site["species"]
         ]
-        return Formula.from_list(list(elements)).format("hill"), len(elements)
-    if hasattr(structure, "get_chemical_formula"):
-        return structure.get_chemical_formula(mode="hill"), len(structure)
+        return formula_of(names), len(names)
     if hasattr(structure, "composition"):
-        return structure.composition.hill_formula.replace(" ", ""), len(structure)
+        return structure.composition.reduced_formula, len(structure)
     if hasattr(structure, "numbers"):
-        from ase.formula import Formula
-
-        names = [symbols()[int(z)] for z in structure.numbers]
-        return Formula.from_list(names).format("hill"), len(structure)
+        return formula_of(symbols()[int(z)] for z in structure.numbers), len(structure)
     return "", 0

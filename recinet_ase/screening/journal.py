@@ -16,7 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -96,7 +96,7 @@ class Journal:
                 self.started = self._check()
             else:
                 (folder / ROWS_FILE).unlink(missing_ok=True)  # of a journal half deleted
-                self.started = datetime.now(timezone.utc)
+                self.started = datetime.now(UTC)
                 document = {**self.header, _STARTED: self.started.isoformat()}
                 write_atomic(folder / RUN_FILE, (json.dumps(document, indent=1) + "\n").encode())
             self._scan()

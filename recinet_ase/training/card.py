@@ -183,7 +183,7 @@ def _figures(
             wrong = len(scored) - len(right)
             rows.append(
                 (
-                    f"the same without {wrong} labels known to be wrong (docs/limits.md)",
+                    f"the same without {wrong} labels known to be wrong (docs/concepts/limits.md)",
                     f"{right.absolute_errors.mean():.3g}{unit}",
                 )
             )

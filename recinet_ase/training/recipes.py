@@ -8,7 +8,7 @@ are the settings of the shipped models.
 
 from __future__ import annotations
 
-import sys
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,6 @@ from typing import Any
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.nn.recinet import ReciNetConfig
 from recinet_ase.training.config import TrainingConfig
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 RECIPES = Path(__file__).with_name("recipes")
 

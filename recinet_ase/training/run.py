@@ -48,7 +48,9 @@ TRAINING_FILE = "training.json"
 LEFT_OUT_FILE = "left_out.csv"
 # What may differ from the start, besides the decoder.
 _FREE = ("dropout", "block_dropout", "composition", "pooling")
-_PER_FORMULA = ("ehull_label",)  # JARVIS divided it by the atoms of the formula (docs/limits.md)
+_PER_FORMULA = (
+    "ehull_label",
+)  # JARVIS divided it by the atoms of the formula (docs/concepts/limits.md)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The blocks of docs/integrations.md and the example scripts run, and say what is true."""
+"""The blocks of docs/howto/integrations.md and the example scripts run, and say what is true."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_matgls_networks_on_our_radius_graphs(
             assert one[field].dtype == two[field].dtype, field
         expected = network.predict_structure(structure)
         found = network.predict_structure(structure, graph_converter=ours)
-        # Rounding in single precision: up to 8e-6 for unlucky weights (docs/integrations.md).
+        # Rounding in single precision: up to 8e-6 for unlucky weights (docs/howto/integrations.md).
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
     if isinstance(network, M3GNet) and matgl.__version__ < "4.1.2":
         pytest.skip("this M3GNet runs in single precision alone")

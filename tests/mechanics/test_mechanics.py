@@ -112,7 +112,7 @@ def test_silicon(calculator: ReciNetForceCalculator) -> None:
     assert found.stable and found.warnings == ()
     assert np.diag(found.tensor)[:3] == pytest.approx([c11] * 3, rel=1e-3)
     assert np.diag(found.tensor)[3:] == pytest.approx([c44] * 3, rel=1e-3)
-    # What the shipped model reaches is in docs/forces.md.
+    # What the shipped model reaches is in docs/howto/forces.md.
     assert c11 == pytest.approx(153, rel=0.15) and c44 == pytest.approx(75, rel=0.15)
     assert c12 < c11 and found.bulk_modulus == pytest.approx(89, rel=0.15)
     curve = equation_of_state(bulk("Si"), calculator)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -332,7 +332,7 @@ def test_standard_output(rows: Rows, capsys: pytest.CaptureFixture[str]) -> None
 def test_sidecar(model_folder: Path, tmp_path: Path) -> None:
     predictor = Predictor(model_folder, device="cpu", intervals=False)
     sources = find_sources([str(EXAMPLES)], selection="natoms<4")
-    started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     out = tmp_path / "out.csv"
     path = write_sidecar(
         out,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -85,7 +85,7 @@ def finish(
                 f"predictions as they were made are in {rescued}; with the input as it was, go on "
                 "with --resume"
             ) from None
-    ended = datetime.now(timezone.utc)
+    ended = datetime.now(UTC)
     if options.report is not None:
         from recinet_ase.screening.output.report import write_report
 

@@ -7,7 +7,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,7 @@ def write_sidecar(
         "input_fingerprint": fingerprint(sources),
         "counts": dict(counts),
         "started": _iso(started),
-        "ended": _iso(ended or datetime.now(timezone.utc)),
+        "ended": _iso(ended or datetime.now(UTC)),
         "host": platform.node(),
         **(extra or {}),
     }
@@ -156,4 +156,4 @@ def _input(source: Source) -> dict[str, Any]:
 
 
 def _iso(moment: datetime) -> str:
-    return moment.astimezone(timezone.utc).isoformat(timespec="seconds")
+    return moment.astimezone(UTC).isoformat(timespec="seconds")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError, UnknownNameError
-from recinet_ase.formula import reduced_counts
+from recinet_ase.formula import count_elements, reduced_counts
 from recinet_ase.properties import PROPERTIES, answer_for, get_property_info
 
 ENDS = ("_low", "_high")
@@ -104,11 +103,9 @@ def formula_elements(formula: str) -> frozenset[str]:
 
 
 def reduced_formula(formula: str) -> str:
-    """Elements in alphabetical order with their counts divided by the greatest common divisor.
+    """A key of a composition: its reduced formula, whatever the order of the elements.
 
     ``""`` for an empty formula.
     """
-    counts: Counter[str] = Counter()
-    for symbol, number in re.findall(r"([A-Z][a-z]?)(\d*)", formula):
-        counts[symbol] += int(number or 1)
-    return "".join(f"{symbol}{n}" for symbol, n in sorted(reduced_counts(counts).items()))
+    counts = reduced_counts(count_elements(formula))
+    return "".join(f"{symbol}{n}" for symbol, n in sorted(counts.items()))

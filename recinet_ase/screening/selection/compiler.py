@@ -46,7 +46,7 @@ _HINTS = {
     ast.Invert: "use 'not', not '~'",
     ast.Pow: "powers are not known here; multiply",
 }
-_FORMULA = re.compile(r"([A-Z][a-z]?\d*)+").fullmatch
+_FORMULA = re.compile(r"(?:[A-Z][a-z]?\d*|\((?:[A-Z][a-z]?\d*)+\)\d*)+").fullmatch
 FUNCTIONS = ("abs", "has", "max", "min")
 _LISTS = (ast.Tuple, ast.List, ast.Set)
 _KINDS = {
