@@ -50,7 +50,7 @@ LEFT_OUT_FILE = "left_out.csv"
 _FREE = ("dropout", "block_dropout", "composition", "pooling")
 _PER_FORMULA = (
     "ehull_label",
-)  # JARVIS divided it by the atoms of the formula (docs/concepts/limits.md)
+)  # divided by the atoms of the formula (docs/concepts/limits.md)
 
 
 @dataclass(frozen=True)
