@@ -96,7 +96,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
             ("jarvis_ehull",),
             minimum=0.0,
             per_atom=True,
-            description="for the benchmark, a faulty label (see Limits in the docs); stability is ehull",
+            description="for the benchmark, a faulty label (see docs, limits); stability is ehull",
         ),
         PropertyInfo(
             "bandgap",

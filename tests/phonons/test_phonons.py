@@ -512,7 +512,7 @@ def test_missing_packages_are_told_before_any_work(
 
 
 def test_the_block_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docs" / "phonons.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "howto" / "phonons.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(from ase.build.*?)```", text, flags=re.S)
     monkeypatch.chdir(tmp_path)
     exec(block, {})
