@@ -11,9 +11,9 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, make_supercell, molecule
+from bad_structures import BAD
 from pymatgen.io.ase import AseAtomsAdaptor
 from support import random_model
-from test_graph import BAD
 
 from recinet_ase import Predictor, ReciNetError, StructureError, UnknownNameError, predict
 from recinet_ase.graph.batch import CrystalBatch

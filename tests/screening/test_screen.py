@@ -16,9 +16,9 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.db import connect
+from bad_structures import BAD
 from click.testing import CliRunner, Result
 from support import EXAMPLES, random_model
-from test_graph import BAD
 
 from recinet_ase import Predictor, ReciNetCalculator
 from recinet_ase.cli.screen import screen
