@@ -28,7 +28,7 @@ pytest.importorskip("seekpath")
 from recinet_ase.cli.phonons import phonons as command
 from recinet_ase.errors import ReciNetError, StructureError, UnknownNameError
 from recinet_ase.phonons import Phonons, harmonic, load_calculator, phonons
-from recinet_ase.phonons.figures import point_label, ticks
+from recinet_ase.phonons.plots import point_label, ticks
 from recinet_ase.phonons.structure import choose_supercell, symmetrise
 from recinet_ase.simulation.batch_forces import BatchForces
 
