@@ -12,7 +12,6 @@ from recinet_ase.formula import count_elements, reduced_counts
 from recinet_ase.inference.result import ENDS, SPREAD, with_known_end
 from recinet_ase.properties import PROPERTIES, answer_for, get_property_info
 
-
 LACKS = "ehull_lacks"
 """Column that says what the references of ``ehull`` lack for a crystal."""
 
