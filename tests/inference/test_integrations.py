@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from support import ROOT
 
-SECTIONS = (ROOT / "docs" / "howto" / "integrations.md").read_text(encoding="utf-8").split("\n## ")[1:]
+SECTIONS = (
+    (ROOT / "docs" / "howto" / "integrations.md").read_text(encoding="utf-8").split("\n## ")[1:]
+)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 TOUR = {
     "calculator.py": "recinet_bandgap_model",
