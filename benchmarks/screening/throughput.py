@@ -1,6 +1,6 @@
 """Screening a database end to end, against rivals, in one run.
 
-    python benchmarks/screening.py --data-dir DIR [--count 5000] [--rounds 3]
+    python benchmarks/screening/throughput.py --data-dir DIR [--count 5000] [--rounds 3]
         [--chgnet-python PY] [--alignn-python PY] [--megnet-python PY]
 
 Every program gets the same ASE database of real crystals of 8 to 12 atoms and two threads or
@@ -34,7 +34,7 @@ from recinet_ase.data.published import JARVIS
 from recinet_ase.graph.adapters import from_jarvis
 
 RIVALS = ("chgnet", "alignn", "megnet")
-RIVAL_SCRIPT = Path(__file__).with_name("screening_rivals.py")
+RIVAL_SCRIPT = Path(__file__).with_name("throughput_rivals.py")
 
 
 @dataclass(frozen=True)
