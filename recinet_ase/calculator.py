@@ -16,17 +16,13 @@ from ase.outputs import Properties, all_outputs
 
 from recinet_ase.errors import StructureError, UnknownNameError
 from recinet_ase.inference import predict as inference
-from recinet_ase.inference.annotate import PREFIX, Entry, annotate
-from recinet_ase.inference.result import Prediction
+from recinet_ase.inference.annotate import PREFIX, InfoValue, annotate
+from recinet_ase.inference.result import ENDS, SPREAD, Prediction, with_known_end
 from recinet_ase.properties import answer_for, get_property_info
 
 if TYPE_CHECKING:
     import torch
     from ase import Atoms
-
-_ENDS = ("_lower", "_upper")
-_SPREAD = "_spread"
-_OTHER_ENDS = {"_low": "_lower", "_high": "_upper"}  # as recinet-screen names its columns
 
 
 class ReciNetCalculator(Calculator):
@@ -44,7 +40,7 @@ class ReciNetCalculator(Calculator):
     energies of VASP with OptB88vdW, so that only differences mean something). Without such a
     model, and for forces and stress always, ASE's PropertyNotImplementedError is raised.
 
-    Where a model is calibrated, each property ``p`` comes with ``p_lower`` and ``p_upper``, the
+    Where a model is calibrated, each property ``p`` comes with ``p_low`` and ``p_high``, the
     ends of its 90 % interval, and ``in_domain`` and `warnings` say whether and how the atoms
     differ from the training data. An ensemble (``"jarvis-eform:ensemble"``) adds ``p_spread``, the
     standard deviation of its members.
@@ -93,11 +89,11 @@ class ReciNetCalculator(Calculator):
         for name in list(self.units):
             source = self.predictor.properties["total_energy" if name == "energy" else name]
             if len(source.members) > 1 and self.predictor.intervals:
-                self.units[name + _SPREAD] = self.units[name]
-                self.models[name + _SPREAD] = self.models[name]
+                self.units[name + SPREAD] = self.units[name]
+                self.models[name + SPREAD] = self.models[name]
             if source.calibration is not None and self.predictor.intervals:
                 calibrated = True
-                for end in _ENDS:
+                for end in ENDS:
                     self.units[name + end] = self.units[name]
                     self.models[name + end] = self.models[name]
         if calibrated:
@@ -118,17 +114,15 @@ class ReciNetCalculator(Calculator):
     ) -> Any:
         """A property by its name or an alias (``"gap"``, ``"e_above_hull"``), in `units`.
 
-        ``"bandgap_lower"`` and ``"bandgap_upper"`` (``"gap_lower"``...) are the ends of the
-        90 % interval, where the model is calibrated.
+        ``"bandgap_low"`` and ``"bandgap_high"`` (``"gap_low"``..., also ``"gap_lower"`` and
+        ``"gap_upper"``) are the ends of the 90 % interval, where the model is calibrated.
 
         Raises:
             PropertyNotImplementedError: If no model here gives it; says which are given.
             StructureError: If the structure is not one the model can answer for.
         """
-        for other, end in _OTHER_ENDS.items():
-            if name.endswith(other):
-                name = name.removesuffix(other) + end
-        end = next((e for e in (*_ENDS, _SPREAD) if name.endswith(e)), "")
+        name = with_known_end(name)
+        end = next((e for e in (*ENDS, SPREAD) if name.endswith(e)), "")
         try:
             known = get_property_info(name.removesuffix(end)).name
             known = (answer_for(known, self.predictor.properties) or known) + end
@@ -159,9 +153,9 @@ class ReciNetCalculator(Calculator):
         (result,) = self.predictor.predict_many([self.atoms])
         values: dict[str, float | bool] = dict(result.values)
         for name, interval in result.intervals.items():
-            values.update(zip((name + end for end in _ENDS), interval, strict=True))
-        values.update({name + _SPREAD: value for name, value in result.spreads.items()})
-        for end in ("", *_ENDS, _SPREAD):
+            values.update(zip((name + end for end in ENDS), interval, strict=True))
+        values.update({name + SPREAD: value for name, value in result.spreads.items()})
+        for end in ("", *ENDS, SPREAD):
             if "total_energy" + end in values:
                 values["energy" + end] = values["total_energy" + end] * len(self.atoms)
         if result.in_domain is not None:
@@ -210,7 +204,7 @@ class ReciNetCalculator(Calculator):
 
     def annotate(
         self, atoms: Atoms, *, prefix: str = PREFIX, overwrite: bool = False
-    ) -> dict[str, Entry]:
+    ) -> dict[str, InfoValue]:
         """Put the predictions into ``atoms.info``, where files keep them (as `annotate`)."""
         return annotate(atoms, self, prefix=prefix, overwrite=overwrite)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from ase import Atoms
 from ase.db import connect
 from hypothesis import HealthCheck, settings
 from support import EXAMPLES, random_model, write_jarvis_folder
+
+# Of the commands that tests start: one thread each, as the tests themselves (`pytest -n`).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile(
     "recinet",

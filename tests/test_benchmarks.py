@@ -53,7 +53,7 @@ def local_block(width: int = 32) -> LocalBlock:
 def test_the_naive_block_is_the_same_function(
     full_batch: CrystalBatch, monkeypatch: pytest.MonkeyPatch, training: bool, fast: bool
 ) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "training"))
     from naive import NaiveLocalBlock
 
     block = local_block().train(training)
@@ -71,7 +71,7 @@ def test_the_naive_block_is_the_same_function(
 def test_training_benchmark_without_rivals(tmp_path: Path, crystals: dict[str, Atoms]) -> None:
     write_jarvis_folder(tmp_path, list(crystals.values()), "dft_3d_formation_energy_peratom")
     out = run(
-        "training.py",
+        "training/steps.py",
         *("--data-dir", str(tmp_path), "--count", "8", "--batch-size", "4", "--rounds", "1"),
         *("--seconds", "0.01", "--peak-size", "64", "--only", "paper size, bfloat16;all angles"),
         # An interpreter without site-packages has none of the rivals.
@@ -91,7 +91,7 @@ def bare_python(folder: Path) -> Path:
 def test_cost_curve(tmp_path: Path) -> None:
     prefix = tmp_path / "curve"
     out = run(
-        "cost_curve.py",
+        "training/cost_curve.py",
         *("-o", str(prefix), "--size", "tiny", "--seconds", "0.01"),
         *("--atoms", "2", "40", "--batches", "1"),
     )
@@ -109,7 +109,7 @@ def test_comparators(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Two networks, one of them on full graphs; the tables print the paper's figures beside."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "accuracy"))
     import ablation
     import comparators
 
@@ -137,7 +137,7 @@ def test_the_ablation_study_runs_and_goes_on(
     jarvis_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two variants, two seeds; a second call reads the finished runs instead of training."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "accuracy"))
     import ablation
 
     from recinet_ase.training.run import Resources
@@ -166,7 +166,7 @@ def test_several_properties_and_each_alone_learn_from_the_same_crystals(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "accuracy"))
     import multitask
 
     folder = tmp_path / "data"

@@ -19,7 +19,7 @@ def test_the_python_examples_run() -> None:
     space: dict[str, object] = {}
     exec(blocks[0], space)
     calc = space["atoms"].calc  # type: ignore[attr-defined]
-    assert set(calc.results) >= {"bandgap", "formation_energy", "bandgap_lower", "bandgap_upper"}
+    assert set(calc.results) >= {"bandgap", "formation_energy", "bandgap_low", "bandgap_high"}
     space["structures"] = [space["atoms"]]
     for block in blocks[1:]:
         exec(block, space)

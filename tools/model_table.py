@@ -1,6 +1,6 @@
 """Put the table of models (docs/reference/models.md) together from cards and measured speeds.
 
-python benchmarks/models.py -o docs/reference/speed.csv     # after a change of models
+python benchmarks/screening/models.py -o docs/reference/speed.csv     # after a change of models
 python tools/model_table.py
 """
 

@@ -172,11 +172,11 @@ def write_card(
     folder: Path, config: ModelConfig, evaluations: Sequence[Evaluation], hardware: str
 ) -> None:
     """The folder's README.md."""
-    from recinet_ase.training.card import model_card
+    from recinet_ase.training.card import card_text
 
     first, *others = evaluations
 
-    card = model_card(
+    card = card_text(
         config,
         first.table,
         faults=first.faults,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recinet_ase.analysis import figures, periodic, tables
+from recinet_ase.analysis import periodic, plots, tables
 from recinet_ase.analysis.canvas import FORMATS, save
 from recinet_ase.analysis.filters import ModelFilters, force_filters, property_filters
 from recinet_ase.analysis.observe import RECIPROCAL, Observation, observe, single_network
@@ -91,8 +91,8 @@ def add_filters(analysis: Analysis, filters: ModelFilters) -> None:
     ranks = tables.rank_table(spectra)
     analysis.lines += ["", "## Reciprocal filters", ""]
     if filters.has_curves:
-        analysis.add(tables.curve_table(filters), figures.filter_curves)
-        analysis.add(tables.matrix_table(filters), figures.filter_matrices)
+        analysis.add(tables.curve_table(filters), plots.filter_curves)
+        analysis.add(tables.matrix_table(filters), plots.filter_matrices)
         first = filters.blocks[0].weights
         assert first is not None
         analysis.lines += [
@@ -107,7 +107,7 @@ def add_filters(analysis: Analysis, filters: ModelFilters) -> None:
             "only their output matrices are analysed.",
             "",
         ]
-    analysis.add(tables.singular_table(spectra), figures.singular_values)
+    analysis.add(tables.singular_table(spectra), plots.singular_values)
     analysis.add(ranks)
     analysis.lines += [
         "Effective rank (eq. 29): the singular values that hold 90 % and 95 % of the energy, and "
@@ -133,9 +133,9 @@ def add_observation(analysis: Analysis, seen: Observation, units: dict[str, str]
     if RECIPROCAL in seen.sizes:
         _add_contribution(analysis, seen, units)
     gates = tables.distance_table(seen.gates)
-    analysis.add(tables.pair_table(seen.gates), figures.gate_pairs)
+    analysis.add(tables.pair_table(seen.gates), plots.gate_pairs)
     analysis.add(tables.element_table(seen.gates), periodic.gate_elements)
-    analysis.add(gates, figures.gate_distance)
+    analysis.add(gates, plots.gate_distance)
     low, high = (np.percentile(gates.select()["gate"], q) for q in (5, 95))
     analysis.lines += [
         "",
@@ -152,8 +152,8 @@ def add_observation(analysis: Analysis, seen: Observation, units: dict[str, str]
 def _add_contribution(analysis: Analysis, seen: Observation, units: dict[str, str]) -> None:
     ratios = tables.ratio_table(seen)
     changes = tables.change_table(seen, units)
-    analysis.add(ratios, figures.update_ratio)
-    analysis.add(changes, figures.switched_off)
+    analysis.add(ratios, plots.update_ratio)
+    analysis.add(changes, plots.switched_off)
     analysis.lines += [
         "",
         "## Contribution of the reciprocal block",
@@ -186,14 +186,14 @@ def _add_tasks(analysis: Analysis, seen: Observation, properties: list[str]) -> 
     if seen.routing is not None:
         tally = seen.routing
         experts = tables.expert_table(properties, tally.frequencies, tally.weights)
-        analysis.add(experts, figures.expert_frequencies)
+        analysis.add(experts, plots.expert_frequencies)
         matrix, label = tally.similarity, "cosine of selection frequencies"
     elif len(properties) > 1:
         matrix, label = prediction_correlation(seen.predictions), "correlation of predictions"
     else:
         return
     similar = tables.similarity_table(properties, matrix)
-    analysis.add(similar, lambda table: figures.task_similarity(table, label))
+    analysis.add(similar, lambda table: plots.task_similarity(table, label))
     rows = [(p, *(f"{v:.2f}" for v in row)) for p, row in zip(properties, matrix, strict=True)]
     analysis.lines += ["", f"## Similarity of the tasks: {label}", ""]
     analysis.lines += _markdown(("", *properties), rows)
@@ -203,7 +203,7 @@ def add_composition(analysis: Analysis, sample: Sample) -> None:
     """Ionic, polar, covalent and elemental crystals of the data (table 15)."""
     found = sample.composition
     table = tables.composition_table(found)
-    analysis.add(table, figures.composition)
+    analysis.add(table, plots.composition)
     rows = [
         (name, rule, f"{n:,}", "" if np.isnan(share) else f"{share:.1%}",
          f"{m:,}" if m != "" else "", f"{q:.1%}" if q != "" else "")

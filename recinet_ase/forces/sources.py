@@ -103,8 +103,9 @@ def _mlearn(name: str, network: ForceNetworkConfig, data_dir: str | Path | None)
 def stress_of(vasp: np.ndarray) -> np.ndarray:
     """Mlearn's six numbers as a stress tensor in eV/angstrom^3.
 
-    The files state neither unit, sign nor order. The data do (``benchmarks/mlearn_stress.py``):
-    kilobar, positive under compression as VASP prints them, in the order xx, yy, zz, xy, zx, yz.
+    The files state neither unit, sign nor order. The data do
+    (``benchmarks/forces/mlearn_stress.py``): kilobar, positive under compression as VASP prints
+    them, in the order xx, yy, zz, xy, zx, yz.
     """
     xx, yy, zz, xy, zx, yz = -KBAR * np.asarray(vasp, dtype=np.float64)
     return np.array([[xx, xy, zx], [xy, yy, yz], [zx, yz, zz]])

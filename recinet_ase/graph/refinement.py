@@ -53,7 +53,7 @@ PREDICTION = Tolerance(1e-5, 1e-5)
 TRAINING = Tolerance(1e-4, 2e-3)
 """Above the rounding of files with five decimals. On 1,986 crystals of JARVIS it leaves 21 % of the
 edges (space groups within 0.01 A leave 20 %, `PREDICTION` 29 %) and changes formation energies by
-1e-6 eV/atom on average, 2e-5 for 99 % of the crystals (``benchmarks/refinement.py``)."""
+1e-6 eV/atom on average, 2e-5 for 99 % of the crystals (``benchmarks/graphs/refinement.py``)."""
 
 _BLOCK = 50_000  # entries of padded tables of atoms by waves, which then stay in the cache
 _PROJECTIONS = 2

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from recinet_ase.errors import ReciNetError, StructureError
+from recinet_ase.inference.result import ENDS, SPREAD
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 PREFIX = "recinet_"
 """Start of every key, so that labels such as a computed ``bandgap`` stay untouched."""
 
-Entry = float | bool | str
+InfoValue = float | bool | str
 
 
 @runtime_checkable
@@ -37,27 +38,31 @@ class PredictingCalculator(Protocol):
 
 
 _MODEL = "_model"
+_OLD_ENDS = ("_lower", "_upper")  # of files that earlier versions wrote
 
 
-def entries(prediction: Prediction, predictor: Predictor, prefix: str = PREFIX) -> dict[str, Entry]:
+def entries(
+    prediction: Prediction, predictor: Predictor, prefix: str = PREFIX
+) -> dict[str, InfoValue]:
     """A prediction as flat entries.
 
     Returns:
-        For each property ``p`` (after the prefix): ``p``, ``p_lower`` and ``p_upper`` (ends of
+        For each property ``p`` (after the prefix): ``p``, ``p_low`` and ``p_high`` (ends of
         the 90 % interval, where the model is calibrated), ``p_spread`` (standard deviation of
         the members of an ensemble), ``p_unit`` (missing where it has none), ``p_model``;
         and ``in_domain``, where a model can tell.
     """
-    found: dict[str, Entry] = {}
+    found: dict[str, InfoValue] = {}
     for info in predictor.infos:
         if info.name not in prediction.values:
             continue
         key = prefix + info.name
         found[key] = prediction.values[info.name]
         if info.name in prediction.intervals:
-            found[f"{key}_lower"], found[f"{key}_upper"] = prediction.intervals[info.name]
+            for end, value in zip(ENDS, prediction.intervals[info.name], strict=True):
+                found[key + end] = value
         if info.name in prediction.spreads:
-            found[f"{key}_spread"] = prediction.spreads[info.name]
+            found[key + SPREAD] = prediction.spreads[info.name]
         if info.unit:
             found[f"{key}_unit"] = info.unit
         found[key + _MODEL] = predictor.properties[info.name].config.name
@@ -72,7 +77,7 @@ def annotate(
     *,
     prefix: str = PREFIX,
     overwrite: bool = False,
-) -> dict[str, Entry]:
+) -> dict[str, InfoValue]:
     """Predict, and put the result into ``atoms.info``.
 
     Args:
@@ -117,7 +122,7 @@ def annotate(
     return new
 
 
-def key_value_pairs(atoms: Atoms, prefix: str = PREFIX) -> dict[str, Entry]:
+def key_value_pairs(atoms: Atoms, prefix: str = PREFIX) -> dict[str, InfoValue]:
     """What `annotate` put into ``atoms.info``, for ASE's databases.
 
     >>> db.write(atoms, key_value_pairs=key_value_pairs(atoms))
@@ -138,7 +143,7 @@ def _written(info: Mapping[str, Any], prefix: str) -> set[str]:
     for key, value in info.items():
         if isinstance(value, str) and key.startswith(prefix) and key.endswith(_MODEL):
             base = key.removesuffix(_MODEL)
-            keys |= {base + end for end in ("", "_lower", "_upper", "_spread", "_unit", _MODEL)}
+            keys |= {base + end for end in ("", *ENDS, *_OLD_ENDS, SPREAD, "_unit", _MODEL)}
             keys.add(f"{prefix}in_domain")
     return keys & info.keys()
 

@@ -390,13 +390,12 @@ def _refused(result: Prediction, reason: str) -> Prediction:
 
 def _without(result: Prediction, name: str) -> Prediction:
     """The result without one property."""
-    if name not in result.values:
-        return result
-    values, intervals, spreads = (
-        {key: value for key, value in part.items() if key != name}
-        for part in (result.values, result.intervals, result.spreads)
+    return replace(
+        result,
+        values={key: value for key, value in result.values.items() if key != name},
+        intervals={key: value for key, value in result.intervals.items() if key != name},
+        spreads={key: value for key, value in result.spreads.items() if key != name},
     )
-    return replace(result, values=values, intervals=intervals, spreads=spreads)
 
 
 def _untrained(names: Sequence[str], listed: str) -> str:

@@ -176,7 +176,7 @@ class ReciNetModel(MatGLModel):
         """
         batch = crystal_batch(g, self.numbers)
         # Unbounded: what is compared with labels is this times ``data_std`` plus ``data_mean``.
-        output, latent = self.property_model.explain(batch)
+        output, latent = self.property_model.unclipped(batch)
         if self.training and torch.is_grad_enabled() and self.bounded:
             self.bounded = self._init_args["bounded"] = False
         output = torch.squeeze(output)

@@ -12,7 +12,7 @@ from torch import nn
 
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.batch import CrystalBatch
-from recinet_ase.models.property_model import ModelConfig, Outcome, PropertyModel
+from recinet_ase.models.property_model import ModelConfig, ModelOutput, PropertyModel
 from recinet_ase.nn.reciprocal import LatticeSums
 from recinet_ase.uncertainty import calibration as calibrations
 from recinet_ase.uncertainty.calibration import Calibration
@@ -67,7 +67,7 @@ class EnsembleModel(nn.Module):
         """Properties in their units ``[B, outputs]``."""
         return torch.maximum(self.outcome(batch, sums).output, self.minimum)
 
-    def outcome(self, batch: CrystalBatch, sums: LatticeSums | None = None) -> Outcome:
+    def outcome(self, batch: CrystalBatch, sums: LatticeSums | None = None) -> ModelOutput:
         """Mean and spread of the members; the representation is the first member's."""
         sums = LatticeSums(batch) if sums is None else sums
         found = [member.outcome(batch, sums) for member in self.members]
@@ -76,7 +76,7 @@ class EnsembleModel(nn.Module):
         mean = bounded.mean(0)
         # Where all members are beyond a bound, how far they are says how sure they are.
         output = torch.where(mean > self.minimum, mean, outputs.mean(0))
-        return Outcome(output, found[0].latent, bounded.std(0))
+        return ModelOutput(output, found[0].latent, bounded.std(0))
 
     @classmethod
     def load(

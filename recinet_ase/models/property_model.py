@@ -135,7 +135,7 @@ class ModelConfig:
         return config
 
 
-class Outcome(NamedTuple):
+class ModelOutput(NamedTuple):
     """What a model makes of a batch (B crystals, P properties).
 
     Attributes:
@@ -195,7 +195,7 @@ class PropertyModel(nn.Module):
         """The models that are asked: this one (an ensemble has several)."""
         return (self,)
 
-    def outcome(self, batch: CrystalBatch, sums: LatticeSums | None = None) -> Outcome:
+    def outcome(self, batch: CrystalBatch, sums: LatticeSums | None = None) -> ModelOutput:
         """What the network makes of a batch.
 
         Args:
@@ -205,16 +205,16 @@ class PropertyModel(nn.Module):
         known = None
         if sums is not None and self.config.network.reciprocal == "lattice":
             known = sums.of(self.network.wave_basis)
-        output, latent = self.explain(batch, known)
-        return Outcome(output, latent, output[:, :0])
+        output, latent = self.unclipped(batch, known)
+        return ModelOutput(output, latent, output[:, :0])
 
     def forward(
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
     ) -> torch.Tensor:
         """Properties in their units ``[B, outputs]``, clipped to their physical lower bound."""
-        return torch.maximum(self.explain(batch, lattice_sum)[0], self.minimum)
+        return torch.maximum(self.unclipped(batch, lattice_sum)[0], self.minimum)
 
-    def explain(
+    def unclipped(
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Unclipped properties ``[B, outputs]`` and the representations behind them ``[B, d]``."""

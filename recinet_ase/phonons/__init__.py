@@ -8,7 +8,7 @@
 
 The road: `structure` (checks, symmetry, supercell), `relaxation`, `forces` (of the displaced
 supercells, kept as they come), `harmonic` (force constants and what phonopy makes of them),
-`result`, `files` and `figures` (what is written). `calculators` finds calculators by name;
+`result`, `files` and `plots` (what is written). `calculators` finds calculators by name;
 `calculation` puts it all together.
 """
 

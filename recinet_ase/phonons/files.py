@@ -15,7 +15,7 @@ import numpy as np
 
 from recinet_ase._version import __version__
 from recinet_ase.errors import ReciNetError
-from recinet_ase.phonons import figures
+from recinet_ase.phonons import plots
 
 if TYPE_CHECKING:
     from recinet_ase.phonons.result import Phonons
@@ -59,9 +59,9 @@ def write_folder(phonons: Phonons, folder: Path) -> Path:
             zip(phonons.dos.frequencies, phonons.dos.states, strict=True),
         ),
         "thermal.csv": lambda path: _write_table(path, *_thermal(phonons)),
-        "band.png": lambda path: figures.band_plot(phonons, path),
-        "dos.png": lambda path: figures.dos_plot(phonons, path),
-        "thermal.png": lambda path: figures.thermal_plot(phonons, path),
+        "band.png": lambda path: plots.band_plot(phonons, path),
+        "dos.png": lambda path: plots.dos_plot(phonons, path),
+        "thermal.png": lambda path: plots.thermal_plot(phonons, path),
         SUMMARY: lambda path: path.write_text(
             json.dumps(summary(phonons), indent=2) + "\n", encoding="utf-8"
         ),

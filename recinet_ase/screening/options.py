@@ -82,7 +82,7 @@ class Callback(Protocol):
 
 
 @dataclass
-class Outcome:
+class ScreenOutcome:
     """What came out.
 
     Attributes:

@@ -14,7 +14,15 @@ from recinet_ase._version import __version__
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.io import chunks, count_entries, find_sources, fingerprint
 from recinet_ase.io.entries import Chunk, Source
-from recinet_ase.screening.execution import chunk as execution
+from recinet_ase.screening.execution.chunk import (
+    ChunkRows,
+    ScreenSpec,
+    choose_spec,
+    column_units,
+    loaded_predictor,
+    provenance_lines,
+    result_columns,
+)
 from recinet_ase.screening.execution.gpus import choose_devices
 from recinet_ase.screening.execution.processes import warm_up
 from recinet_ase.screening.execution.schedule import (
@@ -25,7 +33,7 @@ from recinet_ase.screening.execution.schedule import (
     run,
 )
 from recinet_ase.screening.journal import Journal, has_journal, journal_folder
-from recinet_ase.screening.options import Display, Outcome, ScreenOptions
+from recinet_ase.screening.options import Display, ScreenOptions, ScreenOutcome
 from recinet_ase.screening.output.finish import check_report, finish
 from recinet_ase.screening.output.identity import is_complete, screen_identity, what_answers
 from recinet_ase.screening.output.metadata import sidecar_path
@@ -45,7 +53,7 @@ _STDIN_COPY = "stdin"
 @contextmanager
 def run_screen(
     options: ScreenOptions, display: Display, command: Sequence[str]
-) -> Iterator[Outcome]:
+) -> Iterator[ScreenOutcome]:
     """Screen and write the files; what came out is given while its table can still be read.
 
     Everything that can be known to fail fails before the first structure is read.
@@ -72,7 +80,7 @@ def run_screen(
         devices = choose_devices(options.device, options.scheduler is not None)
         if choose_workers(options.workers, options.scheduler, total, limited=limited):
             warm_up()  # while this process loads torch and the models
-        spec = execution.choose_spec(
+        spec = choose_spec(
             options.infos,
             options.models,
             devices,
@@ -82,8 +90,8 @@ def run_screen(
             options.hull,
             options.decomposition,
         )
-        predictor = execution.loaded(spec)
-        names, units = execution.columns(predictor), execution.units(predictor)
+        predictor = loaded_predictor(spec)
+        names, units = result_columns(predictor), column_units(predictor)
         if options.decomposition and predictor.stability is None:
             raise ReciNetError("--decomposition is of the hull: add ehull to --props")
         options.selection.check(names, units)
@@ -94,9 +102,9 @@ def run_screen(
             and not has_journal(folder)
             and is_complete((options.output, options.report), identity)
         ):
-            yield Outcome(was_complete=True)
+            yield ScreenOutcome(was_complete=True)
             return
-        for line in execution.provenance(predictor):
+        for line in provenance_lines(predictor):
             display.note(line)
         gpus = 0 if spec.on_cpu else len(devices)
         workers = choose_workers(options.workers, options.scheduler, total, gpus, limited)
@@ -132,9 +140,7 @@ def _scratch(needed: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def _backend(
-    options: ScreenOptions, workers: int, spec: execution.ScreenSpec
-) -> Iterator[Backend | None]:
+def _backend(options: ScreenOptions, workers: int, spec: ScreenSpec) -> Iterator[Backend | None]:
     limit = TIME_LIMIT if options.time_limit is None else options.time_limit
     backend = make_backend(workers, options.workers, options.scheduler, spec, limit)
     try:
@@ -170,7 +176,7 @@ def _written(options: ScreenOptions) -> list[str]:
 def _header(
     sources: Sequence[Source],
     predictor: Predictor,
-    spec: execution.ScreenSpec,
+    spec: ScreenSpec,
     names: Sequence[str],
     units: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -191,14 +197,14 @@ def _header(
 
 def _streamed(
     sources: Sequence[Source],
-    spec: execution.ScreenSpec,
+    spec: ScreenSpec,
     backend: Backend | None,
     names: Sequence[str],
     display: Display,
     total: int | None,
-) -> Outcome:
+) -> ScreenOutcome:
     """Rows to standard output as they come."""
-    outcome = Outcome()
+    outcome = ScreenOutcome()
     with open_writer(None, names) as writer, display.progress(total, 0) as advance:
         for chunk in _screened(chunks(sources, CHUNK), sources, spec, backend):
             for row in chunk.rows:
@@ -216,9 +222,9 @@ def _streamed(
 def _screened(
     parts: Iterable[Chunk],
     sources: Sequence[Source],
-    spec: execution.ScreenSpec,
+    spec: ScreenSpec,
     backend: Backend | None,
-) -> Iterator[execution.ChunkRows]:
+) -> Iterator[ChunkRows]:
     """The rows of chunks; what is none of their structures' fault is logged.
 
     Raises:
@@ -240,7 +246,7 @@ def _screened(
 def _fill(
     journal: Journal,
     sources: Sequence[Source],
-    spec: execution.ScreenSpec,
+    spec: ScreenSpec,
     backend: Backend | None,
     display: Display,
     total: int | None,

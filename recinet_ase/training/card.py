@@ -51,7 +51,7 @@ _NOTABLE = 2.0  # times the overall MAE
 _LISTED = 10
 
 
-def model_card(
+def card_text(
     config: ModelConfig,
     validation: PredictionTable | None = None,
     *,

@@ -14,7 +14,7 @@ from recinet_ase.evaluation.plots import learning_curve, parity_plot
 from recinet_ase.evaluation.table import PredictionTable
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.properties import PropertyInfo
-from recinet_ase.training.card import model_card
+from recinet_ase.training.card import card_text
 from recinet_ase.training.labels import PreparedData
 from recinet_ase.training.metrics import METRICS_FILE, read_metrics
 from recinet_ase.training.property_task import evaluate
@@ -45,7 +45,7 @@ def write_report(model: PropertyModel, data: PreparedData, folder: Path) -> None
     dataset = str(model.config.training["dataset"])
     faults = [known_faults(dataset, info.name) for info in infos]
     others = list(zip(tables, faults, strict=True))[1:]
-    card = model_card(model.config, tables[0], faults=faults[0], others=others, usage=str(folder))
+    card = card_text(model.config, tables[0], faults=faults[0], others=others, usage=str(folder))
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 

@@ -25,7 +25,7 @@ _LARGEST_COVERAGE = 0.909
 _PARTS = 5
 _PER_PART = 100  # crystals that a part must hold to have a factor of its own
 _APART = 0.03  # distance of two knots, in units of the spread of the predictions
-_LEANS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # from one factor to each part's own, and on
+_EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # from one factor to each part's own, and on
 _FLOOR = 0.2  # of the mean absolute error
 
 
@@ -45,7 +45,7 @@ class Widths:
 
     def __call__(self, output: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
         """Half-widths ``[B]`` of predictions ``[B]``."""
-        factor = hats(output, self.knots.double()) @ self.factors.double()
+        factor = hat_functions(output, self.knots.double()) @ self.factors.double()
         return torch.hypot(factor * log_scale.exp(), self.floor.double())
 
     @classmethod
@@ -68,7 +68,7 @@ class Widths:
         # With the floor taken off, a residual is inside if its score is at most q.
         score = (residual**2 - floor**2).clamp(min=0).sqrt() / log_scale.exp()
         knots = _knots(output, spread)
-        basis = hats(output, knots)
+        basis = hat_functions(output, knots)
         fifth = torch.argsort(torch.argsort(output)) * _PARTS // len(output)
         many = len(output) >= _PARTS * _PER_PART
 
@@ -84,9 +84,9 @@ class Widths:
 
         factors = scaled(torch.ones(len(knots), dtype=torch.float64), COVERAGE)
         if many and least(factors) < _PART_COVERAGE:
-            own = _part_factors(basis, score, _PART_COVERAGE)
-            for lean, coverage in product(_LEANS, (COVERAGE, _LARGEST_COVERAGE)):
-                factors = scaled(own**lean, coverage)
+            of_parts = _part_factors(basis, score, _PART_COVERAGE)
+            for exponent, coverage in product(_EXPONENTS, (COVERAGE, _LARGEST_COVERAGE)):
+                factors = scaled(of_parts**exponent, coverage)
                 if least(factors) >= _PART_COVERAGE:
                     break
         return cls(knots.float(), factors.float(), floor.reshape(1).float())
@@ -96,7 +96,7 @@ class Widths:
         return dict(self.__dict__)
 
 
-def hats(output: torch.Tensor, knots: torch.Tensor) -> torch.Tensor:
+def hat_functions(output: torch.Tensor, knots: torch.Tensor) -> torch.Tensor:
     """Weights of linear interpolation between knots, constant outside, ``[B, K]``."""
     if len(knots) == 1:
         return torch.ones(len(output), 1, dtype=torch.float64)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Element
 from support import EXAMPLES, random_model
 
-from recinet_ase.analysis import figures, report, tables
+from recinet_ase.analysis import plots, report, tables
 from recinet_ase.analysis.bonding import BONDING, RULES, bonding_class, electronegativity_difference
 from recinet_ase.analysis.canvas import FORMATS, save
 from recinet_ase.analysis.filters import FILTER, force_filters, property_filters
@@ -431,13 +431,13 @@ def test_csv_holds_the_plotted_numbers(shipped: tuple[Path, str]) -> None:
         for r in _read(folder / "filter_curves.csv")
         if (r["block"], r["curve"]) == ("2", "median")
     ]
-    figure = figures.filter_curves(tables.curve_table(filters))
+    figure = plots.filter_curves(tables.curve_table(filters))
     (line,) = [a for a in figure.axes[1].lines if a.get_label() == "median"]
     np.testing.assert_allclose(
         line.get_xdata(), [float(r["wave number (1/A)"]) for r in rows], rtol=1e-6
     )
     np.testing.assert_allclose(line.get_ydata(), [float(r["filter"]) for r in rows], rtol=1e-6)
-    image = figures.filter_matrices(tables.matrix_table(filters)).axes[0].images[0].get_array()
+    image = plots.filter_matrices(tables.matrix_table(filters)).axes[0].images[0].get_array()
     written = [r for r in _read(folder / "filter_matrix.csv") if r["block"] == "1"]
     for place in (1, 7):
         values = [float(r["filter"]) for r in written if int(r["place"]) == place]
@@ -478,7 +478,7 @@ def test_the_same_figure_is_the_same_file_and_leaves_matplotlib_as_it_was(tmp_pa
     before = matplotlib.rcParams.copy()
     table = tables.composition_table(sample_of(SALT, SILICON).composition)
     written = [
-        save(figures.composition(table), folder, "composition", FORMATS)
+        save(plots.composition(table), folder, "composition", FORMATS)
         for folder in (tmp_path, tmp_path.joinpath("b"))
         if folder.mkdir(exist_ok=True) is None
     ]

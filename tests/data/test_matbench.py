@@ -28,7 +28,7 @@ from recinet_ase.evaluation.matbench import (
 )
 from recinet_ase.models.property_model import PropertyModel
 
-BENCHMARKS = ROOT / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks" / "accuracy"
 
 
 def test_scores_are_matbenchs() -> None:

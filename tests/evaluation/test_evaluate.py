@@ -23,7 +23,7 @@ from recinet_ase.evaluation import runner
 from recinet_ase.evaluation.table import PredictionTable
 from recinet_ase.pretrained import available_models
 from recinet_ase.properties import PROPERTIES
-from recinet_ase.training.card import model_card
+from recinet_ase.training.card import card_text
 
 PROVENANCE = {
     "dataset": "jarvis",
@@ -310,7 +310,7 @@ def test_several_properties_need_a_choice(jarvis_folder: Path, tmp_path: Path) -
 
 def test_the_card_of_a_run(clean_model: Path, jarvis_folder: Path) -> None:
     e = runner.evaluate(Predictor(clean_model, device="cpu"), open_dataset("jarvis", jarvis_folder))
-    text = model_card(e.config, e.table, usage="runs/gap", hardware="a laptop", licence="MIT")
+    text = card_text(e.config, e.table, usage="runs/gap", hardware="a laptop", licence="MIT")
     scored = e.table.scored()
     assert f"**{scored.absolute_errors.mean():.3g} eV** (12 crystals)" in text
     for part in (
@@ -320,13 +320,13 @@ def test_the_card_of_a_run(clean_model: Path, jarvis_folder: Path) -> None:
     ):  # fmt: skip
         assert part in text, part
     wrong = {scored.ids[int(scored.absolute_errors.argmax())]}
-    text = model_card(e.config, e.table, faults=wrong)
+    text = card_text(e.config, e.table, faults=wrong)
     assert "without 1 labels known to be wrong" in text
     assert "hardware not recorded" in text
 
 
 def test_a_card_claims_no_more_than_is_known() -> None:
-    text = model_card(random_model().config)
+    text = card_text(random_model().config)
     assert "not measured" in text and "not recorded" in text
     assert "contributed a training label" not in text and "sha256" not in text
 
@@ -336,7 +336,7 @@ def test_the_shipped_cards_are_the_generator_s(name: str) -> None:
     """Apart from what needs the data, the shipped card is what the package writes today."""
     folder = ROOT / "pretrained" / name
     shipped = (folder / "README.md").read_text(encoding="utf-8")
-    made = model_card(load_model(name).config, hardware="one CPU core", licence="MIT")
+    made = card_text(load_model(name).config, hardware="one CPU core", licence="MIT")
     for section in ("## Use", "## Training"):
         part = made.split(section)[1].split("\n## ")[0]
         assert part in shipped

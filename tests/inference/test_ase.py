@@ -179,7 +179,7 @@ def test_annotated_crystals_survive_files(tmp_path: Path, crystals: dict[str, At
         atoms.get_potential_energy()
         new = calc.annotate(atoms)
         assert new["recinet_bandgap"] == calc.results["bandgap"]
-        assert new["recinet_bandgap_lower"] == calc.results["bandgap_lower"]
+        assert new["recinet_bandgap_low"] == calc.results["bandgap_low"]
         assert (new["recinet_bandgap_unit"], new["recinet_bandgap_model"]) == ("eV", "jarvis-mbj")
         assert new["recinet_total_energy_unit"] == "eV/atom"
         assert new["recinet_in_domain"] is calc.results["in_domain"]
@@ -262,3 +262,12 @@ def test_many_structures(
     assert predict_structure(silicon, model_folder, device="cpu") == {"bandgap": gap}
     with pytest.raises(ReciNetError, match="use predict_structure"):
         predict(silicon, calc.predictor)
+
+
+def test_what_an_earlier_version_wrote_is_replaced() -> None:
+    atoms = bulk("Si")
+    new = annotate(atoms, "jarvis-mbj")
+    for old, end in (("_lower", "_low"), ("_upper", "_high")):
+        atoms.info[f"recinet_bandgap{old}"] = atoms.info.pop(f"recinet_bandgap{end}")
+    assert key_value_pairs(atoms)["recinet_bandgap_upper"] == new["recinet_bandgap_high"]
+    assert annotate(atoms, "jarvis-mbj") == new == atoms.info

@@ -79,7 +79,7 @@ def rivals(seed: int = 0) -> list[torch.nn.Module]:
 def test_matgls_networks_on_our_radius_graphs(
     network: torch.nn.Module, structures: list[Structure], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "graphs"))
     from matgl_graphs import in_double
 
     ours = ReciNetGraphConverter(DEFAULT_ELEMENTS, cutoff=5.0)

@@ -28,7 +28,7 @@ pytest.importorskip("seekpath")
 from recinet_ase.cli.phonons import phonons as command
 from recinet_ase.errors import ReciNetError, StructureError, UnknownNameError
 from recinet_ase.phonons import Phonons, harmonic, load_calculator, phonons
-from recinet_ase.phonons.figures import point_label, ticks
+from recinet_ase.phonons.plots import point_label, ticks
 from recinet_ase.phonons.structure import choose_supercell, symmetrise
 from recinet_ase.simulation.batch_forces import BatchForces
 
@@ -522,7 +522,7 @@ def test_the_block_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_table_against_experiment_is_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = ROOT / "benchmarks" / "phonons.py"
+    script = ROOT / "benchmarks" / "forces" / "phonons.py"
     arguments = ["--calculator", "emt", "--elements", "Cu", "--repeat", "2"]
     monkeypatch.setattr(sys, "argv", [str(script), *arguments])
     runpy.run_path(str(script), run_name="__main__")

@@ -22,9 +22,12 @@ from support import random_model
 from recinet_ase import Predictor, ReciNetError
 from recinet_ase.errors import DeviceLostError
 from recinet_ase.io.entries import Chunk, Piece, Source
-from recinet_ase.screening.execution import chunk as execution
-from recinet_ase.screening.execution import gpus as devices
-from recinet_ase.screening.execution.chunk import ChunkRows, ScreenSpec
+from recinet_ase.screening.execution import gpus
+from recinet_ase.screening.execution.chunk import (
+    ChunkRows,
+    ScreenSpec,
+    loaded_predictor,
+)
 from recinet_ase.screening.execution.gpus import (
     DeviceWorkers,
     TwoSteps,
@@ -137,9 +140,9 @@ def test_a_process_that_cannot_start_its_device(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = ScreenSpec((str(model_folder),), ("bandgap",), devices=("cpu:0",))
-    loaded = execution.loaded(spec)
-    monkeypatch.setattr(devices, "probe", killed)
-    monkeypatch.setattr(devices, "loaded", lambda *_: loaded)
+    predictor = loaded_predictor(spec)
+    monkeypatch.setattr(gpus, "probe", killed)
+    monkeypatch.setattr(gpus, "loaded_predictor", lambda *_: predictor)
     with pytest.raises(ReciNetError, match="cannot work on cpu:0 .* try --device cpu"):
         DeviceWorkers(spec, 1, 60.0)
 

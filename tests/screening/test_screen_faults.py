@@ -77,6 +77,32 @@ def wait_for_lines(out: Path, lines: int, process: subprocess.Popen[str]) -> Non
     raise AssertionError("no progress")
 
 
+def stopped_in_the_journal(call: list[str], out: Path, lines: int) -> subprocess.Popen[str]:
+    """A screen that waits for ever once its journal has so many chunks."""
+    waiting = (
+        "import sys, time\n"
+        "from recinet_ase.screening.journal import Journal\n"
+        "append = Journal.append\n"
+        "def until(self, chunk):\n"
+        f"    if self.done == {lines}:\n"
+        "        time.sleep(1000)\n"
+        "    append(self, chunk)\n"
+        "Journal.append = until\n"
+        "from recinet_ase.cli.screen import main\n"
+        "main()\n"
+    )
+    arguments = call[call.index("recinet_ase.cli.screen") + 1 :]
+    process = subprocess.Popen(
+        [sys.executable, "-c", waiting, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where tests run in the background of a shell, programs begin deaf to interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    wait_for_lines(out, lines, process)
+    return process
+
+
 def begun(call: list[str], out: Path) -> subprocess.Popen[str]:
     """A screen with its first chunk done."""
     process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
@@ -113,8 +139,7 @@ def test_killed_again_and_again(
     out = tmp_path / "out.csv"
     for lines, workers in ((1, "0"), (2, "2"), (3, "0")):
         call = command(database, model_folder, out, "--resume", "--workers", workers)
-        process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
-        wait_for_lines(out, lines, process)
+        process = stopped_in_the_journal(call, out, lines)
         workers_of = children_of(process)
         process.kill()
         process.communicate()
@@ -133,14 +158,9 @@ def test_ended_politely(
     database: Path, model_folder: Path, clean: bytes, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "out.csv"
-    process = subprocess.Popen(
-        command(database, model_folder, out, "--workers", "1"),
-        stderr=subprocess.PIPE,
-        text=True,
-        # Where tests run in the background of a shell, programs begin deaf to interrupts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    process = stopped_in_the_journal(
+        command(database, model_folder, out, "--workers", "1"), out, lines=1
     )
-    wait_for_lines(out, 1, process)
     workers_of = children_of(process)
     process.send_signal(number)
     _, message = process.communicate(timeout=60)
@@ -304,7 +324,9 @@ def test_changed_input_is_not_resumed(database: Path, model_folder: Path, tmp_pa
     copy = tmp_path / "copy.db"
     copy.write_bytes(database.read_bytes())
     out = tmp_path / "out.csv"
-    process = begun(command(copy, model_folder, out, "--workers", "0"), out)
+    process = stopped_in_the_journal(
+        command(copy, model_folder, out, "--workers", "0"), out, lines=1
+    )
     process.kill()
     process.communicate()
     os.utime(copy, (1, 1))

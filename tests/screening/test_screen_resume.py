@@ -23,12 +23,11 @@ from recinet_ase.cli.screen import screen
 from recinet_ase.io import find_sources
 from recinet_ase.screening import run as running
 from recinet_ase.screening.execution import processes
-from recinet_ase.screening.execution.chunk import ChunkRows
-from recinet_ase.screening.execution.chunk import _loaded as loaded
+from recinet_ase.screening.execution.chunk import ChunkRows, _cached
 from recinet_ase.screening.execution.processes import Workers
 from recinet_ase.screening.execution.schedule import choose_workers
 from recinet_ase.screening.journal import Journal
-from recinet_ase.screening.options import Outcome, ScreenOptions
+from recinet_ase.screening.options import ScreenOptions, ScreenOutcome
 from recinet_ase.screening.selection.selection import Selection
 
 
@@ -54,7 +53,7 @@ class Quiet:
         yield lambda rows: None
 
 
-def screened(options: ScreenOptions, *words: str) -> Outcome:
+def screened(options: ScreenOptions, *words: str) -> ScreenOutcome:
     with running.run_screen(options, Quiet(), ["recinet-screen", *words]) as outcome:
         return outcome
 
@@ -230,11 +229,11 @@ def test_rows_of_two_versions_or_weights_do_not_mix(
     shorter.config = replace(original.config, graph=settings)  # weights and scale are the same
     for other_model in (changed, colder, shorter):
         other_model.save(model, half=False)
-        loaded.cache_clear()
+        _cached.cache_clear()
         with pytest.raises(ReciNetError, match=r"other settings or inputs \(models\)"):
             screened(options)
     original.save(model, half=False)
-    loaded.cache_clear()
+    _cached.cache_clear()
     assert screened(options).rows == 6
 
 

@@ -26,7 +26,12 @@ from recinet_ase import Predictor
 from recinet_ase.errors import ReciNetError
 from recinet_ase.io import chunks, find_sources, read_entries
 from recinet_ase.io.entries import Entry
-from recinet_ase.screening.execution import chunk as execution
+from recinet_ase.screening.execution.chunk import (
+    column_units,
+    finish_chunk,
+    prepare_chunk,
+    result_columns,
+)
 from recinet_ase.screening.output import writers
 from recinet_ase.screening.output.metadata import sidecar_path, write_sidecar
 from recinet_ase.screening.output.writers import check_output, needs_structures, open_writer
@@ -198,14 +203,14 @@ def test_structures_with_baggage(suffix: str, crystals: dict[str, Atoms], tmp_pa
 def test_numbers_survive_the_round_trip(tmp_path: Path) -> None:
     """Predictions for what was written equal those for what was read."""
     predictor = Predictor(random_model(), device="cpu", intervals=False)
-    columns, units = execution.columns(predictor), execution.units(predictor)
+    columns, units = result_columns(predictor), column_units(predictor)
 
     def screen(path: Path, id_key: str | None = None) -> list[dict[str, Any]]:
         parts = (
-            execution.prepare_chunk(predictor.preparation, id_key, chunk)
+            prepare_chunk(predictor.preparation, id_key, chunk)
             for chunk in chunks(find_sources([str(path)]))
         )
-        return [row for part in parts for row in execution.finish_chunk(predictor, part).rows]
+        return [row for part in parts for row in finish_chunk(predictor, part).rows]
 
     before = screen(EXAMPLES)
     wanted = [row["bandgap"] for row in before]
@@ -338,7 +343,7 @@ def test_sidecar(model_folder: Path, tmp_path: Path) -> None:
         out,
         predictor,
         sources,
-        execution.columns(predictor),
+        result_columns(predictor),
         {"bandgap": "eV"},
         {"structures": 50, "errors": 0},
         started,

@@ -15,12 +15,13 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError
+from recinet_ase.inference.result import ENDS, SPREAD
 from recinet_ase.io import entries_of
 from recinet_ase.io.entries import Chunk, Entry, structure_digest
 from recinet_ase.pretrained import default_model, load_model
 from recinet_ase.properties import PropertyInfo, answer_for, source_of
 from recinet_ase.screening.execution.processes import beginning
-from recinet_ase.screening.selection.columns import DECOMPOSITION, ENDS, LACKS, SPREAD
+from recinet_ase.screening.selection.columns import DECOMPOSITION, LACKS
 from recinet_ase.stability.derived import DISTANCE, has_references
 from recinet_ase.stability.hull import describe
 
@@ -187,7 +188,7 @@ def choose_spec(
     )
 
 
-def columns(predictor: Predictor) -> list[str]:
+def result_columns(predictor: Predictor) -> list[str]:
     """Columns of the result table."""
     numbers = []
     for name in predictor.properties:
@@ -205,7 +206,7 @@ def _endings(predictor: Predictor, name: str) -> tuple[str, ...]:
     return ("", *ENDS, SPREAD) if len(predictor.properties[name].members) > 1 else ("", *ENDS)
 
 
-def units(predictor: Predictor) -> dict[str, str]:
+def column_units(predictor: Predictor) -> dict[str, str]:
     """Unit of each column of numbers (``""`` for pure numbers)."""
     found = {"natoms": ""}
     for info in predictor.infos:
@@ -214,7 +215,7 @@ def units(predictor: Predictor) -> dict[str, str]:
     return found
 
 
-def provenance(predictor: Predictor) -> list[str]:
+def provenance_lines(predictor: Predictor) -> list[str]:
     """For each column of numbers, the unit, model and functional; then each model's caution."""
     lines = []
     cautions: dict[str, None] = {}
@@ -232,17 +233,17 @@ def provenance(predictor: Predictor) -> list[str]:
     return [*lines, *cautions]
 
 
-def loaded(spec: ScreenSpec, device: str = "cpu") -> Predictor:
+def loaded_predictor(spec: ScreenSpec, device: str = "cpu") -> Predictor:
     """The predictor of a spec, loaded once in each process.
 
     On the CPU by default: what it gives is known there, without taking a GPU from the process
     that owns it.
     """
-    return _loaded(spec, device)
+    return _cached(spec, device)
 
 
 @lru_cache(maxsize=2)
-def _loaded(spec: ScreenSpec, device: str) -> Predictor:
+def _cached(spec: ScreenSpec, device: str) -> Predictor:
     # Called with both arguments always: a cache tells a default from the same value given.
     return spec.predictor(device)
 
@@ -250,7 +251,7 @@ def _loaded(spec: ScreenSpec, device: str) -> Predictor:
 def screen_chunk(spec: ScreenSpec, chunk: Chunk) -> ChunkRows:
     """Read a chunk and predict for every entry; errors included, in order."""
     beginning(math.inf)  # loading models is no structure's time
-    predictor = loaded(spec, spec.devices[0])
+    predictor = loaded_predictor(spec, spec.devices[0])
     return finish_chunk(predictor, prepare_chunk(predictor.preparation, spec.id_key, chunk))
 
 
@@ -309,7 +310,7 @@ def prepare_packed(preparation: Preparation, id_key: str | None, chunk: Chunk) -
 def finish_packed(spec: ScreenSpec, data: bytes, device: str) -> ChunkRows:
     """`finish_chunk` on a device, from what `prepare_packed` gave."""
     beginning(math.inf)  # loading models is no structure's time
-    return finish_chunk(loaded(spec, device), pickle.loads(data))
+    return finish_chunk(loaded_predictor(spec, device), pickle.loads(data))
 
 
 def failed_chunk(chunk: Chunk, columns: Iterable[str], error: str) -> ChunkRows:

@@ -16,7 +16,7 @@ import torch
 
 from recinet_ase.errors import ReciNetError
 from recinet_ase.io.entries import Chunk
-from recinet_ase.screening.execution.chunk import ChunkRows, ScreenSpec, loaded
+from recinet_ase.screening.execution.chunk import ChunkRows, ScreenSpec, loaded_predictor
 from recinet_ase.screening.execution.processes import Lost, Workers
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def probe(spec: ScreenSpec, device: str) -> tuple[str, list[Prediction]]:
         bulk("Ni").repeat((2, 2, 2)),
         bulk("ZnO", "wurtzite", a=3.25, c=5.2),
     ]
-    return device, loaded(spec, device).predict_many(crystals)
+    return device, loaded_predictor(spec, device).predict_many(crystals)
 
 
 def compare(found: tuple[str, list[Prediction]], expected: tuple[str, list[Prediction]]) -> None:

@@ -18,11 +18,11 @@ from recinet_ase.io.entries import Chunk, Piece
 from recinet_ase.screening.execution.chunk import (
     ChunkRows,
     ScreenSpec,
-    columns,
     failed_chunk,
     finish_packed,
-    loaded,
+    loaded_predictor,
     prepare_packed,
+    result_columns,
     screen_chunk,
 )
 from recinet_ase.screening.execution.gpus import DeviceWorkers, TwoSteps
@@ -79,14 +79,14 @@ def run(
         for chunk in chunks:
             yield single_threaded(partial(screen_chunk, spec), chunk)
         return
-    predictor = loaded(spec)
+    predictor = loaded_predictor(spec)
     function: Callable[[Chunk], ChunkRows] | TwoSteps = partial(screen_chunk, spec)
     if not spec.on_cpu:
         function = TwoSteps(
             partial(prepare_packed, predictor.preparation, spec.id_key),
             partial(finish_packed, spec),
         )
-    yield from in_order(chunks, backend, function, columns(predictor))
+    yield from in_order(chunks, backend, function, result_columns(predictor))
 
 
 def in_order(

@@ -14,9 +14,9 @@ import numpy as np
 from recinet_ase.errors import ReciNetError
 from recinet_ase.io.databases import masked
 from recinet_ase.io.entries import InputChangedError, Source, encodable
-from recinet_ase.screening.execution import chunk as execution
+from recinet_ase.screening.execution.chunk import provenance_lines
 from recinet_ase.screening.journal import Journal, JournalTable
-from recinet_ase.screening.options import Outcome, ScreenOptions
+from recinet_ase.screening.options import ScreenOptions, ScreenOutcome
 from recinet_ase.screening.output.identity import REPORTS
 from recinet_ase.screening.output.metadata import write_sidecar
 from recinet_ase.screening.output.own_hull import OwnHullTable
@@ -41,7 +41,7 @@ def finish(
     identity: str,
     clock: float,
     command: Sequence[str],
-) -> Outcome:
+) -> ScreenOutcome:
     """Select, write, report, and say where it all comes from.
 
     Args:
@@ -64,7 +64,7 @@ def finish(
         table, hull = cast("JournalTable", own), own.hull
     selection = options.selection
     indices = selection.indices(table) if selection else None
-    outcome = Outcome(
+    outcome = ScreenOutcome(
         rows=len(journal),
         errors=journal.errors,
         faults=journal.faults,
@@ -96,7 +96,7 @@ def finish(
             selection=selection if selection else None,
             sources=[source.title for source in sources],
             command=encodable(shlex.join(map(masked, command))),
-            provenance=execution.provenance(predictor),
+            provenance=provenance_lines(predictor),
             seconds=time.perf_counter() - clock,
             identity=identity,
             hull=hull,

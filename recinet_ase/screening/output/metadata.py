@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from recinet_ase._version import __version__
 from recinet_ase.errors import ReciNetError
+from recinet_ase.inference.result import ENDS, SPREAD
 from recinet_ase.io import fingerprint
 from recinet_ase.io.databases import masked
 from recinet_ase.io.entries import encodable
 from recinet_ase.models.files import replacing
-from recinet_ase.screening.selection.columns import ENDS, SPREAD
 
 if TYPE_CHECKING:
     from recinet_ase.inference.predictor import Predictor

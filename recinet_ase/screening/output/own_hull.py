@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recinet_ase.screening.selection.columns import DECOMPOSITION, ENDS, LACKS
+from recinet_ase.inference.result import ENDS
+from recinet_ase.screening.selection.columns import DECOMPOSITION, LACKS
 from recinet_ase.stability.composition import parse_formula
 from recinet_ase.stability.derived import DISTANCE, OWN
 from recinet_ase.stability.hull import Hull, Phase, describe

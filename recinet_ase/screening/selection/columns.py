@@ -9,16 +9,8 @@ from functools import lru_cache
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.formula import count_elements, reduced_counts
+from recinet_ase.inference.result import ENDS, SPREAD, with_known_end
 from recinet_ase.properties import PROPERTIES, answer_for, get_property_info
-
-ENDS = ("_low", "_high")
-"""What follows a property's name in the columns of its 90 % interval."""
-
-_OTHER_ENDS = {"_lower": ENDS[0], "_upper": ENDS[1]}  # as the ASE calculator names them
-
-SPREAD = "_spread"
-"""What follows it in the column of an ensemble's standard deviation."""
-
 
 LACKS = "ehull_lacks"
 """Column that says what the references of ``ehull`` lack for a crystal."""
@@ -53,9 +45,7 @@ def resolve_column(name: str, columns: Sequence[str], place: str = "") -> str:
     """
     if name in columns:
         return name
-    for other, end in _OTHER_ENDS.items():
-        if name.endswith(other):
-            name = name.removesuffix(other) + end
+    name = with_known_end(name)
     here = f"{place}: " if place else ""
     for end in ("", *ENDS, SPREAD):
         if not name.endswith(end):

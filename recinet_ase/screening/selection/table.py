@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.screening.selection.columns import DECOMPOSITION, ENDS, LACKS, SPREAD
+from recinet_ase.inference.result import ENDS, SPREAD
+from recinet_ase.screening.selection.columns import DECOMPOSITION, LACKS
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -108,4 +109,4 @@ def property_columns(columns: Sequence[str], units: Mapping[str, str]) -> list[s
 
 def has_interval(name: str, columns: Sequence[str]) -> bool:
     """Whether the table has both ends of a property's 90 % interval."""
-    return f"{name}_low" in columns and f"{name}_high" in columns
+    return all(f"{name}{end}" in columns for end in ENDS)

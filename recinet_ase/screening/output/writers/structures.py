@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recinet_ase.screening.selection.columns import ENDS, SPREAD
+from recinet_ase.inference.result import ENDS, SPREAD
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -1,13 +1,13 @@
 """Speed of training beside the paper's formulation, ALIGNN and MEGNet, in one run.
 
-    OMP_NUM_THREADS=1 python benchmarks/training.py --data-dir DIR \
+    OMP_NUM_THREADS=1 python benchmarks/training/steps.py --data-dir DIR \
         --alignn-python /path/to/alignn-venv/bin/python
 
 All train on the same seeded sample of the JARVIS formation-energy training split, batch 64,
 through their own graphs, collation, loss, loop and optimiser:
 
 * recinet: the package's Trainer on symmetry-reduced graphs;
-* naive: the paper's equations as printed, full graphs (benchmarks/naive.py), float32;
+* naive: the paper's equations as printed, full graphs (benchmarks/training/naive.py), float32;
 * alignn: its published size (4 + 4 layers, 256 wide, 4.0 M parameters) through its graph
   builder (12 neighbours), LMDB data set and `train_dgl`; bond angles between bonds up to
   3.5 A (the package's default) or between all bonds (as published);
@@ -122,7 +122,7 @@ def draw_sample(data_dir: str | None, count: int, seed: int) -> dict[str, Any]:
 def start(label: str, sample: Path, python: str, threads: int, log: Any) -> Contender | None:
     """Start a worker and wait until it is prepared; None if its package is missing."""
     worker = Path(__file__).with_name("workers.py")
-    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),

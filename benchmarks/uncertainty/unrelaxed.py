@@ -1,6 +1,6 @@
 """What predictions lose on structures that are not at rest.
 
-    OMP_NUM_THREADS=1 python benchmarks/unrelaxed.py
+    OMP_NUM_THREADS=1 python benchmarks/uncertainty/unrelaxed.py
 
 For each model 200 crystals of its validation set (tests/fixtures) are scaled, or their atoms are
 moved (normal, the given root mean square of each coordinate), and predicted; errors are taken
@@ -20,7 +20,7 @@ from ase import Atoms
 from recinet_ase import Predictor
 from recinet_ase.pretrained import model_card
 
-FIXTURE = Path(__file__).parents[1] / "tests" / "fixtures" / "validation.json.gz"
+FIXTURE = Path(__file__).parents[2] / "tests" / "fixtures" / "validation.json.gz"
 MODELS = ("jarvis-eform", "jarvis-mbj", "jarvis-bulk")
 VOLUMES = (0.85, 0.9, 0.94, 0.97, 1.03, 1.06, 1.1, 1.15)
 MOVES = (0.02, 0.05, 0.1, 0.2)  # angstrom

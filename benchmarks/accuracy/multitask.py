@@ -1,8 +1,8 @@
 """Several properties at once or one by one, on the same crystals: tables 13 and 14 of the paper.
 
-    python benchmarks/multitask.py runs/multitask --data-dir DIR
-    python benchmarks/multitask.py runs/multitask --groups jarvis --decoders moe,linear --seeds 0
-    python benchmarks/multitask.py runs/multitask --tables-only
+    python benchmarks/accuracy/multitask.py runs/multitask --data-dir DIR
+    python benchmarks/accuracy/multitask.py runs/multitask --groups jarvis --decoders moe --seeds 0
+    python benchmarks/accuracy/multitask.py runs/multitask --tables-only
 
 ReciNet-MT (experts), ReciNet-LS (a head for each property) and networks of one property each,
 all of the shipped size ``small``. A seed draws the training crystals, and all of its networks

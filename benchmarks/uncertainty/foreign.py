@@ -1,6 +1,6 @@
 """Share of changed validation crystals that a model flags as outside its domain.
 
-python benchmarks/foreign.py [--model jarvis-mbj]
+python benchmarks/uncertainty/foreign.py [--model jarvis-mbj]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from recinet_ase.errors import StructureError
 from recinet_ase.graph.adapters import from_jarvis
 from recinet_ase.graph.crystal import Crystal
 
-FIXTURE = Path(__file__).parents[1] / "tests" / "fixtures" / "validation.json.gz"
+FIXTURE = Path(__file__).parents[2] / "tests" / "fixtures" / "validation.json.gz"
 Change = Callable[[Crystal, np.random.Generator], Crystal]
 
 

@@ -1,6 +1,6 @@
 """What each shipped model takes for a crystal of its training data's kind.
 
-    OMP_NUM_THREADS=1 python benchmarks/models.py --data-dir DIR -o docs/reference/speed.csv
+    OMP_NUM_THREADS=1 python benchmarks/screening/models.py --data-dir DIR -o speed.csv
 
 One thread, from JARVIS records to values with intervals, as `recinet_ase.predict` gives them:
 reading, graphs and network. ``x fastest`` is the cost beside the cheapest model in the same run.

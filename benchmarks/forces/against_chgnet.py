@@ -1,6 +1,6 @@
 """The force model against CHGNet 0.3.0: errors on the same cells, time of a step.
 
-    python benchmarks/forces.py --data-dir DIR --chgnet-python PY [--model mlearn-pes] [--part val]
+    python benchmarks/forces/against_chgnet.py --data-dir DIR --chgnet-python PY [--part val]
 
 Cells are the model's own validation (or test) cells of mlearn, none of which it was trained
 on. CHGNet saw neither; its energies have another zero, so energies are compared after one

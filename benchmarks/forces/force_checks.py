@@ -1,6 +1,6 @@
 """What a force model is good for: lattice constants, bulk moduli, dynamics.
 
-    python benchmarks/force_checks.py [--model mlearn-pes] [--picoseconds 10]
+    python benchmarks/forces/force_checks.py [--model mlearn-pes] [--picoseconds 10]
 
 Equations of state of the six elements in their ground-state structure against PBE values, and
 the drift of the total energy of NVE dynamics at 300 K.

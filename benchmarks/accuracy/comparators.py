@@ -1,8 +1,8 @@
 """Tables 4, 5, 11 and 12 of the paper, for what the machine affords.
 
-    python benchmarks/comparators.py runs/ablation --data-dir DIR
-    python benchmarks/comparators.py runs/ablation --tasks eform,mbj --seeds 0
-    python benchmarks/comparators.py runs/ablation --tables-only
+    python benchmarks/accuracy/comparators.py runs/ablation --data-dir DIR
+    python benchmarks/accuracy/comparators.py runs/ablation --tasks eform,mbj --seeds 0
+    python benchmarks/accuracy/comparators.py runs/ablation --tables-only
 
 Every network is trained in this code base, by one engine, on the same crystals for the same
 number of epochs: PotNet's and ALIGNN's kind of local network alone (no reciprocal block, 3 and

@@ -1,6 +1,6 @@
 """How a screen takes being killed: rows lost, doubled or changed after many kills.
 
-    python benchmarks/faults.py [--kills 50] [--rows 20000]
+    python benchmarks/screening/faults.py [--kills 50] [--rows 20000]
 
 Screens a database of real crystals once in peace, and once killed (``kill -9`` of the
 whole program) after random times, each time continued with ``--resume``, with and without
@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 from ase.db import connect
 
-EXAMPLES = Path(__file__).parents[1] / "examples" / "crystals.json"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "crystals.json"
 
 
 def command(database: Path, out: Path, workers: int) -> list[str]:

@@ -1,6 +1,6 @@
-"""One trainer in a process of its own, run step by step by `benchmarks/training.py`.
+"""One trainer in a process of its own, run step by step by `benchmarks/training/steps.py`.
 
-python benchmarks/workers.py NAME SAMPLE.json
+python benchmarks/training/workers.py NAME SAMPLE.json
 
 A command is a line on standard input: ``N`` trains N steps, ``flops N`` counts their matrix
 products too. The answer is a line of json. Everything that a trainer prints goes to
@@ -184,7 +184,7 @@ def recinet(sample: dict[str, Any], meter: Meter, size: str, precision: str, ful
 
 
 def naive(sample: dict[str, Any], meter: Meter) -> None:
-    """The paper's formulation as printed (`benchmarks/naive.py`), AdamW, L1."""
+    """The paper's formulation as printed (`benchmarks/training/naive.py`), AdamW, L1."""
     import torch
     from naive import NaiveReciNet, naive_graphs
     from torch.nn import functional

@@ -1,6 +1,6 @@
 """Unit, sign and order of the stresses in mlearn's files, from the data themselves.
 
-    python benchmarks/mlearn_stress.py --data-dir DIR
+    python benchmarks/forces/mlearn_stress.py --data-dir DIR
 
 Pairs of cells of one element whose atoms sit at the same fractional coordinates differ by a
 strain alone. Their difference in energy is ``V sigma : strain``, which gives unit and sign.

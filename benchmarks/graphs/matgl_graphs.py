@@ -1,6 +1,6 @@
 """MEGNet and M3GNet on our radius graphs against matgl's own: relative differences.
 
-python benchmarks/matgl_graphs.py
+python benchmarks/graphs/matgl_graphs.py
 
 Random weights of six seeds, the first twelve crystals of examples/crystals.json. Both graphs
 have the same edges in another order, so the answers differ by rounding alone: in single
@@ -24,7 +24,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 from recinet_ase.matgl import ReciNetGraphConverter
 
-CRYSTALS = Path(__file__).parents[1] / "examples" / "crystals.json"
+CRYSTALS = Path(__file__).parents[2] / "examples" / "crystals.json"
 SEEDS, COUNT = 6, 12
 
 

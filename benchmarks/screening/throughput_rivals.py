@@ -1,4 +1,4 @@
-"""What `screening.py` runs in a rival's interpreter; prints one line of json."""
+"""What `throughput.py` runs in a rival's interpreter; prints one line of json."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Screening a database end to end, against rivals, in one run.
 
-    python benchmarks/screening.py --data-dir DIR [--count 5000] [--rounds 3]
+    python benchmarks/screening/throughput.py --data-dir DIR [--count 5000] [--rounds 3]
         [--chgnet-python PY] [--alignn-python PY] [--megnet-python PY]
 
 Every program gets the same ASE database of real crystals of 8 to 12 atoms and two threads or
@@ -34,7 +34,7 @@ from recinet_ase.data.published import JARVIS
 from recinet_ase.graph.adapters import from_jarvis
 
 RIVALS = ("chgnet", "alignn", "megnet")
-RIVAL_SCRIPT = Path(__file__).with_name("screening_rivals.py")
+RIVAL_SCRIPT = Path(__file__).with_name("throughput_rivals.py")
 
 
 @dataclass(frozen=True)
@@ -174,15 +174,21 @@ def beside_network(path: Path, name: str, count: int) -> str:
     import torch
 
     from recinet_ase.io import chunks, find_sources
-    from recinet_ase.screening.execution import chunk as execution
+    from recinet_ase.screening.execution.chunk import (
+        ScreenSpec,
+        finish_packed,
+        loaded_predictor,
+        prepare_packed,
+        result_columns,
+    )
     from recinet_ase.screening.journal import Journal
     from recinet_ase.screening.output.writers import open_writer
 
     torch.set_num_threads(1)
-    spec = execution.ScreenSpec((name,), ("bandgap",))
-    predictor = execution.loaded(spec)
+    spec = ScreenSpec((name,), ("bandgap",))
+    predictor = loaded_predictor(spec)
     parts = [c for c in chunks(find_sources([str(path)])) if 512 * c.number < min(count, 2048)]
-    packed = [execution.prepare_packed(predictor.preparation, None, chunk) for chunk in parts]
+    packed = [prepare_packed(predictor.preparation, None, chunk) for chunk in parts]
     (model,) = predictor.models
     known: dict[int, Any] = {}
     network = model.outcome
@@ -197,11 +203,11 @@ def beside_network(path: Path, name: str, count: int) -> str:
     spent = []
     for _ in range(2):
         start = time.process_time()
-        done = [execution.finish_packed(spec, data, "cpu") for data in packed]
+        done = [finish_packed(spec, data, "cpu") for data in packed]
         spent.append(time.process_time() - start)
     n = sum(len(rows.rows) for rows in done)
     with tempfile.TemporaryDirectory() as folder:
-        names = execution.columns(predictor)
+        names = result_columns(predictor)
         start = time.process_time()
         journal = Journal(Path(folder) / "out.part", {"columns": names, "id_key": None})
         for rows in done:

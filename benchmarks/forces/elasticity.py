@@ -1,6 +1,6 @@
 """Elastic constants and bulk moduli of mlearn-pes beside measured ones.
 
-python benchmarks/elasticity.py [--model MODEL]
+python benchmarks/forces/elasticity.py [--model MODEL]
 
 Relaxed crystals, relaxed ions; stresses of 24 strained cells (`recinet_ase.mechanics`), and
 Birch and Murnaghan's curve through 11 volumes within 6 %. Measured constants: Simmons and Wang

@@ -1,6 +1,6 @@
 """Time and memory of a step against atoms per cell and batch size, with and without waves.
 
-    OMP_NUM_THREADS=1 python benchmarks/cost_curve.py --data-dir DIR -o cost_curve
+    OMP_NUM_THREADS=1 python benchmarks/training/cost_curve.py --data-dir DIR -o cost_curve
 
 Full graphs of JARVIS crystals (supercells where JARVIS has none of the size), about 500 atoms
 a step, so that what changes from point to point is the size of the cell alone; then batches
@@ -49,7 +49,7 @@ def load(data_dir: str | None) -> dict[int, list[Crystal]]:
     if data_dir is None:
         from ase.db import connect
 
-        path = Path(__file__).parents[1] / "examples" / "crystals.json"
+        path = Path(__file__).parents[2] / "examples" / "crystals.json"
         structures = [row.toatoms() for row in connect(path).select()]
     else:
         from recinet_ase.data.published import JARVIS

@@ -1,6 +1,6 @@
 """Phonon frequencies of a calculator against neutron scattering: a table for the docs.
 
-python benchmarks/phonons.py [--calculator mlearn-pes] [--elements Si Cu Ni] [--repeat 4]
+python benchmarks/forces/phonons.py [--calculator mlearn-pes] [--elements Si Cu Ni] [--repeat 4]
 
 Measured values are rounded to 0.1 THz:
 Si  G. Dolling in Inelastic Scattering of Neutrons in Solids and Liquids (IAEA, Vienna 1963) II, 37;

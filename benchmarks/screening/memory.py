@@ -1,6 +1,6 @@
 """Peak memory of a screen against the number of structures.
 
-    python benchmarks/memory.py [--most 1000000] [--workers 2] [--input extxyz]
+    python benchmarks/screening/memory.py [--most 1000000] [--workers 2] [--input extxyz]
 
 Cycles the small crystals of `examples/` in one extended xyz file or ASE sqlite database of
 growing length, screens it with jarvis-mbj, and prints the rate and the largest memory
@@ -23,7 +23,7 @@ import psutil
 from ase import Atoms
 from ase.db import connect
 
-EXAMPLES = Path(__file__).parents[1] / "examples" / "crystals.json"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "crystals.json"
 
 
 def small_crystals(most_atoms: int = 4) -> list[Atoms]:

@@ -1,7 +1,7 @@
 """What each part of the network is worth: variants, tasks and seeds, one table.
 
-    python benchmarks/ablation.py runs/ablation --data-dir DIR --tasks eform,mbj --seeds 0,1,2
-    python benchmarks/ablation.py runs/ablation --tables-only
+    python benchmarks/accuracy/ablation.py runs/ablation --data-dir DIR --tasks eform --seeds 0,1,2
+    python benchmarks/accuracy/ablation.py runs/ablation --tables-only
 
 Every run is an ordinary run folder under the given one (``<task>-<variant>-<seed>``), so that
 the script can be stopped and started again: finished runs are kept, unfinished ones resumed.

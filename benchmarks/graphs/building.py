@@ -1,6 +1,6 @@
 """Time of building a graph, beside ASE's and pymatgen's own neighbour searches.
 
-    OMP_NUM_THREADS=1 python benchmarks/graphs.py [--data-dir DIR] [--atoms 10]
+    OMP_NUM_THREADS=1 python benchmarks/graphs/building.py [--data-dir DIR] [--atoms 10]
 
 Rivals are given the radius of the outermost shell, which ours has to find first. With
 --data-dir, JARVIS crystals of that size are used; otherwise the examples.
@@ -29,7 +29,7 @@ from recinet_ase.graph.neighbours import shell_neighbours
 
 def load(data_dir: str | None, n_atoms: int) -> list[Atoms]:
     if data_dir is None:
-        path = Path(__file__).parents[1] / "examples" / "crystals.json"
+        path = Path(__file__).parents[2] / "examples" / "crystals.json"
         atoms = [row.toatoms() for row in connect(path).select()]
         return [a for a in atoms if 0.5 * n_atoms <= len(a) <= 2 * n_atoms]
     from recinet_ase.data.published import JARVIS

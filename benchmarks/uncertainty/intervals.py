@@ -1,6 +1,6 @@
 """Cost of intervals and warnings: processor time of the Predictor with and without them.
 
-python benchmarks/intervals.py --data-dir DIR [--models jarvis-mbj jarvis-ehull] [--count 1500]
+python benchmarks/uncertainty/intervals.py --data-dir DIR [--models jarvis-mbj] [--count 1500]
 """
 
 from __future__ import annotations

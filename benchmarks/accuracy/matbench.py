@@ -1,10 +1,10 @@
 """MatBench tasks with the official five folds: train, predict, score, write the record.
 
-    python benchmarks/matbench.py runs/matbench --data-dir DIR
-    python benchmarks/matbench.py runs/matbench --tasks matbench_phonons --members 5
-    python benchmarks/matbench.py runs/matbench-tuned --init runs/mp-eform
-    python benchmarks/matbench.py runs/poolings --tasks matbench_phonons --poolings attention,peak
-    python benchmarks/matbench.py --overlap leave_out.txt
+    python benchmarks/accuracy/matbench.py runs/matbench --data-dir DIR
+    python benchmarks/accuracy/matbench.py runs/matbench --tasks matbench_phonons --members 5
+    python benchmarks/accuracy/matbench.py runs/matbench-tuned --init runs/mp-eform
+    python benchmarks/accuracy/matbench.py runs/poolings --tasks matbench_jdft2d --poolings peak
+    python benchmarks/accuracy/matbench.py --overlap leave_out.txt
 
 Each fold is nested: a part of its own training crystals, chosen by seed, picks the checkpoint;
 its test crystals are predicted once, at the end. With several members each has another

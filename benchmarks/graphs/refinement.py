@@ -1,6 +1,6 @@
 """Reduced against full graphs: what colour refinement leaves, costs and changes, in any cell.
 
-python benchmarks/refinement.py --data-dir DIR [--every 40] [--model jarvis-mbj]
+python benchmarks/graphs/refinement.py --data-dir DIR [--every 40] [--model jarvis-mbj]
 """
 
 from __future__ import annotations

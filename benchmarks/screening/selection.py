@@ -1,6 +1,6 @@
 """Processor time to pick a shortlist from a million rows, and to tell structures apart.
 
-python benchmarks/selection.py [--rows 1000000] [--structures 2000]
+python benchmarks/screening/selection.py [--rows 1000000] [--structures 2000]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ase.db import connect
 from recinet_ase.screening.selection.selection import Selection
 from recinet_ase.screening.selection.table import ListTable
 
-EXAMPLES = Path(__file__).parents[1] / "examples" / "crystals.json"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "crystals.json"
 
 
 class Columns(ListTable):
