@@ -127,10 +127,9 @@ def crystals(draw: Callable[..., Any]) -> Crystal:
     return Crystal(hall_number, cellpar, numbers, np.array(coords), atoms)
 
 
-NAMES = ("_cell_length_a", "_cell_length_b", "_cell_length_c") + (
-    "_cell_angle_alpha",
-    "_cell_angle_beta",
-    "_cell_angle_gamma",
+NAMES = (
+    *("_cell_length_a", "_cell_length_b", "_cell_length_c"),
+    *("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"),
 )
 
 
@@ -180,7 +179,7 @@ def written_operations(crystal: Crystal, style: int, seed: int) -> list[str]:
     return [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(crystals(), st.integers(0, 2), st.integers(0, 99))
 def test_any_crystal_with_its_operations(crystal: Crystal, style: int, seed: int) -> None:
     triplets = written_operations(crystal, style, seed)
@@ -203,7 +202,7 @@ def test_any_crystal_with_its_operations(crystal: Crystal, style: int, seed: int
     assert_read(cif(crystal, f"_space_group_magn.number_BNS 1.1\n{text}"), crystal)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(crystals())
 def test_any_crystal_without_operations(crystal: Crystal) -> None:
     group = about(crystal.hall_number)
@@ -226,7 +225,7 @@ for _n in HALL_NUMBERS:
     STANDARD.setdefault(spglib.get_spacegroup_type(_n).number, _n)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(crystals())
 def test_a_number_means_the_standard_setting(crystal: Crystal) -> None:
     """Of two origins, the one that makes the stated formula; or a refusal."""
