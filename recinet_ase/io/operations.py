@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -127,16 +128,17 @@ def operations(triplets: tuple[str, ...]) -> Operations:
 
 
 def from_fractions(
-    rotations: Sequence[Sequence[Sequence[int]]], translations: Sequence[Sequence[Fraction]]
+    rotations: Sequence[Any], translations: Sequence[Sequence[Fraction]]
 ) -> Operations:
     """Operations without repetition.
 
     Raises:
         StructureError: If one of them is none.
     """
-    denominator = math.lcm(*(shift.denominator for row in translations for shift in row))
+    pairs = [shift.as_integer_ratio() for row in translations for shift in row]
+    denominator = math.lcm(*(below for _, below in pairs))
     turns = np.array(rotations, dtype=np.int64).reshape(-1, 3, 3)
-    shifts = np.array([[int(s * denominator) for s in row] for row in translations])
+    shifts = np.array([above * (denominator // below) for above, below in pairs], dtype=np.int64)
     shifts = shifts.reshape(-1, 3) % denominator
     if (np.abs(turns) > _LARGEST_ENTRY).any() or (np.abs(np.linalg.det(turns).round(3)) != 1).any():
         raise StructureError("a symmetry operation changes the volume of the cell")
@@ -164,13 +166,13 @@ def combined(first: Operations, second: Operations) -> Operations:
     return from_fractions(rotations, shifts)
 
 
-def parse_triplet(text: str) -> tuple[list[list[int]], list[Fraction]]:
+def parse_triplet(text: str) -> tuple[list[tuple[int, ...]], list[Fraction]]:
     """Rotation and translation of ``1/2+x, -y, z``.
 
     Raises:
         StructureError: If it is no such text.
     """
-    parts = text.lower().replace(" ", "").replace("\t", "").split(",")
+    parts = "".join(text.lower().split()).split(",")
     try:
         if len(parts) != 3:
             raise ValueError
@@ -182,7 +184,8 @@ def parse_triplet(text: str) -> tuple[list[list[int]], list[Fraction]]:
     return [row[0] for row in rows], [row[1] for row in rows]
 
 
-def _parse_row(text: str) -> tuple[list[int], Fraction]:
+@lru_cache(maxsize=4096)
+def _parse_row(text: str) -> tuple[tuple[int, ...], Fraction]:
     rotation, shift, at = [0, 0, 0], Fraction(0), 0
     while at < len(text):
         match = _TERM.match(text, at)
@@ -199,7 +202,7 @@ def _parse_row(text: str) -> tuple[list[int], Fraction]:
             shift += sign * _fraction(match[4])
     if not text:
         raise ValueError
-    return rotation, shift
+    return tuple(rotation), shift
 
 
 def _fraction(text: str) -> Fraction:

@@ -193,8 +193,9 @@ def _by_name() -> dict[str, list[gemmi.SpaceGroup]]:
             _plain(text.replace("_", ""))
             for text in (about.international_short, about.international_full)
         )
-        if full not in names and short in names:
-            names[full] = names[short]
+        if full not in names:
+            known = names.get(short) or names[_plain(gemmi.find_spacegroup_by_name(short).hm)]
+            names[full] = known
     return names
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 _TWICE = 0.02  # angstrom; atoms of one element nearer than this were written twice
+_FEW = 100  # atoms whose pairs are looked at one by one
 _FORMULA_TOLERANCE = 0.01  # of all atoms, for formulas with rounded numbers
 
 _Filled = tuple[np.ndarray, np.ndarray]  # atomic numbers and fractional coordinates
@@ -180,6 +181,11 @@ def _filled(group: Operations, sites: Sites, lattice: np.ndarray) -> _Filled:
 
 def _close_pairs(coords: np.ndarray, lattice: np.ndarray) -> np.ndarray:
     """Pairs of atoms nearer than the tolerance of a site, ``[P, 2]``."""
+    if len(coords) <= _FEW:
+        offsets = coords[:, None] - coords
+        offsets -= np.round(offsets)
+        near = ((offsets @ lattice) ** 2).sum(axis=2) < SITE_TOLERANCE**2
+        return np.argwhere(np.triu(near, 1))
     from scipy.spatial import KDTree
 
     heights = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
