@@ -4,8 +4,8 @@ python benchmarks/stability.py --data-dir DIR [--models jarvis-eform ...] [--lim
 
 Validation crystals of the official split, their labels and predictions both measured from the
 hull of the training labels alone: with validation labels in it, a known crystal would be its
-own reference, which flatters. A crystal is stable at a threshold where its distance is not above it.
-``ehull_label`` (JARVIS 2021's published label) is judged by the same truth.
+own reference, which flatters. A crystal is stable at a threshold where its distance is not above
+it. ``ehull_label`` (JARVIS 2021's published label) is judged by the same truth.
 
 With ``--speed``: the cost of the `ehull` column beside that of the network, in a screen of
 crystals of 10,000 different chemical systems.

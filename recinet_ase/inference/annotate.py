@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError, StructureError
+from recinet_ase.stability.derived import DISTANCE
+from recinet_ase.stability.hull import describe
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -27,6 +29,8 @@ PREFIX = "recinet_"
 Entry = float | bool | str
 
 _MODEL = "_model"
+_DECOMPOSITION = "_decomposition"
+_ENDS = ("", "_lower", "_upper", "_spread", "_unit", _DECOMPOSITION, _MODEL)
 
 
 def entries(prediction: Prediction, predictor: Predictor, prefix: str = PREFIX) -> dict[str, Entry]:
@@ -35,7 +39,8 @@ def entries(prediction: Prediction, predictor: Predictor, prefix: str = PREFIX) 
     Returns:
         For each property ``p`` (after the prefix): ``p``, ``p_lower`` and ``p_upper`` (ends of
         the 90 % interval, where the model is calibrated), ``p_spread`` (standard deviation of
-        the members of an ensemble), ``p_unit`` (missing where it has none), ``p_model``;
+        the members of an ensemble), ``p_unit`` (missing where it has none), ``p_model``; for
+        ``ehull`` also ``ehull_decomposition``, the known phases that compete with the crystal;
         and ``in_domain``, where a model can tell.
     """
     found: dict[str, Entry] = {}
@@ -50,6 +55,8 @@ def entries(prediction: Prediction, predictor: Predictor, prefix: str = PREFIX) 
             found[f"{key}_spread"] = prediction.spreads[info.name]
         if info.unit:
             found[f"{key}_unit"] = info.unit
+        if info.name == DISTANCE and prediction.decomposition:
+            found[key + _DECOMPOSITION] = describe(prediction.decomposition)
         found[key + _MODEL] = predictor.properties[info.name].config.name
     if prediction.in_domain is not None:
         found[f"{prefix}in_domain"] = prediction.in_domain
@@ -129,7 +136,7 @@ def _written(info: Mapping[str, Any], prefix: str) -> set[str]:
     for key, value in info.items():
         if isinstance(value, str) and key.startswith(prefix) and key.endswith(_MODEL):
             base = key.removesuffix(_MODEL)
-            keys |= {base + end for end in ("", "_lower", "_upper", "_spread", "_unit", _MODEL)}
+            keys |= {base + end for end in _ENDS}
             keys.add(f"{prefix}in_domain")
     return keys & info.keys()
 
