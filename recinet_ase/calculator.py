@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from ase import Atoms
 
+    from recinet_ase.stability.hull import Component
+
 
 class ReciNetCalculator(Calculator):
     """Properties of crystals as an ASE calculator.
@@ -31,7 +33,7 @@ class ReciNetCalculator(Calculator):
     >>> atoms.calc = ReciNetCalculator("jarvis-mbj")
     >>> atoms.calc.get_property("bandgap", atoms)
 
-    Several models answer from one graph: ``ReciNetCalculator(["jarvis-mbj", "jarvis-ehull"])``.
+    Several models answer from one graph: ``ReciNetCalculator(["jarvis-mbj", "jarvis-eform"])``.
     Results are kept until positions, cell, elements or periodicity change; charges, magnetic
     moments, momenta, constraints and ``info`` mean nothing to the models.
 
@@ -39,6 +41,9 @@ class ReciNetCalculator(Calculator):
     atoms times the total energy per atom, with the zero of its training data (JARVIS-DFT: total
     energies of VASP with OptB88vdW, so that only differences mean something). Without such a
     model, and for forces and stress always, ASE's PropertyNotImplementedError is raised.
+
+    A model of the formation energy also gives ``ehull``, the distance to the convex hull of known
+    phases of its level of theory, and `decomposition`, the phases that compete with the crystal.
 
     Where a model is calibrated, each property ``p`` comes with ``p_low`` and ``p_high``, the
     ends of its 90 % interval, and ``in_domain`` and `warnings` say whether and how the atoms
@@ -108,6 +113,11 @@ class ReciNetCalculator(Calculator):
         Empty where all is usual, or no model is calibrated.
         """
         return self._prediction.warnings if self.results else ()
+
+    @property
+    def decomposition(self) -> tuple[Component, ...]:
+        """The known phases that compete with the atoms of the present results (``ehull``)."""
+        return self._prediction.decomposition if self.results else ()
 
     def get_property(
         self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True

@@ -42,6 +42,16 @@ _ABOUT: dict[str, dict[str, Any]] = {
 }
 
 
+def records_of(data: Path, name: str) -> dict[str, Any]:
+    """Records of a dataset by id, with their cells under ``atoms``."""
+    key = "jid" if name == "jarvis" else "id"
+    found: dict[str, Any] = {}
+    for archive, _ in _FILES[name]:
+        records: Any = read_json_zip(data / name / f"{archive}.json.zip")
+        found |= {record[key]: record for record in records}
+    return found
+
+
 def labelled(data: Path, name: str, parts: tuple[str, ...]) -> dict[str, list[Phase]]:
     """Phases of a dataset by part of the official split (``train``, ``val``).
 
@@ -51,10 +61,9 @@ def labelled(data: Path, name: str, parts: tuple[str, ...]) -> dict[str, list[Ph
         parts: Which parts.
     """
     found: dict[str, list[Phase]] = {part: [] for part in parts}
-    for archive, task in _FILES[name]:
-        key = "jid" if name == "jarvis" else "id"
-        records = {r[key]: r for r in read_json_zip(data / name / f"{archive}.json.zip")}
-        split = read_json_zip(data / name / "splits" / f"{task}.json.zip")
+    records = records_of(data, name)
+    for _, task in _FILES[name]:
+        split: Any = read_json_zip(data / name / "splits" / f"{task}.json.zip")
         for part in parts:
             for identity, energy in split[part].items():
                 if identity in records:

@@ -33,9 +33,9 @@ RECORD = "ensemble.json"
 
 CAUTIONS = {
     "jarvis-ehull": (
-        "learned from JARVIS-DFT 2021's 'ehull', which is no thermodynamic distance to the hull "
-        "(GaAs 0.46, SrTiO3 1.55 eV/atom in the data); rank with care and see "
-        "docs/concepts/limits.md"
+        "learned from JARVIS-DFT 2021's 'ehull', which is no distance to the hull (GaAs 0.46, "
+        "SrTiO3 1.55 eV/atom in the data); it is for the benchmark, and stability is the property "
+        "ehull"
     ),
     "jarvis-exfoliation": (
         "for layered crystals alone: it learnt from 650 of them, and its number for a crystal "
@@ -47,9 +47,8 @@ CAUTIONS = {
         "always the mean's; see its card"
     ),
     "jarvis-mt": (
-        "trained for ehull on JARVIS-DFT 2021's 'ehull', which is no thermodynamic distance to "
-        "the hull (GaAs 0.46, SrTiO3 1.55 eV/atom in the data); rank with care and see "
-        "docs/concepts/limits.md"
+        "trained for ehull_label on JARVIS-DFT 2021's 'ehull', which is no distance to the hull "
+        "(GaAs 0.46, SrTiO3 1.55 eV/atom in the data); stability is the property ehull"
     ),
 }
 

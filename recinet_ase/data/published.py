@@ -7,6 +7,7 @@ installed, it is fetched into the data folder; nothing is shipped.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from recinet_ase.data.splits import (
     read_json_zip,
 )
 from recinet_ase.errors import ReciNetError, UnknownNameError
-from recinet_ase.properties import PropertyInfo
+from recinet_ase.properties import PropertyInfo, get_property_info
 
 _SUFFIX = ".json.zip"
 
@@ -106,12 +107,26 @@ class PublishedDataset:
                 found.setdefault(str(entry[self.id_key]), entry)
         return found
 
+    def check_hull(self, name: str) -> None:
+        """Tell whoever asks for JARVIS' ``ehull`` what it is called here.
+
+        Raises:
+            ReciNetError: If that is what ``name`` asks for.
+        """
+        if name == "ehull" and "ehull_label" in self.tasks:
+            raise ReciNetError(
+                f"the key 'ehull' of {self.name} is a faulty label, no distance to the hull "
+                "(docs/concepts/limits.md); it is kept for the benchmark as ehull_label. The "
+                "property ehull is computed from formation energies"
+            )
+
     def split_name(self, info: PropertyInfo) -> str:
         """File stem of a property's split.
 
         Raises:
             UnknownNameError: If the dataset has no such property.
         """
+        self.check_hull(info.name)
         if info.name not in self.tasks:
             raise UnknownNameError(f"{self.name} property", info.name, self.tasks)
         return self.tasks[info.name]
@@ -313,6 +328,12 @@ class Published(Dataset):
     def __init__(self, definition: PublishedDataset, data_dir: str | Path | None = None) -> None:
         self.definition, self.data_dir = definition, data_dir
         self.name, self.properties = definition.name, tuple(definition.tasks)
+
+    def info(self, name: str) -> PropertyInfo:
+        """What one of the properties is."""
+        with suppress(UnknownNameError):
+            self.definition.check_hull(get_property_info(name).name)
+        return super().info(name)
 
     def source_files(self) -> list[Path]:
         """The archive of the structures, fetched if it is missing, and its additions."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recinet_ase.models.property_model import ModelConfig
+from recinet_ase.properties import source_of
 
 
 def training_stages(training: dict[str, Any]) -> list[dict[str, Any]]:
@@ -70,7 +71,7 @@ def trust_warnings(
             f"of {dataset}; the same compounds may occur in both"
         )
     given = predicted or prop
-    own = config.functional_of(given) if given in config.properties else ""
+    own = config.functional_of(given) if source_of(given, config.properties) else ""
     if functional and own and functional != own:
         warnings.append(
             f"{name} predicts at the level of {own}, the labels of {dataset} are {functional}: "

@@ -17,7 +17,7 @@ from recinet_ase.evaluation.provenance import trust_warnings
 from recinet_ase.evaluation.table import PredictionTable
 from recinet_ase.inference.predictor import Predictor
 from recinet_ase.models.property_model import ModelConfig
-from recinet_ase.properties import PROPERTIES, PropertyInfo
+from recinet_ase.properties import PROPERTIES, PropertyInfo, source_of
 
 PARTS = ("train", "val", "test", "all")
 NO_STRUCTURE = "the dataset holds no structure of this id"
@@ -93,7 +93,7 @@ def choose_property(
             f"{config.name} predicts {', '.join(config.properties)}; choose one with --prop"
         )
     target = name or config.properties[0]
-    if target in config.properties:
+    if source_of(target, config.properties) is not None:
         predicted: str | None = target
     else:
         predicted = next((p for p in config.properties if _parent(p) == target), None)
@@ -103,10 +103,8 @@ def choose_property(
         )
     if target not in dataset.properties and _parent(target) in dataset.properties and name is None:
         target = str(_parent(target))
-    if target not in dataset.properties:
-        raise UnknownNameError(f"{dataset.name} property", target, dataset.properties)
     info = dataset.info(target)
-    unit = config.units[config.properties.index(predicted)]
+    unit = config.units[config.properties.index(source_of(predicted, config.properties) or "")]
     if info.unit != unit:
         raise ReciNetError(
             f"{config.name} predicts {predicted} in {unit!r}, but the labels of {dataset.name} are "
@@ -210,6 +208,11 @@ def evaluate(
     """
     (model,) = predictor.models
     predicted, info = choose_property(model.config, dataset, prop)
+    if predicted not in predictor.properties:
+        raise ReciNetError(
+            f"{model.config.name} cannot give {predicted!r}: its formation energies are at a level "
+            "of theory without shipped references; the calculator takes some of your own (hull=)"
+        )
     targets = split_targets(dataset, info, part, rule)
     if not targets:
         raise ReciNetError(f"the split {part!r} of {dataset.name} is empty for {info.name}")

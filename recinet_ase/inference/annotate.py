@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.inference.result import ENDS, SPREAD
+from recinet_ase.stability.derived import DISTANCE
+from recinet_ase.stability.hull import describe
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -39,6 +41,8 @@ class PredictingCalculator(Protocol):
 
 _MODEL = "_model"
 _OLD_ENDS = ("_lower", "_upper")  # of files that earlier versions wrote
+_DECOMPOSITION = "_decomposition"
+_KEY_ENDS = ("", *ENDS, *_OLD_ENDS, SPREAD, "_unit", _DECOMPOSITION, _MODEL)
 
 
 def entries(
@@ -49,7 +53,8 @@ def entries(
     Returns:
         For each property ``p`` (after the prefix): ``p``, ``p_low`` and ``p_high`` (ends of
         the 90 % interval, where the model is calibrated), ``p_spread`` (standard deviation of
-        the members of an ensemble), ``p_unit`` (missing where it has none), ``p_model``;
+        the members of an ensemble), ``p_unit`` (missing where it has none), ``p_model``; for
+        ``ehull`` also ``ehull_decomposition``, the known phases that compete with the crystal;
         and ``in_domain``, where a model can tell.
     """
     found: dict[str, InfoValue] = {}
@@ -65,6 +70,8 @@ def entries(
             found[key + SPREAD] = prediction.spreads[info.name]
         if info.unit:
             found[f"{key}_unit"] = info.unit
+        if info.name == DISTANCE and prediction.decomposition:
+            found[key + _DECOMPOSITION] = describe(prediction.decomposition)
         found[key + _MODEL] = predictor.properties[info.name].config.name
     if prediction.in_domain is not None:
         found[f"{prefix}in_domain"] = prediction.in_domain
@@ -143,7 +150,7 @@ def _written(info: Mapping[str, Any], prefix: str) -> set[str]:
     for key, value in info.items():
         if isinstance(value, str) and key.startswith(prefix) and key.endswith(_MODEL):
             base = key.removesuffix(_MODEL)
-            keys |= {base + end for end in ("", *ENDS, *_OLD_ENDS, SPREAD, "_unit", _MODEL)}
+            keys |= {base + end for end in _KEY_ENDS}
             keys.add(f"{prefix}in_domain")
     return keys & info.keys()
 

@@ -30,7 +30,7 @@ from recinet_ase.inference.preparation import (
 )
 from recinet_ase.inference.result import Prediction
 from recinet_ase.models.ensemble import AnyModel, EnsembleModel
-from recinet_ase.models.property_model import PropertyModel
+from recinet_ase.models.property_model import ModelConfig, PropertyModel
 from recinet_ase.nn.reciprocal import FULL_GRAPHS, LatticeSums
 from recinet_ase.properties import PropertyInfo, answer_for, get_property_info, source_of
 from recinet_ase.stability.derived import (
@@ -48,6 +48,7 @@ _LOG = logging.getLogger(__name__)
 _CPU_EDGES = 5_000  # about 100 crystals of 10 atoms: activations stay near the cache
 _BYTES_PER_EDGE_AND_WIDTH = 60
 _GPU_SHARE = 0.5
+_FEW_CRYSTALS = 2_000  # of a model that hardly knows most elements: all would be flagged
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -367,12 +368,10 @@ class Predictor:
             result = replace(result, spreads={**result.spreads, **mine})
         if assessment is not None:
             result = _assessed(result, model, found, assessment)
-        borrowed = sorted({*elements} & {*model.config.training.get("elements_of_start", ())})
-        if not borrowed:
+        warnings = _hardly_known(model.config, elements)
+        if not warnings:
             return result
-        listed = ", ".join(symbols()[z] for z in borrowed)
-        warning = f"{model.config.name}: only its start was trained on {listed}"
-        return replace(result, warnings=(*result.warnings, warning), in_domain=False)
+        return replace(result, warnings=(*result.warnings, *warnings), in_domain=False)
 
 
 def _is_lost(error: Exception) -> bool:
@@ -388,13 +387,31 @@ def _refused(result: Prediction, reason: str) -> Prediction:
     return replace(result, error=f"{result.error}; {reason}" if result.error else reason)
 
 
+def _hardly_known(config: ModelConfig, elements: Iterable[int]) -> list[str]:
+    """Warnings about elements that few or none of a model's own training crystals hold."""
+    training, present = config.training, {*elements}
+    warnings = []
+    if borrowed := sorted(present & {*training.get("elements_of_start", ())}):
+        listed = ", ".join(symbols()[z] for z in borrowed)
+        warnings.append(f"{config.name}: only its start was trained on {listed}")
+    if training.get("n_train", 0) < _FEW_CRYSTALS:
+        return warnings
+    counts = training.get("rare_elements", {})
+    if rare := [symbols()[z] for z in sorted(present) if symbols()[z] in counts]:
+        listed = " and ".join(f"{counts[symbol]} crystals with {symbol}" for symbol in rare)
+        warnings.append(f"{config.name}: its training data have only {listed}")
+    return warnings
+
+
 def _without(result: Prediction, name: str) -> Prediction:
     """The result without one property."""
+    if name not in result.values:
+        return result
     return replace(
         result,
         values={key: value for key, value in result.values.items() if key != name},
-        intervals={key: value for key, value in result.intervals.items() if key != name},
-        spreads={key: value for key, value in result.spreads.items() if key != name},
+        intervals={key: ends for key, ends in result.intervals.items() if key != name},
+        spreads={key: spread for key, spread in result.spreads.items() if key != name},
     )
 
 

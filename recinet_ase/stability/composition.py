@@ -28,7 +28,7 @@ def parse_formula(text: str) -> dict[str, float]:
     Raises:
         ReciNetError: If it is no formula, or has an unknown element.
     """
-    stack: list[Counter[str]] = [Counter()]
+    stack: list[dict[str, float]] = [{}]
     at = 0
     while at < len(text):
         found = _TOKEN.match(text, at)
@@ -38,16 +38,17 @@ def parse_formula(text: str) -> dict[str, float]:
         if symbol:
             if symbol not in atomic_numbers():
                 raise ReciNetError(f"{text!r} is no chemical formula: there is no {symbol}")
-            stack[-1][symbol] += float(count) if count not in ("", ".") else 1.0
+            amount = float(count) if count not in ("", ".") else 1.0
+            stack[-1][symbol] = stack[-1].get(symbol, 0.0) + amount
         elif opened:
-            stack.append(Counter())
+            stack.append({})
         elif closed is not None:
             if len(stack) < 2:
                 raise ReciNetError(f"{text!r} is no chemical formula: a parenthesis is not opened")
             group = stack.pop()
             factor = float(closed) if closed not in ("", ".") else 1.0
             for element, amount in group.items():
-                stack[-1][element] += factor * amount
+                stack[-1][element] = stack[-1].get(element, 0.0) + factor * amount
         at = found.end()
     amounts = {element: amount for element, amount in stack[0].items() if amount > 0}
     if len(stack) > 1 or not amounts:

@@ -296,6 +296,10 @@ class Hull:
 
         return to_diagram(self, system_of(system))
 
+    def forget(self) -> None:
+        """Free what is remembered of chemical systems that were asked for."""
+        self._known.clear()
+
     # How it is kept.
 
     def _begin(self, functional: str, name: str, pairs: Iterable[frozenset[str]]) -> None:

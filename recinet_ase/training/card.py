@@ -25,6 +25,7 @@ from recinet_ase.evaluation.provenance import training_stages
 from recinet_ase.evaluation.table import PredictionTable
 from recinet_ase.models.property_model import ModelConfig
 from recinet_ase.nn.recinet import ReciNetConfig
+from recinet_ase.training.elements import listed_rare
 
 _SOURCES = {
     "jarvis": (
@@ -369,6 +370,8 @@ def _limits(config: ModelConfig, tables: Sequence[PredictionTable | None]) -> st
             f"Of these, {', '.join(symbols()[z] for z in borrowed)} occur in the data of the "
             "model that training started from alone: predictions for them carry a warning."
         )
+    if rare := config.training.get("rare_elements"):
+        lines.append(listed_rare(rare))
     for info, scored in zip(config.infos, tables, strict=True):
         if scored is None or not len(scored):
             continue

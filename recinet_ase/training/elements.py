@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +12,9 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.training.labels import PreparedData, Targets
 from recinet_ase.training.references import composition
+
+RARE = 50
+"""Training crystals with an element, below which a model is said to hardly know it."""
 
 
 def known_elements(data: PreparedData, initial: PropertyModel | None) -> tuple[int, ...]:
@@ -24,6 +27,18 @@ def elements_of_start(data: PreparedData, initial: PropertyModel | None) -> list
     """Those that only the start has seen: the model answers, and says so."""
     own = set(data.store.elements(data.train.index))
     return [z for z in known_elements(data, initial) if z not in own]
+
+
+def rare_elements(data: PreparedData) -> dict[str, int]:
+    """Training crystals that hold each element of which fewer than `RARE` do, by symbol."""
+    counts = (composition(data.store, data.train.index) > 0).sum(0).tolist()
+    return {symbols()[z]: n for z, n in enumerate(counts) if 0 < n < RARE}
+
+
+def listed_rare(rare: Mapping[str, int]) -> str:
+    """A sentence for cards."""
+    listed = ", ".join(f"{symbol} {n}" for symbol, n in sorted(rare.items(), key=lambda x: x[1]))
+    return f"Fewer than {RARE} training crystals hold these elements: {listed}."
 
 
 def answerable(

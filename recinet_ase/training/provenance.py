@@ -11,7 +11,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.recinet import ReciNetConfig, size_name
 from recinet_ase.training.config import TrainingConfig
-from recinet_ase.training.elements import elements_of_start
+from recinet_ase.training.elements import elements_of_start, rare_elements
 from recinet_ase.training.labels import PreparedData, listed_ids
 
 
@@ -110,6 +110,7 @@ def provenance(
         "left_out": _left_out(config),
         "clean_for": sorted(clean_for),
         "elements_of_start": elements_of_start(data, initial),
+        "rare_elements": rare_elements(data),
         "n_train": len(data.train),
         "n_val": len(data.val),
         "train_ids_sha256": ids_digest(data.train_ids),

@@ -233,7 +233,7 @@ TRAINED = {"dataset": "jarvis", "clean_for": ["bandgap"], "started_from": None}
         (TRAINED, ("bandgap", "jarvis", "test"), ""),
         (TRAINED, ("bandgap", "jarvis", "train"), "was trained on these crystals"),
         (TRAINED, ("bandgap", "jarvis", "all"), "was trained on most of these"),
-        (TRAINED, ("ehull", "jarvis", "val"), "not kept away from the held-out crystals"),
+        (TRAINED, ("ehull_label", "jarvis", "val"), "not kept away from the held-out crystals"),
         (TRAINED, ("bandgap", "mp", "val"), "the same compounds may occur in both"),
         ({}, ("bandgap", "jarvis", "val"), "does not say what it was trained on"),
         (

@@ -163,7 +163,7 @@ def test_shipped_models_are_complete(name: str) -> None:
 
 
 def test_a_property_in_place_of_a_model() -> None:
-    for name, model in (("bandgap", "jarvis-mbj"), ("e_hull", "jarvis-ehull")):
+    for name, model in (("bandgap", "jarvis-mbj"), ("e_hull", "jarvis-eform")):
         with pytest.raises(UnknownNameError, match=f"did you mean '{model}'"):
             load_model(name)
     with pytest.raises(UnknownNameError, match="unknown model ''"):

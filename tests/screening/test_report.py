@@ -86,7 +86,7 @@ def test_everything_is_on_the_page(small: ListTable, tmp_path: Path) -> None:
         "<h1>candidates.db</h1>", "model jarvis-mbj (TB-mBJ)", "</strong> x: beware",
         "recinet-ase 9.9", "2.0 s, 100 structures/s", "2026-01-02 03:04 UTC",
         "where bandgap &gt; 1 eV and bandgap &lt; 4 eV and ehull &lt; 0.4 eV/atom",
-        "band gap (eV)", "energy above the convex hull (eV/atom)", "on the shortlist",
+        "band gap (eV)", "distance to the convex hull (eV/atom)", "on the shortlist",
         'Fm<span class="bar">3</span>m <small>225</small>', "4</b><span>with errors",
     ):  # fmt: skip
         assert text in page, text

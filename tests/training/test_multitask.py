@@ -42,7 +42,7 @@ from recinet_ase.training.run import build_model
 from recinet_ase.training.trainer import Trainer
 from recinet_ase.training.weighting import TaskWeights
 
-THREE = ("formation_energy", "bandgap", "ehull")
+THREE = ("formation_energy", "bandgap", "ehull_label")
 QUICK = ["--size", "tiny", "--batch-size", "8", "--validate-every", "2"]
 
 
@@ -194,7 +194,7 @@ def test_routing_by_property(crystals: dict[str, Atoms]) -> None:
     found = model.network.routing(batch_of(crystals))
     assert tuple(found) == THREE
     assert all(((g > 0).sum(1) == 4).all() and g.shape == (50, 15) for g in found.values())
-    assert not torch.equal(found["bandgap"], found["ehull"])
+    assert not torch.equal(found["bandgap"], found["ehull_label"])
     assert not hasattr(random_model(properties=THREE, multitask="linear").network, "routing")
 
 
@@ -273,7 +273,7 @@ def test_cost_of_the_experts(crystals: dict[str, Atoms]) -> None:
     """All properties in one pass for at most 1.5 times the time of one."""
     size = {"width": 192, "blocks": 4, "channels": 128}
     one = random_model("small", ("formation_energy",), **size)
-    properties = ("formation_energy", "total_energy", "ehull", "bandgap", "bandgap_opt")
+    properties = ("formation_energy", "total_energy", "ehull_label", "bandgap", "bandgap_opt")
     moe = random_model("small", properties, multitask="moe", **size)
     batch = batch_of(crystals)
     seconds = {one: [], moe: []}

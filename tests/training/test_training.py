@@ -159,7 +159,7 @@ def test_wrong_calls(trained: Path, tmp_path: Path, jarvis_folder: Path) -> None
         (run(tmp_path / "a", tmp_path), "is neither in"),
         (run(tmp_path / "b", jarvis_folder, "--dataset", "oqmd"), "unknown dataset 'oqmd'"),
         (run(tmp_path / "c", jarvis_folder, "--props", "gapp"), "unknown jarvis property 'gapp'"),
-        (run(tmp_path / "d", jarvis_folder, "--props", "ehull"), "dft_3d_ehull.json.zip"),
+        (run(tmp_path / "d", jarvis_folder, "--props", "ehull_label"), "dft_3d_ehull.json.zip"),
         (run(tmp_path / "e", jarvis_folder, "--size", "huge"), "unknown size 'huge'"),
         (run(tmp_path / "f", jarvis_folder, "--batch-size", 512), "do not fill a batch"),
         (run(tmp_path / "g", jarvis_folder, "--init", "nothing"), "unknown model 'nothing'"),
@@ -235,16 +235,16 @@ def test_held_out_crystals_are_not_trained_on(tmp_path: Path, crystals: dict[str
     atoms = list(crystals.values())
     write_jarvis_folder(tmp_path, atoms, "dft_3d_mbj_bandgap", repeat_in_train=True)
     write_jarvis_folder(tmp_path, atoms, "dft_3d_ehull", offset=20)
-    gap, hull = (JARVIS.split(PROPERTIES[p], tmp_path) for p in ("bandgap", "ehull"))
+    gap, hull = (JARVIS.split(PROPERTIES[p], tmp_path) for p in ("bandgap", "ehull_label"))
     assert set(gap.train) & hull.held_out, "the splits overlap across tasks"
-    for hold_out in ((), ("ehull",)):  # without and with the rule
+    for hold_out in ((), ("ehull_label",)):  # without and with the rule
         config = TrainingConfig(properties=("bandgap",), size="tiny", hold_out=hold_out)
         dataset, config = open_run_dataset(config, tmp_path)
         data = prepare_data(config, dataset, config.architecture(1), tmp_path / "cache")
         assert not set(data.train_ids) & gap.held_out
         leaked = set(data.train_ids) & hull.held_out
         assert bool(leaked) is (not hold_out)
-        clean = {"bandgap", "ehull"} if hold_out else {"bandgap"}
+        clean = {"bandgap", "ehull_label"} if hold_out else {"bandgap"}
         assert clean_tasks(dataset, data.train_ids) == clean
         positions = [data.store.position[i] for i in data.train_ids]
         assert positions == data.train.index.tolist()

@@ -18,7 +18,7 @@ from recinet_ase.screening.execution.chunk import provenance_lines
 from recinet_ase.screening.journal import Journal, JournalTable
 from recinet_ase.screening.options import ScreenOptions, ScreenOutcome
 from recinet_ase.screening.output.identity import REPORTS
-from recinet_ase.screening.output.metadata import write_sidecar
+from recinet_ase.screening.output.metadata import references, write_sidecar
 from recinet_ase.screening.output.own_hull import OwnHullTable
 from recinet_ase.screening.output.writers import (
     check_file,
@@ -122,6 +122,7 @@ def finish(
             ended,
             command,
             {
+                "references": None if hull is None else references(hull),
                 "screen": identity,
                 "seconds": round(time.perf_counter() - clock, 3),
                 "selection": selection.explain(table.columns, units),

@@ -23,6 +23,7 @@ from recinet_ase.models.files import replacing
 if TYPE_CHECKING:
     from recinet_ase.inference.predictor import Predictor
     from recinet_ase.io.entries import Source
+    from recinet_ase.stability.hull import Hull
 
 _PACKAGES = ("ase", "numpy", "pymatgen", "torch")
 _LISTED = 1000  # inputs named one by one
@@ -120,6 +121,16 @@ def models(predictor: Predictor) -> list[dict[str, Any]]:
             }
         )
     return described
+
+
+def references(hull: Hull) -> dict[str, Any]:
+    """What ``ehull`` is measured from."""
+    return {
+        "name": hull.name,
+        "functional": hull.functional,
+        "phases": len(hull),
+        "fingerprint": hull.fingerprint,
+    }
 
 
 def _versions() -> dict[str, str]:
