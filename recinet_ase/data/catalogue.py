@@ -13,8 +13,9 @@ def dataset_names() -> list[str]:
     from recinet_ase.data.matbench import MATBENCH
     from recinet_ase.data.mlearn import NAMES
     from recinet_ase.data.published import DATASETS
+    from recinet_ase.data.unlabelled import UNLABELLED
 
-    return [*DATASETS, *MATBENCH, *NAMES]
+    return [*DATASETS, *UNLABELLED, *MATBENCH, *NAMES]
 
 
 def open_dataset(
@@ -45,10 +46,13 @@ def open_dataset(
     from recinet_ase.data.mlearn import NAMES, MLearn
     from recinet_ase.data.own import open_own
     from recinet_ase.data.published import DATASETS, Published
+    from recinet_ase.data.unlabelled import UNLABELLED, Unlabelled
 
     named: Dataset
     if spec in DATASETS:
         named = Published(DATASETS[spec], data_dir)
+    elif spec in UNLABELLED:
+        named = Unlabelled(spec, data_dir)
     elif spec in MATBENCH:
         named = MatBench(MATBENCH[spec], data_dir)
     elif spec in NAMES:
