@@ -196,7 +196,7 @@ def test_a_device_that_is_gone_answers_for_nothing(crystals: dict[str, Atoms]) -
     predictor = small_memory(0, RuntimeError)
     predictor.device = torch.device("cuda")  # where such an error is for good
     predictor.batches = lambda window: iter(window.batches)  # type: ignore[method-assign]
-    predictor._run = lambda batch, results: predictor.models[0].outcome(  # type: ignore[method-assign]
+    predictor._outcomes = lambda batch: predictor.models[0].outcome(  # type: ignore[method-assign]
         next(iter(batch.graphs.values()))
     )
     with pytest.raises(DeviceLostError, match="cuda has failed .*illegal memory access"):
