@@ -48,9 +48,7 @@ TRAINING_FILE = "training.json"
 LEFT_OUT_FILE = "left_out.csv"
 # What may differ from the start, besides the decoder.
 _FREE = ("dropout", "block_dropout", "composition", "pooling")
-_PER_FORMULA = (
-    "ehull_label",
-)  # divided by the atoms of the formula (docs/concepts/limits.md)
+_PER_FORMULA = ("ehull_label",)  # divided by the atoms of the formula (docs/concepts/limits.md)
 
 
 @dataclass(frozen=True)
