@@ -17,6 +17,7 @@ from recinet_ase.forces.batch import ForceBatch
 from recinet_ase.forces.model import ForceModel
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.inference.predictor import choose_device, choose_dtype
+from recinet_ase.nn.precision import full_precision
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -109,7 +110,8 @@ class ReciNetForceCalculator(Calculator):
 
     def _run(self, graphs: list[Any]) -> Iterator[dict[str, Any]]:
         batch = ForceBatch.join(graphs, self.dtype, self.device)
-        result = self.model(batch)
+        with full_precision():
+            result = self.model(batch)
         forces = result.forces.double().cpu().split(batch.n_atoms)
         energies = result.energies.double().cpu().split(batch.n_atoms)
         stress = result.stress.double().cpu().numpy()

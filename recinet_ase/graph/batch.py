@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from recinet_ase.graph.segments import first_rows
 from recinet_ase.graph.waves import Members, WaveBasis, Waves, half_space_waves, pair_kernels
 
 if TYPE_CHECKING:
@@ -50,10 +52,11 @@ class CrystalBatch:
         frac_coords: Fractional coordinates ``[N, 3]`` (None where kernels are given); of a
             class, those of one of its atoms.
         lattice: Lattice vectors as rows ``[B, 3, 3]`` (None where kernels are given).
-        pair_centre, pair_neighbour: Atom pairs of the reciprocal kernel, ``[P]``, or None.
+        pair_centre, pair_neighbour: Atom pairs of the reciprocal kernel, by centre, ``[P]``, or
+            None.
         pair_kernel: Reciprocal kernel of each pair, ``[P, R]``, or None.
-        member: Node that each atom of the crystals belongs to, ``[M]``, ascending by crystal,
-            or None where every node is an atom.
+        member: Node that each atom of the crystals belongs to, ``[M]``, ascending, or None where
+            every node is an atom.
         member_coords: Fractional coordinates of all atoms, ``[M, 3]``, or None.
         waves: Half-space waves up to ``k_max``, if they are already known.
         k_max: Cutoff of these waves in 1/angstrom.
@@ -85,6 +88,11 @@ class CrystalBatch:
             if isinstance(value := getattr(self, f.name), torch.Tensor | Waves)
         }
         return replace(self, **moved)
+
+    @cached_property
+    def first_node(self) -> torch.Tensor:
+        """First node of each crystal, ``[B]``."""
+        return first_rows(self.crystal, self.n_crystals)
 
     def edges_of_crystals(self) -> torch.Tensor:
         """Number of edges of each crystal, ``[B]``."""

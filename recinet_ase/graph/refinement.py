@@ -320,6 +320,7 @@ def reduced_batch(
     cut = (np.diff(centre) != 0) | (np.diff(neighbour) != 0) | (np.diff(distance) > merge)
     at = np.concatenate(([0], np.flatnonzero(cut) + 1))
     count = np.diff(np.append(at, len(centre)))
+    by_class = np.argsort(classes, kind="stable")
 
     def real(values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(dtype)
@@ -335,8 +336,8 @@ def reduced_batch(
         n_crystals=len(flat.n_atoms),
         frac_coords=real(flat.frac_coords[first]),
         lattice=real(flat.lattice),
-        member=torch.from_numpy(classes),
-        member_coords=real(flat.frac_coords),
+        member=torch.from_numpy(classes[by_class]),
+        member_coords=real(flat.frac_coords[by_class]),
         waves=None if waves is None else waves.to(dtype),
         k_max=k_max,
     )

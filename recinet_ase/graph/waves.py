@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from recinet_ase.errors import StructureError, UnknownNameError
+from recinet_ase.graph.segments import first_rows, segment_sum
 
 REFERENCE_VOLUME = 20.0
 """Volume per atom in angstrom^3 at which sums per volume and per atom are the same."""
@@ -314,8 +315,9 @@ def pair_kernels(
                 row = torch.arange(stop - start, device=index.device)[:, None] * n
                 slot = row + members.node[atom_at] - first_node[block][:, None]
                 every = wave_table(members.frac_coords[atom_at], index)[atom_mask]
-                total = every.new_zeros(trig.shape).flatten(0, 1)
-                total = total.index_add_(0, slot[atom_mask], every).view_as(trig)
+                slot = slot[atom_mask]
+                first = first_rows(slot, trig.shape[0] * n)
+                total = segment_sum(every, slot, first).view_as(trig)
             # cos(G.r_i) cos(G.r_j) + sin(G.r_i) sin(G.r_j), summed over the atoms of node j
             cosines = trig[:, :, None, :w] * total[:, None, :, :w]
             cross = torch.addcmul(cosines, trig[:, :, None, w:], total[:, None, :, w:])

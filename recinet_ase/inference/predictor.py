@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import torch
 
 from recinet_ase.elements import symbols
 from recinet_ase.errors import DeviceLostError, ReciNetError, StructureError, reason_of
-from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.inference.preparation import (
     WINDOW,
     Preparation,
@@ -30,7 +29,8 @@ from recinet_ase.inference.preparation import (
 )
 from recinet_ase.inference.result import Prediction
 from recinet_ase.models.ensemble import AnyModel, EnsembleModel
-from recinet_ase.models.property_model import ModelConfig, PropertyModel
+from recinet_ase.models.property_model import ModelConfig, ModelOutput, PropertyModel
+from recinet_ase.nn.precision import full_precision
 from recinet_ase.nn.reciprocal import FULL_GRAPHS, LatticeSums
 from recinet_ase.properties import PropertyInfo, answer_for, get_property_info, source_of
 from recinet_ase.stability.derived import (
@@ -41,7 +41,7 @@ from recinet_ase.stability.derived import (
     choose_hull,
 )
 from recinet_ase.uncertainty.calibration import Assessment
-from recinet_ase.uncertainty.descriptors import describe_batch
+from recinet_ase.uncertainty.descriptors import Descriptors
 
 _LOG = logging.getLogger(__name__)
 
@@ -84,6 +84,27 @@ def choose_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     if name not in ("float32", "float64"):
         raise ReciNetError(f"dtype must be 'float32' or 'float64', not {name!r}")
     return torch.float64 if name == "float64" else torch.float32
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What the networks made of some crystals of a window, on the CPU.
+
+    Attributes:
+        places: Their positions in the window.
+        outcomes: For each model that was asked, in order.
+        error, fault: Why there are none (see `Prediction`), ``""`` otherwise.
+    """
+
+    places: list[int]
+    outcomes: tuple[ModelOutput, ...] = ()
+    error: str = ""
+    fault: str = ""
+
+    def __getitem__(self, some: slice) -> Computed:
+        """Some of the crystals."""
+        outcomes = tuple(ModelOutput(*(part[some] for part in one)) for one in self.outcomes)
+        return replace(self, places=self.places[some], outcomes=outcomes)
 
 
 class Predictor:
@@ -165,6 +186,8 @@ class Predictor:
                 f"batch_size must be 'auto' or a positive number, not {batch_size!r}"
             )
         self.intervals = intervals
+        self._asked = list(dict.fromkeys(self._outputs.values()))
+        self._minimum = {model: model.minimum.cpu() for model in self._asked}
         self._networks = [m.config.network for model in self.models for m in model.members]
         cutoffs = [network.k_max for network in self._networks if network.reciprocal == "lattice"]
         auto = batch_size == "auto"
@@ -177,6 +200,7 @@ class Predictor:
             # The equations as printed tell apart atoms that symmetry does not.
             reduce=reduce
             and all(network.reciprocal not in FULL_GRAPHS for network in self._networks),
+            describe=intervals and any(model.calibration is not None for model in self._asked),
         )
 
     def _sources(self, wanted: Sequence[str] | None) -> dict[str, AnyModel]:
@@ -274,9 +298,12 @@ class Predictor:
             beginning: Told the number of crystals of each batch before its turn.
         """
         results = list(window.results)
-        for batch in self.batches(window):
-            beginning(len(batch))
-            self._run_safely(batch, results)
+        for part in self.compute(window, beginning):
+            self.read(window, part, results)
+        return self.finished(results)
+
+    def finished(self, results: list[Prediction]) -> list[Prediction]:
+        """The results with what follows from the models' values."""
         if self.stability is not None:
             results = self.stability(results)
             if SOURCE not in self.properties:
@@ -288,58 +315,115 @@ class Predictor:
         for batch in window.batches:
             yield from batch.divided(self._most_crystals, self._most_edges)
 
-    def _run_safely(self, batch: PreparedBatch, results: list[Prediction]) -> None:
-        """Run a batch; where it fails, run its halves, down to the one at fault.
+    def compute(
+        self, window: PreparedWindow, beginning: Callable[[int], None] = lambda crystals: None
+    ) -> Iterator[Computed]:
+        """What the networks make of a window: all of a prediction that takes the device.
+
+        Args:
+            window: The crystals.
+            beginning: Told the number of crystals of each batch before its turn.
 
         Raises:
-            DeviceLostError: If it is the device that failed.
+            DeviceLostError: If the device has failed.
         """
-        before = [results[i] for i in batch.places]
+        for batch in self.batches(window):
+            beginning(len(batch))
+            yield from self._compute_safely(batch)
+
+    def _compute_safely(self, batch: PreparedBatch) -> Iterator[Computed]:
+        """Run a batch; where it fails, run its halves, down to the one at fault."""
         try:
-            self._run(batch, results)
-            return
+            done = Computed(batch.places, self._outcomes(batch))
         except Exception as error:
             if self.device.type != "cpu" and _is_lost(error):
                 raise DeviceLostError(f"{self.device} has failed ({reason_of(error)})") from None
-            for i, result in zip(batch.places, before, strict=True):
-                results[i] = result
-            if len(batch) == 1:
-                (i,) = batch.places
-                results[i] = failed(results[i], error)
-                return
+            failure = failed(Prediction(), error)
+            done = Computed(batch.places, error=failure.error, fault=failure.fault)
+        if not done.error or len(batch) == 1:
+            yield done
+            return
         # Out of the handler, which would keep the failed tensors alive.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         half = len(batch) // 2
-        self._run_safely(batch.part(slice(None, half)), results)
-        self._run_safely(batch.part(slice(half, None)), results)
+        yield from self._compute_safely(batch.part(slice(None, half)))
+        yield from self._compute_safely(batch.part(slice(half, None)))
 
+    @full_precision()
     @torch.inference_mode()
-    def _run(self, prepared: PreparedBatch, results: list[Prediction]) -> None:
+    def _outcomes(self, prepared: PreparedBatch) -> tuple[ModelOutput, ...]:
+        """The outcome of each model that is asked, on the CPU."""
         batches = {s: batch.to(self.device) for s, batch in prepared.graphs.items()}
         sums = {settings: LatticeSums(batch) for settings, batch in batches.items()}
-        lacking: dict[int, dict[str, list[str]]] = {i: {} for i in prepared.places}
-        for model in dict.fromkeys(self._outputs.values()):
+        found = []
+        for model in self._asked:
+            settings = model.config.graph
+            outcome = model.outcome(batches[settings], sums[settings])
+            if not self.intervals:
+                outcome = outcome._replace(spread=outcome.spread[:, :0])
+            if not self.intervals or model.calibration is None:
+                outcome = outcome._replace(latent=outcome.latent[:, :0])
+            found.append(outcome)
+        if self.device.type == "cpu":
+            return tuple(found)
+        # One copy, and so one wait for the device.
+        columns = [part for outcome in found for part in outcome]
+        parts = torch.cat(columns, dim=1).cpu().split([part.shape[1] for part in columns], dim=1)
+        return tuple(ModelOutput(*parts[i : i + 3]) for i in range(0, len(parts), 3))
+
+    def read(self, window: PreparedWindow, part: Computed, results: list[Prediction]) -> None:
+        """Let what the networks made of some crystals into the results of their window."""
+        if part.error:
+            for i in part.places:
+                results[i] = replace(results[i], error=part.error, fault=part.fault)
+            return
+        try:
+            found = self._read(window, part, [results[i] for i in part.places])
+        except Exception as error:  # one odd crystal must not cost the others theirs
+            if len(part.places) == 1:
+                found = [failed(results[part.places[0]], error)]
+            else:
+                half = len(part.places) // 2
+                self.read(window, part[:half], results)
+                self.read(window, part[half:], results)
+                return
+        for i, result in zip(part.places, found, strict=True):
+            results[i] = result
+
+    @torch.inference_mode()
+    def _read(
+        self, window: PreparedWindow, part: Computed, results: list[Prediction]
+    ) -> list[Prediction]:
+        composition = window.composition[part.places]
+        elements = _elements(composition)
+        lacking: list[dict[str, list[str]]] = [{} for _ in results]
+        for model, found in zip(self._asked, part.outcomes, strict=True):
             config = model.config
-            batch = batches[config.graph]
-            found = model.outcome(batch, sums[config.graph])
-            rows = torch.maximum(found.output, model.minimum).double().cpu().tolist()
+            rows = torch.maximum(found.output, self._minimum[model]).double().tolist()
             known: Sequence[Assessment | None] = [None] * len(rows)
             if self.intervals and model.calibration is not None:
-                known = model.calibration.assess(describe_batch(batch, *found))
-            spreads = found.spread.double().cpu().tolist() if self.intervals else [[]] * len(rows)
-            elements = _elements(prepared.graphs[config.graph])
+                described = Descriptors(
+                    latent=found.latent.double(),
+                    output=found.output.double(),
+                    geometry=window.geometry[config.graph][part.places],
+                    composition=composition,
+                    spread=found.spread.double(),
+                )
+                known = model.calibration.assess(described)
+            spreads = found.spread.double().tolist()
             trained = set(config.elements)
-            columns = zip(prepared.places, elements, rows, spreads, known, strict=True)
-            for i, z, row, spread, assessment in columns:
+            columns = zip(elements, rows, spreads, known, strict=True)
+            for i, (z, row, spread, assessment) in enumerate(columns):
                 if unseen := sorted(z - trained):
                     listed = ", ".join(symbols()[n] for n in unseen)
                     lacking[i].setdefault(listed, []).append(config.name)
                 else:
                     results[i] = self._merge(results[i], model, z, row, spread, assessment)
-        for i, models_of in lacking.items():
+        for i, models_of in enumerate(lacking):
             for listed, names in models_of.items():
                 results[i] = _refused(results[i], _untrained(names, listed))
+        return results
 
     def _merge(
         self,
@@ -430,10 +514,10 @@ def _canonical(name: str, given: Sequence[str]) -> str:
     return answer_for(known, given) or (known if source_of(known, given) else name)
 
 
-def _elements(batch: CrystalBatch) -> list[set[int]]:
-    """Atomic numbers that occur in each crystal of a batch."""
-    found: list[set[int]] = [set() for _ in range(batch.n_crystals)]
-    for crystal, z in zip(batch.crystal.tolist(), batch.z.tolist(), strict=True):
+def _elements(composition: torch.Tensor) -> list[set[int]]:
+    """Atomic numbers that occur in each crystal, from shares ``[B, 104]``."""
+    found: list[set[int]] = [set() for _ in range(len(composition))]
+    for crystal, z in composition.nonzero().tolist():
         found[crystal].add(z)
     return found
 

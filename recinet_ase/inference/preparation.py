@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from recinet_ase.elements import symbols
+from recinet_ase.elements import MAX_Z, symbols
 from recinet_ase.errors import StructureError, fault_of, reason_of
 from recinet_ase.formula import formula_of
 from recinet_ase.graph.adapters import to_crystal, unwrapped
@@ -22,6 +22,7 @@ from recinet_ase.graph.crystal import Crystal, GraphSettings, neighbours_of
 from recinet_ase.graph.neighbours import NeighbourList
 from recinet_ase.graph.refinement import FlatGraphs, full_batch, reduce_graphs
 from recinet_ase.inference.result import Prediction
+from recinet_ase.uncertainty.descriptors import GEOMETRY, composition_of, geometry_of
 
 MAXIMUM_VOLUME = 300.0
 """Cell volume per atom in angstrom^3 above which no prediction is given: 99.9 % of the
@@ -85,10 +86,16 @@ class PreparedWindow:
         results: For each structure its formula and size, and the error of one that has no
             graph.
         batches: The graphs of all others: one batch, or several where one could not be made.
+        composition: Share of each element, by atomic number, zero where there is no graph
+            ``[n, 104]``.
+        geometry: Geometric descriptors under each neighbour rule, where intervals are wanted
+            ``[n, len(GEOMETRY)]``.
     """
 
     results: list[Prediction]
     batches: list[PreparedBatch] = field(default_factory=list)
+    composition: torch.Tensor = field(default_factory=lambda: torch.zeros(0, MAX_Z + 1))
+    geometry: dict[GraphSettings, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,12 +108,14 @@ class Preparation:
         dtype: Type of coordinates and distances.
         reduce: Take equal atoms together (see `recinet_ase.graph.refinement`): the same
             answer for a quarter of the work.
+        describe: Compute the geometric descriptors that intervals are judged by.
     """
 
     settings: tuple[GraphSettings, ...] = (GraphSettings(),)
     k_max: float | None = None
     dtype: torch.dtype = torch.float32
     reduce: bool = True
+    describe: bool = False
 
     def __call__(self, structures: Iterable[Any]) -> PreparedWindow:
         """Prepare structures; a bad one, or an exception in its place, becomes an error."""
@@ -128,10 +137,17 @@ class Preparation:
                 results.append(failed(result, error))
             else:
                 results.append(Prediction(formula=formula, n_atoms=n_atoms))
-        window = PreparedWindow(results)
+        n = len(results)
+        composition = torch.zeros(n, MAX_Z + 1, dtype=torch.float64)
+        geometry: dict[GraphSettings, torch.Tensor] = {}
+        batches = []
         for places, graphs in self._graphs(ready, results):
-            window.batches.append(PreparedBatch(places, graphs))
-        return window
+            batches.append(PreparedBatch(places, graphs))
+            composition[places] = composition_of(next(iter(graphs.values())))
+            for settings, batch in graphs.items() if self.describe else ():
+                rows = composition.new_zeros(n, len(GEOMETRY))
+                geometry.setdefault(settings, rows)[places] = geometry_of(batch)
+        return PreparedWindow(results, batches, composition, geometry)
 
     def _graphs(
         self, items: list[_Item], results: list[Prediction]

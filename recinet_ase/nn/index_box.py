@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from recinet_ase.graph.batch import CrystalBatch
+from recinet_ase.graph.segments import segment_sum
 
 BOX = 1
 RANK = 8
@@ -43,7 +44,6 @@ class IndexBoxSum(nn.Module):
         """The sum ``[N, C]`` of atom features ``[N, C]``, on full graphs."""
         if batch.frac_coords is None:
             raise ValueError("Ewald message passing needs full graphs (reduce=False)")
-        shape = (batch.n_crystals, len(self.waves), values.shape[1])
         with torch.autocast(values.device.type, enabled=False):
             values = values.to(self.up.dtype)
             # Indices are integers, so that whole turns can be taken off the coordinates.
@@ -54,6 +54,7 @@ class IndexBoxSum(nn.Module):
             out = torch.zeros_like(values)
             for trig in (torch.cos(angle), torch.sin(angle)):
                 parts = trig[:, :, None] * values[:, None, :]  # [N, K, C]
-                factor = parts.new_zeros(shape).index_add(0, batch.crystal, parts) * filters
+                total = segment_sum(parts.flatten(1), batch.crystal, batch.first_node)
+                factor = total.view(-1, *parts.shape[1:]) * filters
                 out = out + (trig[:, :, None] * factor[batch.crystal]).sum(1)
         return out

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from recinet_ase.graph.batch import CrystalBatch
+from recinet_ase.graph.segments import first_rows, segment_sum
 from recinet_ase.nn.fused import EdgeIndex, GatedSum, edge_products, sum_over_neighbours
 from recinet_ase.nn.norm import NORMS, WeightedBatchNorm
 
@@ -90,7 +91,7 @@ class LocalBlock(nn.Module):
             z_gate, z_message = functional.silu(z).split(self.width, dim=-1)
             opening = self.gate_norm(self.gate(z_gate), edge_weight)
             message = torch.sigmoid(opening) * self.message(z_message) * batch.edge_count[:, None]
-            total = torch.zeros_like(h).index_add(0, batch.centre, message.to(h.dtype))
+            total = segment_sum(message.to(h.dtype), batch.centre, first_rows(batch.centre, len(h)))
         if self.edge_update:
             assert opening is not None
             v = v + functional.silu(opening)

@@ -229,8 +229,15 @@ class ReciNet(nn.Module):
         return output, imbalance
 
     def embed_edges(self, distance: torch.Tensor) -> torch.Tensor:
-        """Edge lengths in angstrom ``[E]`` to embeddings ``[E, d]``."""
+        """Edge lengths in angstrom ``[E]`` to embeddings ``[E, d]``.
+
+        They have the type of matrix products: what is computed an edge follows from it.
+        """
         embedded: torch.Tensor = functional.softplus(self.embed_edge(self.edge_basis(distance)))
+        kind = distance.device.type
+        if torch.is_autocast_enabled(kind) and embedded.dtype == torch.float32:
+            # CUDA's autocast computes softplus in single precision, the CPU's does not.
+            embedded = embedded.to(torch.get_autocast_dtype(kind))
         return embedded
 
     def _span_for(self, v: torch.Tensor) -> torch.Tensor | None:

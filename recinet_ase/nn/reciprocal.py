@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from recinet_ase.graph.batch import CrystalBatch
+from recinet_ase.graph.segments import first_rows, segment_sum
 from recinet_ase.graph.waves import (
     Members,
     WaveBasis,
@@ -47,10 +48,8 @@ _TABLE_LIMIT = 16_000_000  # cosines and sines kept for the layers of a batch
 def crystal_mean(values: torch.Tensor, batch: CrystalBatch) -> torch.Tensor:
     """Weighted mean over the atoms of each crystal, ``[N, C]`` to ``[B, C]``."""
     weight = batch.atom_weight[:, None].to(values.dtype)
-    shape = (batch.n_crystals, values.shape[1])
-    total = values.new_zeros(shape).index_add(0, batch.crystal, values * weight)
-    norm = values.new_zeros(shape[0], 1).index_add(0, batch.crystal, weight)
-    return total / norm
+    total = segment_sum(values * weight, batch.crystal, batch.first_node)
+    return total / segment_sum(weight, batch.crystal, batch.first_node)
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class LargeCell:
             table = total = wave_table(frac_coords, index)
             if members is not None:
                 every = wave_table(members.frac_coords, index)
-                total = torch.zeros_like(table).index_add_(0, members.node, every)
+                total = segment_sum(every, members.node, first_rows(members.node, n))
             tables = (table, total)
         return cls(nodes, m if members else n, frac_coords, members, index, radial, tables)
 
@@ -206,7 +205,8 @@ class LatticeOperator:
             ``[N, C]``; exactly zero for a crystal without waves in range.
         """
         messages = (self.pair_kernel @ weights) * values.index_select(0, self.pair_neighbour)
-        out = torch.zeros_like(values).index_add(0, self.pair_centre, messages)
+        first = first_rows(self.pair_centre, len(values))
+        out = segment_sum(messages.to(values.dtype), self.pair_centre, first)
         with torch.autocast(values.device.type, enabled=False):
             for cell in self.large:
                 some = values[cell.nodes].to(cell.radial.dtype)
@@ -227,8 +227,8 @@ def literal_sum(values: torch.Tensor, batch: CrystalBatch) -> torch.Tensor:
     out = torch.zeros_like(values)
     for trig in (torch.cos(angle), torch.sin(angle)):
         weighted = trig[:, :, None] * values[:, None, :]  # [N, 3, C]
-        total = weighted.new_zeros(batch.n_crystals, *weighted.shape[1:])
-        total = total.index_add(0, batch.crystal, weighted)
+        total = segment_sum(weighted.flatten(1), batch.crystal, batch.first_node)
+        total = total.view(-1, *weighted.shape[1:])
         out = out + (trig[:, :, None] * total[batch.crystal]).sum(1)
     return out
 

@@ -12,15 +12,16 @@ from collections.abc import Callable
 
 import torch
 
+from recinet_ase.nn.precision import full_precision
+
 _SHORTEST, _LONGEST = 0.4, 40.0  # angstrom; shorter edges are refused
 _SAMPLES = 6000
 _TOLERANCE = 1e-6  # of the largest extent, the rounding of single precision
-
-
 _SEEN = 64  # edges that are looked at before a span is used
 _STRAYED = 1e-5
 
 
+@full_precision()
 def holds(span: torch.Tensor, v: torch.Tensor) -> bool:
     """Whether embeddings ``[E, e]`` lie in a span: weights can change without a trace."""
     some = v[:: max(1, len(v) // _SEEN)]

@@ -71,16 +71,19 @@ def _radii() -> torch.Tensor:
     return torch.tensor(covalent_radii())
 
 
-def describe_batch(
-    batch: CrystalBatch, output: torch.Tensor, latent: torch.Tensor, spread: torch.Tensor
-) -> Descriptors:
-    """Descriptors of a batch and what the network made of it.
+def composition_of(batch: CrystalBatch) -> torch.Tensor:
+    """Share of each element in the crystals of a batch, by atomic number ``[B, 104]``."""
+    weight, n = batch.atom_weight.double(), batch.n_crystals
+    place = batch.crystal * (MAX_Z + 1) + batch.z
+    counts = weight.new_zeros(n * (MAX_Z + 1)).index_add(0, place, weight).reshape(n, -1)
+    return counts / counts.sum(1, keepdim=True)
+
+
+def geometry_of(batch: CrystalBatch) -> torch.Tensor:
+    """The geometric descriptors of the crystals of a batch, ``[B, len(GEOMETRY)]``.
 
     Args:
-        batch: Full graphs (their lattices give the volume).
-        output: Unclipped predictions ``[B, P]``.
-        latent: Crystal representations ``[B, d]``.
-        spread: Spread of an ensemble's members ``[B, P]``, or ``[B, 0]``.
+        batch: Graphs with their lattices, which give the volume.
     """
     if batch.lattice is None:
         raise ValueError("descriptors need full graphs (reduce=False)")
@@ -100,7 +103,7 @@ def describe_batch(
         return zeros.scatter_reduce(0, batch.centre, values, how, include_self=False)
 
     volume = torch.linalg.det(batch.lattice.double()).abs() / n_atoms
-    radius = _radii().to(z.device)[z]
+    radius = _radii()[z]
     bond = edges_to_atom(distance / (radius[batch.centre] + radius[batch.neighbour]), "amin")
     nearest, farthest = edges_to_atom(distance, "amin"), edges_to_atom(distance, "amax")
     count = batch.edge_count.double()
@@ -113,11 +116,4 @@ def describe_batch(
         *(atoms_to_crystal(coordination, how) for how in ("mean", "amin", "amax")),
         *(atoms_to_crystal(shell, how) for how in ("mean", "amin")),
     ]
-    share = weight.new_zeros(n * (MAX_Z + 1)).index_add(0, crystal * (MAX_Z + 1) + z, weight)
-    return Descriptors(
-        latent=latent.double().cpu(),
-        output=output.double().cpu(),
-        geometry=torch.stack(columns, dim=1).cpu(),
-        composition=(share.reshape(n, -1) / n_atoms[:, None]).cpu(),
-        spread=spread.double().cpu(),
-    )
+    return torch.stack(columns, dim=1)

@@ -12,7 +12,7 @@ from recinet_ase.inference.predictor import Predictor
 from recinet_ase.inference.preparation import WINDOW
 from recinet_ase.models.ensemble import AnyModel
 from recinet_ase.nn.reciprocal import LatticeSums
-from recinet_ase.uncertainty.descriptors import Descriptors, describe_batch
+from recinet_ase.uncertainty.descriptors import Descriptors, composition_of, geometry_of
 
 
 @torch.inference_mode()
@@ -39,7 +39,14 @@ def observe(
         graphs = predictor.preparation([structure for _, structure in window])
         for prepared in predictor.batches(graphs):
             batch = prepared.graphs[model.config.graph]
-            found = describe_batch(batch, *model.outcome(batch, LatticeSums(batch)))
+            outcome = model.outcome(batch, LatticeSums(batch))
+            found = Descriptors(
+                latent=outcome.latent.double(),
+                output=outcome.output.double(),
+                geometry=geometry_of(batch),
+                composition=composition_of(batch),
+                spread=outcome.spread.double(),
+            )
             foreign = torch.zeros(len(found), dtype=torch.bool)
             foreign[batch.crystal[~torch.isin(batch.z, known)]] = True
             parts.append(found[~foreign])

@@ -35,6 +35,31 @@ def test_single_equals_batch_equals_any_batch_size(
     assert np.std(alone) > 0.01, "the random model must tell crystals apart"
 
 
+@pytest.mark.parametrize("chosen", ["high", "medium"])
+def test_the_precision_of_the_callers_matrix_products_does_not_matter(
+    chosen: str, crystals: dict[str, Atoms]
+) -> None:
+    structures = [*crystals.values()] * 3  # enough edges for the short form of their embeddings
+    expected = Predictor(random_model(), device="cpu").predict_many(structures)
+    predictor = Predictor(random_model(), device="cpu")
+    seen: list[str] = []
+    (model,) = predictor.models
+    model.network.embed_edge.register_forward_hook(
+        lambda *_: seen.append(torch.get_float32_matmul_precision())
+    )
+    torch.set_float32_matmul_precision(chosen)
+    backend = torch.backends.cuda.matmul
+    try:
+        before = getattr(backend, "fp32_precision", None)
+        found = predictor.predict_many(structures)
+        assert torch.get_float32_matmul_precision() == chosen
+        assert getattr(backend, "fp32_precision", None) == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert [f.values for f in found] == [e.values for e in expected]
+    assert set(seen) == {"highest"}
+
+
 def test_the_input_package_does_not_matter(model_folder: Path, crystals: dict[str, Atoms]) -> None:
     predictor = Predictor(model_folder, device="cpu")
     for atoms in list(crystals.values())[:10]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -91,7 +91,7 @@ def test_predictions_are_those_of_the_plain_form(
     assert (network._span is None) == edge_update
     torch.testing.assert_close(fast, plain.detach(), rtol=2e-6, atol=2e-6)
     double = network.double()
-    exact = CrystalBatch(**{k: _double(v) for k, v in vars(batch).items()})
+    exact = replace(batch, **{f.name: _double(getattr(batch, f.name)) for f in fields(batch)})
     with torch.no_grad():
         torch.testing.assert_close(
             double(exact), double.requires_grad_(True)(exact), rtol=1e-12, atol=1e-12

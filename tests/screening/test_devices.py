@@ -16,11 +16,13 @@ import psutil
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
 from ase.db import connect
 from support import random_model
 
 from recinet_ase import Predictor, ReciNetError
 from recinet_ase.errors import DeviceLostError
+from recinet_ase.inference.result import Prediction
 from recinet_ase.io.entries import Chunk, Piece, Source
 from recinet_ase.screening.execution import gpus
 from recinet_ase.screening.execution.chunk import (
@@ -28,15 +30,17 @@ from recinet_ase.screening.execution.chunk import (
     ScreenSpec,
     loaded_predictor,
 )
+from recinet_ase.screening.execution.cluster import DaskWorkers
 from recinet_ase.screening.execution.gpus import (
     DeviceWorkers,
     TwoSteps,
     choose_devices,
     compare,
     probe,
+    probe_crystals,
 )
 from recinet_ase.screening.execution.processes import Workers
-from recinet_ase.screening.execution.schedule import in_order
+from recinet_ase.screening.execution.schedule import in_order, make_backend
 
 ROWS = 1100  # three chunks
 
@@ -118,6 +122,7 @@ def test_a_device_that_fails_on_one_structure() -> None:
     rows = [row for chunk in found for row in chunk.rows]
     assert [row["id"] for row in rows] == [str(i) if i != 13 else "numbers#13" for i in range(32)]
     assert [bool(row["error"]) for row in rows] == [i == 13 for i in range(32)]
+    assert rows[13]["error"] in ("a has failed", "b has failed")
 
 
 def test_a_device_with_other_numbers_is_refused(
@@ -125,6 +130,11 @@ def test_a_device_with_other_numbers_is_refused(
 ) -> None:
     spec = ScreenSpec((str(model_folder),), ("bandgap",))
     right = probe(spec, "cpu")
+    edges = [
+        b.centre
+        for b in loaded_predictor(spec).preparation(probe_crystals()[0]).batches[0].graphs.values()
+    ]
+    assert len(edges[0]) > 1000 and len(right[1]) == 74
     compare(probe(spec, "cpu:0"), right)
     answered = [p for p in right[1] if not p.error]
     assert len(answered) >= 2
@@ -134,6 +144,34 @@ def test_a_device_with_other_numbers_is_refused(
     silent = [replace(p, error="no kernel image") for p in right[1]]
     with pytest.raises(ReciNetError, match="cuda:1 cannot be used .no kernel image"):
         compare(("cuda:1", silent), right)
+
+
+def test_intervals_are_compared_and_not_a_number_is_no_agreement() -> None:
+    (result,) = Predictor("jarvis-eform", device="cpu").predict_many([bulk("Si")])
+    low, high = result.intervals["formation_energy"]
+    compare(("a", [result]), ("b", [result]))
+    for ends in ((low, high + 0.01), (float("nan"), high)):
+        wrong = replace(result, intervals={"formation_energy": ends})
+        with pytest.raises(ReciNetError, match="a gives an end of the interval of formation_ener"):
+            compare(("a", [wrong]), ("b", [result]))
+
+
+def test_a_screen_without_workers_looks_at_its_device_too(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ScreenSpec((str(model_folder),), ("bandgap",), devices=("cpu:0",))
+    assert make_backend(0, None, None, spec) is None
+    whole = gpus.probe
+
+    def moved(spec: ScreenSpec, device: str) -> tuple[str, list[Prediction]]:
+        name, found = whole(spec, device)
+        if device == "cpu":
+            return name, found
+        return name, [replace(p, values={k: v + 0.1 for k, v in p.values.items()}) for p in found]
+
+    monkeypatch.setattr(gpus, "probe", moved)
+    with pytest.raises(ReciNetError, match="cpu:0 gives bandgap .* cannot be trusted"):
+        make_backend(0, None, None, spec)
 
 
 def test_a_process_that_cannot_start_its_device(
@@ -199,7 +237,7 @@ def test_a_device_that_is_gone_answers_for_nothing(crystals: dict[str, Atoms]) -
     predictor = small_memory(0, RuntimeError)
     predictor.device = torch.device("cuda")  # where such an error is for good
     predictor.batches = lambda window: iter(window.batches)  # type: ignore[method-assign]
-    predictor._run = lambda batch, results: predictor.models[0].outcome(  # type: ignore[method-assign]
+    predictor._outcomes = lambda batch: predictor.models[0].outcome(  # type: ignore[method-assign]
         next(iter(batch.graphs.values()))
     )
     with pytest.raises(DeviceLostError, match="cuda has failed .*illegal memory access"):
@@ -246,3 +284,26 @@ def test_dask_workers_with_and_without_a_gpu(
     done = subprocess.run(whole, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert out.read_bytes() == clean
+
+
+def test_a_dask_worker_whose_device_is_lost_is_started_again(cluster: str) -> None:
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    source = Source("numbers", "none", "none")
+    chunks = [Chunk(k, (Piece(source, 8 * k, tuple(range(8 * k, 8 * k + 8))),)) for k in range(3)]
+    backend = DaskWorkers(cluster, device="cuda")
+    try:
+        before = backend._client.run(os.getpid)
+        work = TwoSteps(packed, partial(failing, 13))
+        rows = [
+            row for chunk in in_order(chunks, backend, work, ["id", "error"]) for row in chunk.rows
+        ]
+        after = backend._client.run(os.getpid)
+    finally:
+        backend.close()
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert [row["id"] for row in rows] == [str(i) if i != 13 else "numbers#13" for i in range(24)]
+    assert [i for i, row in enumerate(rows) if row["error"]] == [13]
+    assert rows[13]["error"].startswith("cuda has failed on the Dask worker tcp")
+    assert len(set(before.values()) - set(after.values())) == 1

@@ -8,15 +8,16 @@ read the input themselves, which therefore has to be on a file system that they 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import recinet_ase
-from recinet_ase.errors import ReciNetError
+from recinet_ase.errors import DeviceLostError, ReciNetError
 from recinet_ase.io.entries import Chunk
-from recinet_ase.screening.execution.chunk import ChunkRows
-from recinet_ase.screening.execution.gpus import TwoSteps
+from recinet_ase.screening.execution.chunk import ChunkRows, ScreenSpec
+from recinet_ase.screening.execution.gpus import TwoSteps, compare, probe
 from recinet_ase.screening.execution.processes import Lost, available_cores, single_threaded
 
 _PATIENCE = 60.0  # seconds between looks at what is done
@@ -92,6 +93,32 @@ class DaskWorkers:
                 f"{recinet_ase.__version__}; install the same version on both"
             )
 
+    def check(self, spec: ScreenSpec) -> None:
+        """Let every worker with a GPU predict what this process has predicted.
+
+        Raises:
+            ReciNetError: If one cannot, or gives other numbers.
+        """
+        expected = probe(spec, "cpu")
+        asked = {
+            address: self._client.submit(
+                _on_gpu, probe, spec, self._device, pure=False, workers=[address],
+                resources={"GPU": 1},
+            )
+            for address, gpu in self._has_gpu().items()
+            if gpu
+        }  # fmt: skip
+        try:
+            for address, future in asked.items():
+                device, found = self.result(future)
+                compare((f"{device} of the Dask worker {address}", found), expected)
+        except Lost as error:
+            self.close()
+            raise ReciNetError(f"{error}; try --device cpu") from None
+        except ReciNetError:
+            self.close()
+            raise
+
     @property
     def workers(self) -> int:
         """Workers at the moment."""
@@ -111,7 +138,9 @@ class DaskWorkers:
             workers=others or None,
             allow_other_workers=bool(others),
         )
-        return submit(function.finish, graphs, self._device, pure=False, resources={"GPU": 1})
+        return submit(
+            _on_gpu, function.finish, graphs, self._device, pure=False, resources={"GPU": 1}
+        )
 
     def wait(self, futures: Sequence[Any]) -> None:
         """Wait until one of these is done, or the connection is lost."""
@@ -123,11 +152,11 @@ class DaskWorkers:
         with suppress(CancelledError, CommClosedError, TimeoutError):
             wait(futures, timeout=_PATIENCE, return_when="FIRST_COMPLETED")
 
-    def result(self, future: Any) -> ChunkRows:
+    def result(self, future: Any) -> Any:
         """Wait for what `submit` gave.
 
         Raises:
-            Lost: If several workers in a row died on it.
+            Lost: If several workers in a row died on it, or the device of one failed.
             ReciNetError: If the scheduler is gone.
         """
         from concurrent.futures import CancelledError
@@ -136,14 +165,32 @@ class DaskWorkers:
         from distributed.comm.core import CommClosedError
 
         try:
-            rows: ChunkRows = future.result()
-            return rows
+            return future.result()
+        except _LostDevice as error:
+            self._renew(error)
+            raise Lost(str(error)) from None
         except KilledWorker:
             raise Lost("several Dask workers in a row died on this structure") from None
         except (CancelledError, CommClosedError) as error:
             raise ReciNetError(
                 f"the connection to the Dask scheduler was lost ({type(error).__name__}); "
                 "go on with --resume"
+            ) from None
+
+    def _renew(self, error: _LostDevice) -> None:
+        """Start the process of a worker again whose device has failed: no other way is left.
+
+        Raises:
+            ReciNetError: If that is not in this process's power.
+        """
+        if self._client.run(os.getpid, workers=[error.worker]).get(error.worker) != error.process:
+            return  # it was started again since
+        try:
+            self._client.restart_workers([error.worker])
+        except (ValueError, TimeoutError) as why:  # a worker without a nanny
+            raise ReciNetError(
+                f"{error}, and the worker cannot be started again from here ({why}); start it "
+                "anew and go on with --resume"
             ) from None
 
     def close(self) -> None:
@@ -153,6 +200,33 @@ class DaskWorkers:
             self._cluster.close()
         for name, level in self._levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+class _LostDevice(Exception):
+    """A device of a Dask worker that has failed.
+
+    Args:
+        reason: What it said.
+        worker: Address of the worker.
+        process: Number of its process.
+    """
+
+    def __init__(self, reason: str, worker: str, process: int) -> None:
+        super().__init__(reason, worker, process)
+        self.reason, self.worker, self.process = reason, worker, process
+
+    def __str__(self) -> str:
+        return f"{self.reason} on the Dask worker {self.worker}"
+
+
+def _on_gpu(function: Callable[[Any, str], Any], argument: Any, device: str) -> Any:
+    """What a function gives on the device of a worker."""
+    try:
+        return function(argument, device)
+    except DeviceLostError as error:
+        from distributed import get_worker
+
+        raise _LostDevice(str(error), get_worker().address, os.getpid()) from None
 
 
 def _version() -> str:

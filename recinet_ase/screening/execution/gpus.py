@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 
-from recinet_ase.errors import ReciNetError
+from recinet_ase.errors import DeviceLostError, ReciNetError
 from recinet_ase.io.entries import Chunk
-from recinet_ase.screening.execution.chunk import ChunkRows, ScreenSpec, loaded_predictor
+from recinet_ase.screening.execution.chunk import ChunkRows, ScreenSpec
 from recinet_ase.screening.execution.processes import Lost, Workers
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from recinet_ase.inference.result import Prediction
 
 _PROBE_SECONDS = 300.0
@@ -155,8 +158,35 @@ class DeviceWorkers:
             compare(found, expected)
 
 
+def check_here(spec: ScreenSpec) -> None:
+    """Let the device of this process predict what the CPU predicts.
+
+    Raises:
+        ReciNetError: If it cannot be used, or gives other numbers.
+    """
+    try:
+        found = probe(spec, spec.devices[0])
+    except DeviceLostError as error:
+        raise ReciNetError(f"{error}; try --device cpu") from None
+    compare(found, probe(spec, "cpu"))
+
+
 def probe(spec: ScreenSpec, device: str) -> tuple[str, list[Prediction]]:
-    """What a device makes of a few crystals, and its name."""
+    """What a device makes of a few crystals, and its name.
+
+    They take every way through the network: small cells and a large one, alone and together,
+    with symmetry and without, and so many edges that embeddings are taken in their span.
+    """
+    predictor = loaded_predictor(spec, device)
+    small, large = probe_crystals()
+    together = [crystal for some in (small, [large], [*small[:8], large]) for crystal in some]
+    ends = (0, len(small), len(small) + 1, len(together))
+    parts = [together[a:b] for a, b in pairwise(ends)]
+    return device, [result for part in parts for result in predictor.predict_many(part)]
+
+
+def probe_crystals() -> tuple[list[Atoms], Atoms]:
+    """Sixty-four small crystals, and one of 54 atoms without symmetry."""
     from ase.build import bulk
 
     crystals = [
@@ -165,7 +195,15 @@ def probe(spec: ScreenSpec, device: str) -> tuple[str, list[Prediction]]:
         bulk("Ni").repeat((2, 2, 2)),
         bulk("ZnO", "wurtzite", a=3.25, c=5.2),
     ]
-    return device, loaded_predictor(spec, device).predict_many(crystals)
+    pairs = (("NaCl", "rocksalt", 5.64), ("GaAs", "zincblende", 5.65), ("MgO", "rocksalt", 4.21))
+    for i in range(60):
+        name, kind, a = pairs[i % len(pairs)]
+        cell = bulk(name, kind, a=a * (0.97 + 0.001 * i), cubic=i % 2 == 0)
+        cell.rattle(0.02, seed=i)
+        crystals.append(cell)
+    large = bulk("NaCl", "rocksalt", a=5.64).repeat((3, 3, 3))
+    large.rattle(0.05, seed=1)
+    return crystals, large
 
 
 def compare(found: tuple[str, list[Prediction]], expected: tuple[str, list[Prediction]]) -> None:
@@ -182,8 +220,14 @@ def compare(found: tuple[str, list[Prediction]], expected: tuple[str, list[Predi
                 f"{device} and {other} only); try --device cpu"
             )
         for name, value in one.values.items():
-            if abs(value - two.values[name]) > _AGREEMENT * max(1.0, abs(two.values[name])):
-                raise ReciNetError(
-                    f"{device} gives {name} = {value:g} for {one.formula}, {other} "
-                    f"{two.values[name]:g}; its answers cannot be trusted, use --device cpu"
-                )
+            pairs = [(name, value, two.values[name])]
+            if name in one.intervals:
+                ends = zip(one.intervals[name], two.intervals[name], strict=True)
+                pairs += [(f"an end of the interval of {name}", *pair) for pair in ends]
+            for what, mine, right in pairs:
+                # A NaN is no agreement either.
+                if not abs(mine - right) <= _AGREEMENT * max(1.0, abs(right)):
+                    raise ReciNetError(
+                        f"{device} gives {what} = {mine:g} for {one.formula}, {other} "
+                        f"{right:g}; its answers cannot be trusted, use --device cpu"
+                    )

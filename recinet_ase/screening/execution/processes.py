@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -260,6 +261,9 @@ class Workers:
         try:
             if worker.pipe.poll():
                 good, answer = pickle.loads(worker.pipe.recv_bytes())
+                if isinstance(answer, DeviceLostError):
+                    self._replace(i, worker, self._death(worker, str(answer)))
+                    return
                 worker.task = worker.sent = None
                 self._deaths = 0
                 if good:
@@ -279,18 +283,22 @@ class Workers:
                 reason = f"this structure took more than {self._limit:.0f} s"
                 self._replace(i, worker, Lost(reason, place))
 
-    def _death(self, worker: _Worker) -> Exception:
+    def _death(self, worker: _Worker, reason: str = "") -> Exception:
         _, place = worker.step(self._limit)
         worker.process.join(5)
         self._deaths += 1
         code = worker.process.exitcode
         # All of them die at once with the process that they are forked from.
         if self._deaths >= max(_DEATHS, 3 * self.workers):
+            if reason:
+                return ReciNetError(f"{self._deaths} times in a row {reason}; try --device cpu")
             return ReciNetError(
                 f"{self._deaths} worker processes died in a row (exit code {code}); is memory "
                 "exhausted? Try fewer --workers"
             )
-        return Lost(f"the worker process died on this structure (exit code {code})", place)
+        return Lost(
+            reason or f"the worker process died on this structure (exit code {code})", place
+        )
 
     def _replace(self, i: int, worker: _Worker, reason: Exception) -> None:
         task = worker.task
@@ -342,8 +350,10 @@ def _work(pipe: Connection, parent: int, begun: Any, device: str | None) -> None
         try:
             result = function(argument) if device is None else function(argument, device)
             answer = pickle.dumps((True, result), protocol=5)
-        except DeviceLostError:
+        except DeviceLostError as error:
             # Only a new process can use the device again; the task is lost with this one.
+            with suppress(OSError):
+                pipe.send_bytes(pickle.dumps((False, error), protocol=5))
             os._exit(1)
         except Exception as error:
             answer = pickle.dumps((False, _portable(error)), protocol=5)

@@ -25,7 +25,7 @@ from recinet_ase.screening.execution.chunk import (
     result_columns,
     screen_chunk,
 )
-from recinet_ase.screening.execution.gpus import DeviceWorkers, TwoSteps
+from recinet_ase.screening.execution.gpus import DeviceWorkers, TwoSteps, check_here
 from recinet_ase.screening.execution.processes import (
     Lost,
     Workers,
@@ -242,13 +242,19 @@ def make_backend(
         time_limit: See `TIME_LIMIT`.
 
     Raises:
-        ReciNetError: If Dask is missing or its scheduler cannot be reached.
+        ReciNetError: If Dask is missing, its scheduler cannot be reached, or a device gives
+            other numbers than the CPU.
     """
     if scheduler is not None:
         from recinet_ase.screening.execution.cluster import DaskWorkers
 
-        return DaskWorkers(scheduler, asked, None if spec.on_cpu else spec.devices[0])
+        cluster = DaskWorkers(scheduler, asked, None if spec.on_cpu else spec.devices[0])
+        if not spec.on_cpu:
+            cluster.check(spec)
+        return cluster
     if not workers:
+        if not spec.on_cpu:
+            check_here(spec)
         return None
     if spec.on_cpu:
         return Workers(workers, time_limit)
