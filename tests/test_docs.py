@@ -20,6 +20,10 @@ NEEDS = {"phonons.md": "phonopy", "integrations.md": "matgl"}
 """Extras without which the blocks of a page cannot run."""
 
 
+DOWNLOADS = ("data.md", "evaluate.md")
+"""Pages whose blocks read published data."""
+
+
 def blocks(page: Path, *languages: str) -> list[str]:
     """Fenced blocks of a page in one of the languages, without their indentation."""
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -37,8 +41,8 @@ def test_blocks_of_python_run_in_order(
 ) -> None:
     if page.name in NEEDS:
         pytest.importorskip(NEEDS[page.name])
-    if page.name == "evaluate.md" and not os.environ.get("RECINET_DATA_DIR"):
-        pytest.skip("needs the JARVIS download (RECINET_DATA_DIR)")
+    if page.name in DOWNLOADS and not os.environ.get("RECINET_DATA_DIR"):
+        pytest.skip("needs the downloads (RECINET_DATA_DIR)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["python"])
     (tmp_path / "crystals.json").write_bytes(EXAMPLES.read_bytes())
@@ -92,9 +96,9 @@ def test_links_lead_somewhere() -> None:
     broken = []
     for page in [*PAGES, Path("CONTRIBUTING.md"), Path("CHANGELOG.md")]:
         text = (ROOT / page).read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", text):
-            if "://" not in target and not (ROOT / page.parent / target).exists():
-                broken.append(f"{page}: {target}")
+        targets = re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", text)
+        inside = [target for target in targets if "://" not in target]
+        broken += [(page, t) for t in inside if not (ROOT / page.parent / t).exists()]
     assert broken == []
 
 
