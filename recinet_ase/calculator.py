@@ -17,7 +17,7 @@ from ase.outputs import Properties, all_outputs
 from recinet_ase.errors import StructureError, UnknownNameError
 from recinet_ase.inference import predict as inference
 from recinet_ase.inference.annotate import PREFIX, InfoValue, annotate
-from recinet_ase.inference.result import ENDS, SPREAD, Prediction, with_known_end
+from recinet_ase.inference.result import ENDS, SPREAD, Prediction, Predictions, with_known_end
 from recinet_ase.properties import answer_for, get_property_info
 
 if TYPE_CHECKING:
@@ -106,6 +106,10 @@ class ReciNetCalculator(Calculator):
         self.implemented_properties = list(self.units)  # type: ignore[misc]
         self._prediction = Prediction()
 
+    def __repr__(self) -> str:
+        """``<ReciNetCalculator: bandgap (eV, jarvis-mbj) on cpu>``."""
+        return repr(self.predictor).replace("Predictor", type(self).__name__, 1)
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """How the atoms of the present results differ from those that a model was trained on.
@@ -190,7 +194,7 @@ class ReciNetCalculator(Calculator):
         *,
         order: str | None = None,
         progress: bool | None = None,
-    ) -> list[Prediction]:
+    ) -> Predictions:
         """Properties of many structures in batches; the present results stay as they are.
 
         Args:

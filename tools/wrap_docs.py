@@ -26,11 +26,14 @@ def pages() -> list[Path]:
 
 def wrap(text: str) -> str:
     """The page with its long paragraphs and list items filled anew."""
-    return "\n".join(line for block in _blocks(text.split("\n")) for line in _filled(block))
+    blocks = _blocks(text.split("\n"))
+    return "\n".join(
+        line for block, fixed in blocks for line in (block if fixed else _filled(block))
+    )
 
 
-def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Paragraphs and list items; every other line is a block of its own."""
+def _blocks(lines: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
+    """Paragraphs and list items; every other line is a block of its own that stays as it is."""
     block: list[str] = []
     fenced = code = False
     blank = True
@@ -44,22 +47,20 @@ def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
         starts = _ITEM.match(line) is not None and not (fenced or code)
         if fixed or starts:
             if block:
-                yield block
+                yield block, False
             block = []
         if fixed:
-            yield [line]
+            yield [line], True
         else:
             block.append(line)
         blank = not line.strip()
         item = starts or (item and (blank or line.startswith(" ")))
     if block:
-        yield block
+        yield block, False
 
 
 def _filled(block: list[str]) -> list[str]:
     """A block with lines of at most `WIDTH`, as it stands where it has no longer one."""
-    if len(block) == 1 and (_FIXED.match(block[0]) or block[0].startswith("    ")):
-        return block
     if all(len(line) <= WIDTH for line in block):
         return block
     first = _ITEM.match(block[0])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.ordering import check_ordering, ordered
 from recinet_ase.inference.predictor import Predictor
-from recinet_ase.inference.result import Prediction
+from recinet_ase.inference.result import Prediction, Predictions
 from recinet_ase.models.ensemble import AnyModel
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ Models = ModelLike | Sequence[ModelLike] | Predictor
 
 ALL = "all"
 """In place of model names: every shipped property, each from its default model."""
+
+
+DEFAULT = "jarvis-mbj"
+"""The model where neither models nor properties are named."""
 
 
 def default_models() -> list[str]:
@@ -40,43 +44,68 @@ def default_models() -> list[str]:
 
 
 def as_predictor(
-    models: Models,
+    models: Models | None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    props: str | Iterable[str] | None = None,
 ) -> Predictor:
     """A `Predictor` of whatever names models; a given one is shared, not copied.
 
+    Args:
+        models: As for `predict`.
+        device: Torch device.
+        dtype: Type of the numbers.
+        props: Properties to give, comma-separated or a list.
+
     Raises:
-        UnknownNameError: For an unknown model.
-        ReciNetError: If a file is damaged, two models give the same property, or device or
-            dtype are given beside a predictor that has its own.
+        UnknownNameError: For an unknown model or property.
+        ReciNetError: If a file is damaged, two models give the same property, none gives a wanted
+            one, or device or dtype are given beside a predictor that has its own.
     """
+    wanted = props.split(",") if isinstance(props, str) else None if props is None else [*props]
     if isinstance(models, Predictor):
         if device is not None or dtype is not None:
             raise ReciNetError("a Predictor has its device and dtype; do not give them again")
+        if wanted is not None:
+            raise ReciNetError("a Predictor has its properties; do not give props again")
         return models
+    if wanted is not None:
+        wanted = [name.strip() for name in wanted]
+        if models is None or (isinstance(models, str) and models == ALL):
+            from recinet_ase.pretrained import default_model
+            from recinet_ase.properties import get_property_info
+
+            models = list(dict.fromkeys(default_model(get_property_info(n)) for n in wanted))
+    elif models is None:
+        models = DEFAULT
     if isinstance(models, str) and models == ALL:
         models = list(default_models())
-    return Predictor(models, device=device, dtype=dtype)
+    return Predictor(models, device=device, dtype=dtype, properties=wanted)
 
 
 def predict(
     structures: Iterable[Any],
-    models: Models = "jarvis-mbj",
+    models: Models | None = None,
     *,
+    props: str | Iterable[str] | None = None,
     order: str | None = None,
     progress: bool | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-) -> list[Prediction]:
+) -> Predictions:
     """Properties of many structures, in batches.
+
+    >>> predict(structures, props="bandgap,bulk_modulus").to_frame()
 
     Args:
         structures: ASE ``Atoms`` or database rows, pymatgen ``Structure`` or
             ``ComputedStructureEntry``, ``PhonopyAtoms``, or dictionaries of pymatgen or JARVIS;
             or an ASE ``Trajectory``.
         models: Model name, folder, loaded model, a list of these, ``"all"``, or a `Predictor`
-            (which saves loading the models in every call).
+            (which saves loading the models in every call). By default the shipped models of
+            ``props``, or ``"jarvis-mbj"`` without these.
+        props: Properties to give, by name or alias, comma-separated or a list; everything that the
+            models give by default.
         order: ``"ewald"`` gives disordered structures the arrangement of lowest Ewald energy
             (pymatgen); by default they are refused.
         progress: Show a bar on stderr; by default where that is a terminal.
@@ -84,12 +113,13 @@ def predict(
         dtype: ``"float32"`` (default) or ``"float64"``.
 
     Returns:
-        One `Prediction` for each structure, in order; a bad structure carries its ``error`` and
-        no value. Units: ``Predictor.infos``.
+        One `Prediction` for each structure, in order, with its units; a bad structure carries its
+        ``error`` and no value. ``.to_frame()`` makes a pandas table of them.
 
     Raises:
-        UnknownNameError: For an unknown model or ``order``.
-        ReciNetError: If ``structures`` is a single one, or a model cannot be used.
+        UnknownNameError: For an unknown model, property or ``order``.
+        ReciNetError: If ``structures`` is a single one, a model cannot be used, or none gives a
+            wanted property.
     """
     check_ordering(order)
     single = isinstance(structures, Mapping) or hasattr(structures, "sites")
@@ -97,16 +127,17 @@ def predict(
     # Atoms and Structures can be iterated, too; a Trajectory has numbers, of its atoms.
     if single or hasattr(structures, "positions"):
         raise ReciNetError("predict takes a list of structures; for one, use predict_structure")
-    predictor = as_predictor(models, device, dtype)
+    predictor = as_predictor(models, device, dtype, props)
     total = len(structures) if isinstance(structures, Sized) else None
     stream = structures if order is None else _each_ordered(structures, order)
-    return list(_shown(predictor.predict_iter(stream), total, progress))
+    return predictor.collect(_shown(predictor.predict_iter(stream), total, progress))
 
 
 def predict_structure(
     structure: Any,
-    models: Models = "jarvis-mbj",
+    models: Models | None = None,
     *,
+    props: str | Iterable[str] | None = None,
     order: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -116,6 +147,7 @@ def predict_structure(
     Args:
         structure: A pymatgen ``Structure`` or ``IStructure``, or any other accepted structure.
         models: As for `predict`.
+        props: As for `predict`.
         order: As for `predict`.
         device: As for `predict`.
         dtype: As for `predict`.
@@ -126,7 +158,7 @@ def predict_structure(
         ReciNetError: If a model cannot be used.
     """
     structure = ordered(structure, order)
-    return as_predictor(models, device, dtype).predict(structure)
+    return as_predictor(models, device, dtype, props).predict(structure)
 
 
 def _each_ordered(structures: Iterable[Any], order: str) -> Iterator[Any]:

@@ -27,7 +27,7 @@ from recinet_ase.inference.preparation import (
     PreparedWindow,
     failed,
 )
-from recinet_ase.inference.result import Prediction
+from recinet_ase.inference.result import Prediction, Predictions
 from recinet_ase.models.ensemble import AnyModel, EnsembleModel
 from recinet_ase.models.property_model import ModelConfig, ModelOutput, PropertyModel
 from recinet_ase.nn.precision import full_precision
@@ -247,6 +247,14 @@ class Predictor:
         width = max(network.width for network in self._networks)
         return max(_CPU_EDGES, _GPU_SHARE * free / (_BYTES_PER_EDGE_AND_WIDTH * width))
 
+    def __repr__(self) -> str:
+        """``<Predictor: bandgap (eV, jarvis-mbj) on cpu>``."""
+        told = [
+            f"{info.name} ({info.unit or '1'}, {self.properties[info.name].config.name})"
+            for info in self.infos
+        ]
+        return f"<Predictor: {', '.join(told)} on {self.device}>"
+
     @property
     def infos(self) -> list[PropertyInfo]:
         """What each number is that this predictor gives, in order."""
@@ -272,9 +280,14 @@ class Predictor:
             raise StructureError(result.error)
         return result.values
 
-    def predict_many(self, structures: Iterable[Any]) -> list[Prediction]:
+    def predict_many(self, structures: Iterable[Any]) -> Predictions:
         """Properties of many structures, in order; a bad one carries its error."""
-        return list(self.predict_iter(structures))
+        return self.collect(self.predict_iter(structures))
+
+    def collect(self, results: Iterable[Prediction]) -> Predictions:
+        """Results of this predictor as a list that knows the units."""
+        units = {info.name: info.unit for info in self.infos}
+        return Predictions((replace(result, units=units) for result in results), units)
 
     def predict_iter(self, structures: Iterable[Any]) -> Iterator[Prediction]:
         """Like `predict_many` for a stream of any length, with constant memory.

@@ -451,7 +451,7 @@ def test_pymatgen_dictionaries_that_are_no_crystals(crystals: dict[str, Atoms]) 
     good = structure.as_dict()
     assert to_crystal(good).numbers.tolist() == crystals["NaCl"].numbers.tolist()
     (result,) = Predictor(random_model(), device="cpu").predict_many([good])
-    assert result.formula == "ClNa" and not result.error
+    assert result.formula == "NaCl" and not result.error
     disordered = structure.copy()
     disordered[0] = {"Na": 0.5, "K": 0.5}
     slab = structure.as_dict()

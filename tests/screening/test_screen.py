@@ -190,7 +190,7 @@ def test_a_broken_count_ends_the_file_with_a_row(
     ase.io.write(path, [crystals["NaCl"], crystals["MgO"]])
     path.write_text("\n" + path.read_text() + "\nnot a count\n")
     rows = rows_of(run(path, "--model", model_folder).stdout)
-    assert [r["formula"] for r in rows] == ["ClNa", "MgO", ""]
+    assert [r["formula"] for r in rows] == ["NaCl", "MgO", ""]
     assert "the rest of the file was not read" in rows[2]["error"]
 
 

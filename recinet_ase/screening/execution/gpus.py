@@ -17,7 +17,7 @@ import torch
 
 from recinet_ase.errors import DeviceLostError, ReciNetError
 from recinet_ase.io.entries import Chunk
-from recinet_ase.screening.execution.chunk import ChunkRows, ScreenSpec
+from recinet_ase.screening.execution.chunk import ChunkRows, ScreenSpec, loaded_predictor
 from recinet_ase.screening.execution.processes import Lost, Workers
 
 if TYPE_CHECKING:

@@ -1,9 +1,8 @@
-"""The blocks of docs/howto/integrations.md and the example scripts run, and say what is true."""
+"""The example scripts run, and say what is true."""
 
 from __future__ import annotations
 
 import os
-import re
 import runpy
 import shutil
 import subprocess
@@ -13,8 +12,6 @@ from pathlib import Path
 import pytest
 from support import ROOT
 
-PAGE = ROOT / "docs" / "howto" / "integrations.md"
-SECTIONS = PAGE.read_text(encoding="utf-8").split("\n## ")[1:]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 TOUR = {
     "calculator.py": "recinet_bandgap_model",
@@ -30,16 +27,6 @@ FILES = {
     "screening.py": ["shortlist.csv", "shortlist.html"],
 }
 """What they leave behind."""
-
-
-def test_the_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matgl")
-    monkeypatch.chdir(tmp_path)
-    space: dict[str, object] = {}
-    for section in SECTIONS:
-        for block in re.findall(r"```python\n(.*?)```", section, flags=re.S):
-            exec(block, space)
-    assert {p.name for p in tmp_path.iterdir()} >= {"salt.extxyz", "salt.db", "volumes"}
 
 
 @pytest.mark.parametrize(
