@@ -2,16 +2,15 @@
 
 Where a format is read:
 
-- ``.cif``, ``.mcif``, ``.mmcif``: `cif` (blocks of a file), `cif_block` (a block's sites and
-  symmetry), `space_group` (which symmetry counts), `unit_cell` and `operations` (all atoms of
-  the cell);
-- xyz: `xyz`; ASE databases and servers: `databases`; csv, tsv, parquet: `tables`; json of
-  every kind: `json_documents`; SHELX and AIRSS ``.res``: `shelx`; every other format:
-  `ase_files`.
+- ``.cif``, ``.mcif``, ``.mmcif``: `cif` (the blocks of a file), `cif_block` (what a block says);
+- SHELX and AIRSS ``.res``: `shelx`; POSCAR: `poscar`; xyz: `xyz`; ASE databases: `databases`;
+- csv, tsv, parquet: `tables`; json of every kind: `json_documents`; the structures in both:
+  `convert`;
+- every other format: `ase_files`, and `ase_checks` for what ASE would pass over.
 
+`symmetry` fills a cell: which of the stated symmetries counts, and what it makes of the sites.
 `find` recognises what an input is, `reading` makes chunks of it and reads them, `records`
-knows the names of keys and columns, `convert` makes structures of dictionaries and texts, and
-`rows` gives training its rows.
+knows the names of keys and columns, and `rows` gives training its rows.
 """
 
 from recinet_ase.io.cif import parse_cif

@@ -20,8 +20,8 @@ from recinet_ase.io.compression import open_text, read_all, split_suffix
 from recinet_ase.io.entries import Source
 from recinet_ase.io.poscar import parse_poscar
 from recinet_ase.io.shelx import parse_shelx
-from recinet_ase.io.space_group import Statement
-from recinet_ase.io.unit_cell import Sites, unit_cell
+from recinet_ase.io.symmetry.space_group import Statement
+from recinet_ase.io.symmetry.unit_cell import Sites, unit_cell
 
 if TYPE_CHECKING:
     from ase import Atoms

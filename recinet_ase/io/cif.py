@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from recinet_ase.io.compression import open_text
 from recinet_ase.io.entries import Source
 
 if TYPE_CHECKING:
+    import gemmi
     from ase import Atoms
 
 SMALL = 1 << 20
@@ -24,7 +26,7 @@ _POSITION = re.compile(r"^[^:]*:(\d+):\d+(?:\(\d+\))?:\s*")
 
 
 def items(source: Source) -> Iterator[Any]:
-    """The texts of the blocks that hold a crystal, or should."""
+    """The texts of the blocks that hold a crystal, errors for what is damaged."""
     with open_text(source.path) as lines:
         yield from blocks(lines)
 
@@ -33,7 +35,7 @@ def read(source: Source, items: Sequence[str]) -> Iterator[Found]:
     """Each block on its own."""
     for text in items:
         try:
-            yield Found(None, _parse_block(text), {})
+            yield Found(None, _crystal(text), {})
         except Exception as error:
             yield Found(None, error, {})
 
@@ -48,8 +50,8 @@ def count(source: Source) -> int | None:
         return None
 
 
-def blocks(lines: Iterable[str]) -> Iterator[str]:
-    """The data blocks of a CIF with a cell or atoms, and whatever stands before the first.
+def blocks(lines: Iterable[str]) -> Iterator[str | Exception]:
+    """The data blocks of a CIF with a cell or atoms, and an error for any that is damaged.
 
     (Publications, powder patterns and reflections stand in blocks of their own.)
     """
@@ -60,13 +62,22 @@ def blocks(lines: Iterable[str]) -> Iterator[str]:
             in_text = not in_text
         elif not in_text:
             if line.lstrip()[:5].lower() == "data_":
-                if crystal:
-                    yield "".join(block)
+                yield from _kept(block, crystal)
                 block, crystal = [], False
             crystal = crystal or ("_" in line and bool(_CRYSTAL(line)))
         block.append(line)
+    yield from _kept(block, crystal)
+
+
+def _kept(block: list[str], crystal: bool) -> Iterator[str | Exception]:
+    text = "".join(block)
     if crystal:
-        yield "".join(block)
+        yield text
+    elif text.strip():
+        try:
+            _parsed(text)
+        except StructureError as error:
+            yield error
 
 
 def parse_cif(text: str) -> Atoms:
@@ -77,21 +88,28 @@ def parse_cif(text: str) -> Atoms:
     """
     if text[:5] != "data_" and not re.search(r"^\s*data_", text, re.MULTILINE | re.IGNORECASE):
         raise StructureError("the text is no CIF: it has no line that begins with data_")
-    found = list(blocks(text.splitlines(keepends=True)))
+    found = list(blocks(StringIO(text)))
     if len(found) != 1:
         number = "several" if found else "no"
         raise ReciNetError(f"the CIF holds {number} structures, not one")
-    return _parse_block(found[0])
+    (block,) = found
+    if isinstance(block, Exception):
+        raise block
+    return _crystal(block)
 
 
-def _parse_block(text: str) -> Atoms:
-    import gemmi
-
-    try:
-        document = gemmi.cif.read_string(text, 0)
-    except ValueError as error:
-        where = _POSITION.sub(r"line \1: ", str(error))
-        raise StructureError(f"the CIF cannot be parsed ({where})") from None
+def _crystal(text: str) -> Atoms:
+    document = _parsed(text)
     if len(document) != 1:
         raise StructureError("the CIF cannot be parsed (two blocks begin in one line)")
     return crystal_of(document[0])
+
+
+def _parsed(text: str) -> gemmi.cif.Document:
+    import gemmi
+
+    try:
+        return gemmi.cif.read_string(text, 0)
+    except ValueError as error:
+        where = _POSITION.sub(r"line \1: ", str(error))
+        raise StructureError(f"the CIF cannot be parsed ({where})") from None

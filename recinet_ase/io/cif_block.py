@@ -15,9 +15,9 @@ import numpy as np
 
 from recinet_ase.elements import atomic_number
 from recinet_ase.errors import StructureError
-from recinet_ase.io.operations import combined, operations
-from recinet_ase.io.space_group import Statement
-from recinet_ase.io.unit_cell import NO_FORMULA, Formula, Sites, unit_cell
+from recinet_ase.io.symmetry.operations import combined, operations
+from recinet_ase.io.symmetry.space_group import Statement
+from recinet_ase.io.symmetry.unit_cell import NO_FORMULA, Formula, Sites, unit_cell
 
 if TYPE_CHECKING:
     import gemmi
@@ -58,6 +58,7 @@ _NUMBERS = ("_space_group_it_number", "_symmetry_int_tables_number")
 _FRACTIONAL = tuple(f"_atom_site_fract_{axis}" for axis in "xyz")
 _CARTESIAN = tuple(f"_atom_site_cartn_{axis}" for axis in "xyz")
 _LABELS = ("_atom_site_label", "_atom_site_label_atom_id", "_atom_site_id")
+_PARTS = re.compile(r"[A-Z][a-z]?").findall
 _LABEL_SYMBOL = re.compile(r"([A-Z][a-z]?)(?![a-z])").match
 
 _FULL = 0.999  # an occupancy that is 1 but for rounding
@@ -263,11 +264,11 @@ def _element(symbol: str, label: str) -> int:
     Raises:
         StructureError: If it is no single element.
     """
+    if number := atomic_number(symbol):
+        return number
     if symbol:
-        number = atomic_number(symbol)
-        if number:
-            return number
-        if symbol.isalpha():
+        parts = _PARTS(symbol)
+        if symbol.isalpha() and not ("".join(parts) == symbol and all(map(atomic_number, parts))):
             raise StructureError(f"{label} is of the type {symbol[:30]!r}, which is no element")
         raise StructureError(
             f"disordered: {label} is of the type {symbol[:30]!r}, a mixture or a group of atoms "

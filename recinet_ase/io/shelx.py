@@ -12,9 +12,9 @@ import numpy as np
 
 from recinet_ase.elements import atomic_number
 from recinet_ase.errors import StructureError
-from recinet_ase.io.operations import expanded, operations
-from recinet_ase.io.space_group import Statement
-from recinet_ase.io.unit_cell import Sites, unit_cell
+from recinet_ase.io.symmetry.operations import expanded, operations
+from recinet_ase.io.symmetry.space_group import Statement
+from recinet_ase.io.symmetry.unit_cell import Sites, unit_cell
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -155,7 +155,7 @@ def _fixed(value: float, line: str) -> float:
 
 def _triplets(latt: int, symm: list[str]) -> tuple[str, ...]:
     """All operations of the group: SYMM, the inversion, the centring."""
-    from recinet_ase.io.operations import combined
+    from recinet_ase.io.symmetry.operations import combined
 
     group = operations(tuple(symm))
     if latt > 0:

@@ -14,7 +14,7 @@ from support import FIXTURES
 
 from recinet_ase import Predictor
 from recinet_ase.io import find_sources, read_entries, read_structure
-from recinet_ase.io.operations import same_atoms
+from recinet_ase.io.symmetry.operations import same_atoms
 
 CASES = FIXTURES / "cases"
 TABLE = list(csv.DictReader((CASES / "structures.csv").open()))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recinet_ase.errors import StructureError
-from recinet_ase.io.operations import Operations, operations
+from recinet_ase.io.symmetry.operations import Operations, operations
 
 if TYPE_CHECKING:
     import gemmi
@@ -183,19 +183,23 @@ def _by_name() -> dict[str, list[gemmi.SpaceGroup]]:
     import spglib
 
     names: dict[str, list[gemmi.SpaceGroup]] = {}
+    halls = {}
     for setting in gemmi.spacegroup_table():
         short = re.sub(r" 1\b(?!/)", "", setting.hm) if 3 <= setting.number <= 15 else setting.hm
         for name in {_plain(setting.hm), _plain(short)}:
             names.setdefault(name, []).append(setting)
+        halls.setdefault(setting.hall, setting)
     for hall_number in range(1, 531):
         about = spglib.get_spacegroup_type(hall_number)
+        setting = halls[about.hall_symbol]
         short, full = (
             _plain(text.replace("_", ""))
             for text in (about.international_short, about.international_full)
         )
-        if full not in names:
-            known = names.get(short) or names[_plain(gemmi.find_spacegroup_by_name(short).hm)]
-            names[full] = known
+        # Two settings share a name where their glide planes are called e.
+        for name in {full, short} if "e" in short else {full}:
+            if setting not in names.setdefault(name, []):
+                names[name].append(setting)
     return names
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from recinet_ase.errors import StructureError
-from recinet_ase.io.operations import (
+from recinet_ase.io.symmetry.operations import (
     SITE_TOLERANCE,
     NearSpecialPositionError,
     Operations,
@@ -17,7 +17,7 @@ from recinet_ase.io.operations import (
     same_atoms,
     wrapped,
 )
-from recinet_ase.io.space_group import Reading, Statement, reading
+from recinet_ase.io.symmetry.space_group import Reading, Statement, reading
 
 if TYPE_CHECKING:
     from ase import Atoms

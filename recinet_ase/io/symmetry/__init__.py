@@ -1,0 +1,1 @@
+"""From a few sites and a stated symmetry to all atoms of a cell."""
