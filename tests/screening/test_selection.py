@@ -300,9 +300,9 @@ def test_pareto_of_a_million_rows(objectives: int) -> None:
     cloud = rng.random((1_000_000, objectives))
     sphere = np.abs(rng.normal(size=(200_000, objectives)))
     sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
-    start = time.perf_counter()
+    start = time.process_time()
     few, many = pareto_front(cloud), pareto_front(-sphere)
-    assert time.perf_counter() - start < 30
+    assert time.process_time() - start < 30
     assert 5 < few.sum() < 1000 and many.mean() > 0.99
 
 

@@ -1,8 +1,8 @@
 """Conditions on result rows, e.g. ``bandgap > 1 and bandgap < 2 and has('Li')``.
 
-An expression is parsed with Python's own parser and compiled from a short list of allowed
-parts; nothing of it is ever run as Python. It is checked against the columns before any work
-and evaluated on whole columns.
+An expression is parsed with Python's own parser, and its tree evaluated on whole columns by
+`evaluator`, which knows a short list of nodes; nothing of it is ever run as Python. It is checked
+against the columns before any work.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.screening.selection.compiler import DERIVED, Compiler
-from recinet_ase.screening.selection.parts import ExpressionError, Rows
+from recinet_ase.inference.result import ENDS
+from recinet_ase.screening.selection.evaluator import DERIVED, Evaluator, ExpressionError
 from recinet_ase.screening.selection.table import RowTable, has_interval, property_columns
 
 MAXIMUM_LENGTH = 2000
@@ -47,13 +47,14 @@ class Expression:
         self.text = " ".join(text.splitlines()).strip()
         self.columns, self.units = columns, units
         self._tree = parse(self.text)
-        self._compiler = Compiler(self.text, columns, units)
-        self._condition = self._compiler.condition(self._tree, 0)
+        self._checked = Evaluator(self.text, columns, units)
+        with np.errstate(all="ignore"):
+            self._checked.condition(self._tree)
 
     @property
     def properties(self) -> list[str]:
         """The predicted properties in it."""
-        return [n for n in property_columns(self.columns, self.units) if n in self._compiler.names]
+        return [n for n in property_columns(self.columns, self.units) if n in self._checked.names]
 
     def mask(self, table: RowTable, confident: bool = False) -> np.ndarray:
         """Which rows pass.
@@ -73,21 +74,18 @@ class Expression:
             self.check_confident()
         arrays = {name: table.column(name) for name in self._needed(confident)}
         for name in self.properties if confident else ():
-            if np.isnan(arrays[f"{name}_low"]).all() and not np.isnan(arrays[name]).all():
+            if np.isnan(arrays[name + ENDS[0]]).all() and not np.isnan(arrays[name]).all():
                 raise ReciNetError(
                     f"--confident needs intervals of {name}, and its model has no calibration"
                 )
         passed = np.zeros(len(table), dtype=bool)
         for start in range(0, len(table), _BLOCK):
-            block = slice(start, min(start + _BLOCK, len(table)))
-            parts = {name: array[block] for name, array in arrays.items()}
-            found = self._evaluate(parts, frozenset())
+            rows = slice(start, min(start + _BLOCK, len(table)))
+            block = {name: array[rows] for name, array in arrays.items()}
+            passed[rows] = self._evaluate(block, frozenset())
             if confident:
-                found = found & self._evaluate(parts, frozenset(self.properties))
-                found &= np.array(
-                    [value is not None and bool(value) for value in parts["in_domain"]], dtype=bool
-                )
-            passed[block] = found
+                passed[rows] &= self._evaluate(block, frozenset(self.properties))
+                passed[rows] &= np.array([bool(value) for value in block["in_domain"]], dtype=bool)
         return passed
 
     def check_confident(self) -> None:
@@ -102,16 +100,16 @@ class Expression:
             raise ReciNetError(f"--confident needs {what}; ask for --intervals")
 
     def _needed(self, confident: bool) -> set[str]:
-        needed = {"formula" if name in DERIVED else name for name in self._compiler.names}
+        needed = {"formula" if name in DERIVED else name for name in self._checked.names}
         if confident:
-            needed |= {f"{name}{end}" for name in self.properties for end in ("_low", "_high")}
+            needed |= {f"{name}{end}" for name in self.properties for end in ENDS}
             needed.add("in_domain")
         return needed
 
-    def _evaluate(self, parts: Mapping[str, np.ndarray], intervals: frozenset[str]) -> np.ndarray:
+    def _evaluate(self, block: Mapping[str, np.ndarray], intervals: frozenset[str]) -> np.ndarray:
+        evaluator = Evaluator(self.text, self.columns, self.units, block, intervals)
         with np.errstate(all="ignore"):
-            found = self._condition.run(Rows(parts.__getitem__, intervals))
-        return np.asarray(found.true)
+            return np.asarray(evaluator.condition(self._tree).true)
 
     def explain(self) -> str:
         """The expression with units and the columns' own names.
@@ -119,7 +117,7 @@ class Expression:
         ``"gap > 1 and e_hull < 0.05"`` becomes ``"bandgap > 1 eV and ehull < 0.05 eV/atom"``.
         """
         text = self.text
-        for start, end, replacement in sorted(self._compiler.notes(self._tree), reverse=True):
+        for start, end, replacement in sorted(self._checked.notes(self._tree), reverse=True):
             text = f"{text[:start]}{replacement}{text[end:]}"
         return text
 
