@@ -75,7 +75,8 @@ def quality(data: Path, models: Sequence[str], limit: int | None) -> None:
             continue
         parts = labelled(data, dataset, ("train", "val"))
         hull = Hull(parts["train"], name="training labels")
-        phases = parts["val"][:limit]
+        # Cells of 2025 are not always those that their labels of 2018 belong to.
+        phases = labelled(data, dataset, ("val",), first=True)["val"][:limit]
         records = records_of(data, dataset)
         structures = [records[phase.id] for phase in phases]
         del records
