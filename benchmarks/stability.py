@@ -8,7 +8,7 @@ own reference, which flatters. A crystal is stable at a threshold where its dist
 it. ``ehull_label`` (JARVIS 2021's published label) is judged by the same truth.
 
 With ``--speed``: the cost of the `ehull` column beside that of the network, in a screen of
-crystals of 10,000 different chemical systems.
+crystals of 10,000 different chemical systems. With ``--pairs``: which lacking binaries matter.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ sys.path.append(str(Path(__file__).parents[1] / "tools"))
 from make_references import labelled, records_of
 
 from recinet_ase import Predictor
+from recinet_ase.elements import pauling_electronegativities
 from recinet_ase.stability import Hull
+from recinet_ase.stability.composition import atomic_numbers
 
 THRESHOLDS = (0.0, 0.025, 0.05, 0.1)
 MODELS = (
@@ -72,7 +75,8 @@ def quality(data: Path, models: Sequence[str], limit: int | None) -> None:
             continue
         parts = labelled(data, dataset, ("train", "val"))
         hull = Hull(parts["train"], name="training labels")
-        phases = parts["val"][:limit]
+        # Cells of 2025 are not always those that their labels of 2018 belong to.
+        phases = labelled(data, dataset, ("val",), first=True)["val"][:limit]
         records = records_of(data, dataset)
         structures = [records[phase.id] for phase in phases]
         del records
@@ -81,6 +85,35 @@ def quality(data: Path, models: Sequence[str], limit: int | None) -> None:
             for prop in ("ehull", LABEL):
                 if prop in outputs:
                     print(judge(name, prop, hull, phases, structures), flush=True)
+
+
+def pairs(data: Path) -> None:
+    """How often labels lie below the hull, by the pair of elements that has no binary."""
+    parts = labelled(data, "jarvis", ("train", "val"))
+    hull = Hull(parts["train"])
+    scale, number = pauling_electronegativities(), atomic_numbers()
+    truth = np.array([p.energy for p in parts["val"]])
+    truth -= hull.energies_of([p.amounts for p in parts["val"]])
+    largest = np.array(
+        [
+            max(
+                (
+                    abs(scale[number[a]] - scale[number[b]])
+                    for a, b in combinations(p.amounts, 2)
+                    if frozenset((a, b)) not in hull.pairs
+                ),
+                default=-1.0,
+            )
+            for p in parts["val"]
+        ]
+    )
+    edges = (-2.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 9.0)
+    for low, high in pairwise(edges):
+        inside = (largest >= low) & (largest < high)
+        below = 100 * (truth[inside] < -0.05).mean()
+        print(
+            f"difference {low} to {high}: {inside.sum():,} crystals, {below:.0f} % below the hull"
+        )
 
 
 def speed(data: Path, model: str) -> None:
@@ -124,8 +157,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--limit", type=int, help="judge on the first N crystals only")
     parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--pairs", action="store_true")
     arguments = parser.parse_args()
-    if arguments.speed:
+    if arguments.pairs:
+        pairs(arguments.data_dir)
+    elif arguments.speed:
         speed(arguments.data_dir, arguments.models[0])
     else:
         quality(arguments.data_dir, arguments.models, arguments.limit)

@@ -52,17 +52,20 @@ def records_of(data: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def labelled(data: Path, name: str, parts: tuple[str, ...]) -> dict[str, list[Phase]]:
+def labelled(
+    data: Path, name: str, parts: tuple[str, ...], first: bool = False
+) -> dict[str, list[Phase]]:
     """Phases of a dataset by part of the official split (``train``, ``val``).
 
     Args:
         data: Data root.
         name: ``jarvis`` or ``mp``.
         parts: Which parts.
+        first: Of the first of the dataset's files alone.
     """
     found: dict[str, list[Phase]] = {part: [] for part in parts}
     records = records_of(data, name)
-    for _, task in _FILES[name]:
+    for _, task in _FILES[name][: 1 if first else None]:
         split: Any = read_json_zip(data / name / "splits" / f"{task}.json.zip")
         for part in parts:
             for identity, energy in split[part].items():

@@ -28,7 +28,7 @@ TASKS: dict[str, dict[str, Any]] = {
     # An eighth of the formation and hull energies, half of the mBJ gaps.
     "eform": {"properties": ("formation_energy",), "limit": 5_500},
     "mbj": {"properties": ("bandgap",), "limit": 6_000},
-    "ehull": {"properties": ("ehull",), "limit": 5_500},
+    "ehull": {"properties": ("ehull_label",), "limit": 5_500},
     "opt": {"properties": ("bandgap_opt",), "limit": 5_500},
     "etot": {"properties": ("total_energy",), "limit": 5_500},
 }

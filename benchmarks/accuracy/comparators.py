@@ -38,7 +38,7 @@ COLUMNS = {
     "opt": ("gap OPT (eV)", 1.0),
     "etot": ("total energy (meV/atom)", 1e3),
     "mbj": ("gap MBJ (eV)", 1.0),
-    "ehull": ("ehull (meV/atom)", 1e3),
+    "ehull": ("ehull_label (meV/atom)", 1e3),
 }
 # Names of these networks among the variants of `ablation.py`, whose runs they are.
 VARIANTS: dict[str, str] = {

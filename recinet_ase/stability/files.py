@@ -64,7 +64,8 @@ def read_references(path: str | Path) -> Hull:
         document = _json(path)
         records = document
         if isinstance(document, dict):
-            records = document.get("all_entries", document.get("entries"))
+            inner = document.get("computed_data") or {}  # of a PhaseDiagram
+            records = inner.get("all_entries", document.get("entries"))
         if isinstance(records, list):
             if records and all(isinstance(r, dict) and "@class" in r for r in records):
                 return _entries(path, records)

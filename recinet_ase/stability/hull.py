@@ -90,7 +90,7 @@ class Component:
 
 
 def describe(components: Iterable[Component]) -> str:
-    """A decomposition as text: ``"0.50 MgO [JVASP-116] + 0.50 TiO2 [JVASP-104]"``."""
+    """A decomposition as text: ``"0.50 TiO2 [JVASP-9094] + 0.50 ZnO [JVASP-1195]"``."""
     return " + ".join(map(str, components))
 
 
@@ -428,7 +428,8 @@ class Hull:
             [
                 [compositions[row][names[z]] for z in system]
                 for row, system in zip(rows, numbers.tolist(), strict=True)
-            ]
+            ],
+            dtype=np.float64,
         )
         target /= target.sum(1, keepdims=True)
         lengths = np.array([len(found) for found in members])

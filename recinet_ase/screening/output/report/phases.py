@@ -111,7 +111,7 @@ def _binary(system: Sequence[str], phases: Sequence[Phase], crystals: Sequence[_
     parts.append(_text("tick", _LEFT, 13, "formation energy (eV/atom)", "start"))
     for x, symbol in ((_LEFT, system[0]), (_RIGHT, second)):
         parts.append(_text("end", x, _BASE + 18, symbol))
-    parts += [_corner(p, *at(p.amounts, p.energy), len(p.amounts) > 1) for p in phases]
+    parts += _corners(phases, [at(p.amounts, p.energy) for p in phases], below=True)
     parts += [_crystal(c, *at(c.amounts, c.energy)) for c in crystals]
     return "".join(parts)
 
@@ -135,20 +135,28 @@ def _ternary(system: Sequence[str], phases: Sequence[Phase], crystals: Sequence[
     ):  # fmt: skip
         x, y = at({symbol: 1.0})
         parts.append(_text("end", x + dx, y + dy, symbol, anchor))
-    parts += [_corner(p, *at(p.amounts), len(p.amounts) > 1 and len(phases) < 16) for p in phases]
+    parts += _corners(phases, [at(p.amounts) for p in phases])
     parts += [_crystal(c, *at(c.amounts)) for c in crystals]
     return "".join(parts)
 
 
-def _corner(phase: Phase, x: float, y: float, named: bool) -> str:
-    """A phase on the hull; its name and energy where the pointer rests."""
-    formula = str(escape(phase.formula.translate(_SUBSCRIPT)))
-    about = f"{formula}{f' [{escape(phase.id)}]' if phase.id else ''}: {phase.energy:.3f} eV/atom"
-    text = _text("name", x, y - 7, formula)
-    return (
-        f'<circle class="stable" cx="{x:.1f}" cy="{y:.1f}" r="3.6"><title>{about}</title></circle>'
-        f"{text if named else ''}"
-    )
+def _corners(
+    phases: Sequence[Phase], places: Sequence[tuple[float, float]], below: bool = False
+) -> list[str]:
+    """Phases on the hull, compounds named where there is room; all where the pointer rests."""
+    parts: list[str] = []
+    named: list[tuple[float, float, float]] = []
+    for phase, (x, y) in zip(phases, places, strict=True):
+        formula = str(escape(phase.formula.translate(_SUBSCRIPT)))
+        name = f" [{escape(phase.id)}]" if phase.id else ""
+        about = f"<title>{formula}{name}: {phase.energy:.3f} eV/atom</title>"
+        parts.append(f'<circle class="stable" cx="{x:.1f}" cy="{y:.1f}" r="3.6">{about}</circle>')
+        half, line = 3.2 * len(formula), y + (16 if below else -7)
+        free = all(abs(x - u) > half + w or abs(line - v) > 10 for u, v, w in named)
+        if len(phase.amounts) > 1 and free:
+            named.append((x, line, half))
+            parts.append(_text("name", x, line, formula))
+    return parts
 
 
 def _crystal(crystal: _Crystal, x: float, y: float) -> str:
