@@ -15,11 +15,21 @@ _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 # Settings are None unless given: a recipe's value, or else the default of
 # `TrainingConfig` (named in the help texts and compared with them by a test), then holds.
 _DATA = (
-    click.option("--dataset", help="Dataset name, or path of own data.  [default: jarvis]"),
+    click.option(
+        "--dataset",
+        help="Dataset name, several joined by '+', or path of own data.  [default: jarvis]",
+    ),
     click.option(
         "--props",
         cls=Joined,
         help="Property to learn, or several.  [default: the dataset's first]",
+    ),
+    click.option(
+        "--labels",
+        multiple=True,
+        default=None,
+        metavar="NAME=PATH",
+        help="Further labels from a csv file or a folder of them: total_energy[chgnet]=DIR.",
     ),
     click.option("--target", metavar="KEY", help="Key or column of the labels in own data."),
     click.option("--unit", help="Unit of the labels in own data."),
@@ -210,7 +220,7 @@ def train(
     """  # noqa: D301 (click looks for the character itself)
     from recinet_ase.errors import ReciNetError
 
-    given = {key: value for key, value in settings.items() if value is not None}
+    given = {key: value for key, value in settings.items() if value not in (None, ())}
     if resume and (given or recipe):
         names = ["--recipe"] * bool(recipe) + _option_names(given)
         raise ReciNetError(
@@ -271,6 +281,7 @@ def _configuration(recipe: str | None, given: dict[str, Any]) -> Any:
             settings["properties"] = value
         elif key not in _NETWORK_FIELDS:
             settings[key] = value
+    settings["labels"] = tuple(settings.get("labels", ()))
     for key in ("properties", "hold_out", "log_targets"):
         if key in settings:
             names = settings[key]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
 
@@ -402,8 +402,20 @@ def custom_property(name: str, unit: str) -> PropertyInfo:
     return PropertyInfo(name, name.replace("_", " "), unit, "", per_atom=unit.endswith("/atom"))
 
 
+def sourced_property(info: PropertyInfo, source: str) -> PropertyInfo:
+    """A property as one source gives it, where a model learns it from several.
+
+    It is named like ``"formation_energy[mp]"``, and no default model answers it.
+    """
+    name, label = f"{info.name}[{source}]", f"{info.label} ({source})"
+    return replace(info, name=name, label=label, default_model="", aliases=(), variant_of=None)
+
+
 def property_of(name: str, unit: str) -> PropertyInfo:
-    """The registry's entry of that exact name, else a custom property of that unit."""
+    """The registry's entry of that exact name (or of one source), else a custom property."""
+    base, _, source = name.partition("[")
+    if source.endswith("]") and base in PROPERTIES:
+        return sourced_property(PROPERTIES[base], source[:-1])
     return PROPERTIES[name] if name in PROPERTIES else custom_property(name, unit)
 
 

@@ -58,6 +58,19 @@ class Dataset(ABC):
                 return info
         raise UnknownNameError(f"{self.name} property", name, self.properties)
 
+    @property
+    def members(self) -> dict[str, Dataset]:
+        """The datasets that this one consists of, by the prefix of their ids: this one alone."""
+        return {"": self}
+
+    def columns(self, name: str) -> list[PropertyInfo]:
+        """The properties that a name asks for: one, unless several datasets have it.
+
+        Raises:
+            UnknownNameError: If the dataset has no such property.
+        """
+        return [self.info(name)]
+
     @abstractmethod
     def source_files(self) -> list[Path]:
         """The files that the structures are read from.

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -103,9 +105,35 @@ class PackedStore:
         moved = {key: value.to(device) for key, value in self.arrays.items()}
         return PackedStore(self.ids, moved, self.skipped)
 
+    def prefixed(self, prefix: str) -> PackedStore:
+        """The store with something before every id."""
+        if not prefix:
+            return self
+        skipped = {prefix + key: reason for key, reason in self.skipped.items()}
+        return PackedStore([prefix + key for key in self.ids], self.arrays, skipped)
+
+    def positions(self, ids: Iterable[str]) -> torch.Tensor:
+        """Positions of those of the ids that are in the store, int64, ascending."""
+        return torch.tensor(sorted(self.position[i] for i in ids if i in self.position)).long()
+
     def edges(self) -> torch.Tensor:
         """Number of edges of each crystal, ``[n]``."""
         return self.arrays["edge_ptr"].diff()
+
+    @cached_property
+    def formulas(self) -> np.ndarray:
+        """A number for each crystal that is equal where the reduced formula is, int64 ``[n]``."""
+        a = {key: self.arrays[key].cpu().numpy() for key in ("z", "atom_weight", "atom_ptr")}
+        owner = np.repeat(np.arange(len(self)), np.diff(a["atom_ptr"]))
+        kind, where = np.unique(owner * 256 + a["z"], return_inverse=True)
+        count = np.bincount(where, weights=a["atom_weight"]).astype(np.int64)
+        crystal = kind // 256
+        first = np.flatnonzero(np.diff(crystal, prepend=-1))
+        count //= np.gcd.reduceat(count, first)[crystal]
+        # A sum of 64 random bits for each element and its count, which wraps around.
+        random = np.random.default_rng(0).integers(1, 1 << 62, (2, 1 << 12), dtype=np.uint64)
+        weight = random[0][kind % 256] * random[1][count % (1 << 12)]
+        return np.unique(np.add.reduceat(weight, first), return_inverse=True)[1]
 
     def elements(self, index: torch.Tensor) -> list[int]:
         """Atomic numbers that occur in the given crystals, ascending."""
@@ -196,6 +224,8 @@ def join_stores(stores: Sequence[PackedStore]) -> PackedStore:
     Raises:
         ReciNetError: If two hold a crystal of the same id.
     """
+    if len(stores) == 1:
+        return stores[0]
     ids = [key for store in stores for key in store.ids]
     skipped = {key: reason for store in stores for key, reason in store.skipped.items()}
     parts = [store.arrays for store in stores if len(store)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from recinet_ase.data.joint import SEPARATOR
 from recinet_ase.models.property_model import ModelConfig
 from recinet_ase.properties import source_of
 
@@ -81,8 +82,9 @@ def trust_warnings(
 
 
 def _is_dataset(recorded: str, dataset: str) -> bool:
-    """Whether a run's record (a name or a path) means a dataset of that name."""
-    return dataset in (recorded, Path(recorded).name, f"./{Path(recorded).name}")
+    """Whether a run's record (names joined by ``+``, or a path) means a dataset of that name."""
+    names = recorded.split(SEPARATOR)
+    return dataset in (*names, recorded, Path(recorded).name, f"./{Path(recorded).name}")
 
 
 def _kept_away(config: ModelConfig, here: list[dict[str, Any]], prop: str) -> bool:

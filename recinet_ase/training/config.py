@@ -26,8 +26,11 @@ class TrainingConfig:
     """Settings of one run.
 
     Attributes:
-        dataset: Dataset name, or path of own data.
-        properties: Canonical property names; none is the dataset's first.
+        dataset: Dataset name, several joined by ``+``, or path of own data.
+        properties: Canonical property names; none is the dataset's first. Of several datasets, one
+            that names its source (``"formation_energy[mp]"``), or else that of all of them.
+        labels: Further labels from files, ``PROPERTY[SOURCE]=PATH`` each
+            (see `recinet_ase.data.joint.Labels`); learnt if ``properties`` names them.
         target: Key or column of the labels in own data, or None to find it by the property.
         unit: Unit of the labels in own data; needed for a property that is not registered.
         split: ``"published"``, ``"random"``, ``"composition"``, ``"fold:0"``..., or None: the
@@ -74,6 +77,7 @@ class TrainingConfig:
 
     dataset: str = "jarvis"
     properties: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     target: str | None = None
     unit: str | None = None
     split: str | None = None
@@ -145,7 +149,7 @@ class TrainingConfig:
         Raises:
             ReciNetError: If the file is missing or not a training configuration.
         """
-        tuples = ("properties", "hold_out", "references", "log_targets")
+        tuples = ("properties", "labels", "hold_out", "references", "log_targets")
         config = read_settings(cls, path, CONFIG_VERSION, tuples)
         if config.leave_out is None:
             return config

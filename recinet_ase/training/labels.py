@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +11,12 @@ import torch
 from recinet_ase.data.catalogue import dataset_names, open_dataset
 from recinet_ase.data.conversion import cached_store
 from recinet_ase.data.dataset import Dataset
+from recinet_ase.data.joint import Labels
 from recinet_ase.data.labels import NO_LABEL
 from recinet_ase.data.left_out import check_share
+from recinet_ase.data.overlap import twins
 from recinet_ase.data.splits import Split
-from recinet_ase.data.store import PackedStore, StoreSettings, cache_dir
+from recinet_ase.data.store import PackedStore, StoreSettings, cache_dir, join_stores
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.nn.recinet import ReciNetConfig
@@ -70,6 +72,8 @@ def open_run_dataset(
         ReciNetError: If the dataset cannot be opened or has no such property.
     """
     names = config.properties
+    labels = tuple(str(Labels(text).absolute()) for text in config.labels)
+    config = replace(config, labels=labels)
     if config.leave_out is not None:  # to be resumed from anywhere
         config = replace(config, leave_out=str(Path(config.leave_out).expanduser().absolute()))
     path = Path(config.dataset).expanduser()
@@ -83,23 +87,36 @@ def open_run_dataset(
         target=config.target,
         prop=names[0] if names else None,
         unit=config.unit,
+        labels=labels,
     )
-    names = tuple(
-        dict.fromkeys(dataset.info(name).name for name in names or dataset.properties[:1])
+    if not dataset.properties:
+        raise ReciNetError(
+            f"{dataset.name} has no labels; give some with --labels, or other datasets with it"
+        )
+
+    def canonical(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(info.name for n in names for info in dataset.columns(n)))
+
+    names = canonical(names or dataset.properties[:1])
+    held, logs = canonical(config.hold_out), canonical(config.log_targets)
+    references = tuple(
+        name
+        for r in config.references
+        for name in [n for n in names if n.partition("[")[0] == r] or [r]
     )
-    held = tuple(dict.fromkeys(dataset.info(name).name for name in config.hold_out))
-    logs = tuple(dict.fromkeys(dataset.info(name).name for name in config.log_targets))
     for name in logs:
         if name not in names:
             raise ReciNetError(
                 f"the logarithm of {name} is to be learnt, but the run learns {', '.join(names)}"
             )
-        if name in config.references:
+        if name in references:
             raise ReciNetError(
                 f"the elements' energies are to be taken off {name}, and its logarithm learnt; "
                 "only one is possible"
             )
-    return dataset, replace(config, properties=names, hold_out=held, log_targets=logs)
+    return dataset, replace(
+        config, properties=names, hold_out=held, log_targets=logs, references=references
+    )
 
 
 def prepare_data(
@@ -110,6 +127,7 @@ def prepare_data(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
     message: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> PreparedData:
     """Load structures (from the cache where possible) and the labels of a run.
 
@@ -125,8 +143,10 @@ def prepare_data(
         workers: Processes for building the store.
         progress: Called with the number of crystals converted and that of all.
         message: Called with what the user should know.
+        stop: Asked now and then whether to stop converting.
 
     Raises:
+        ConversionStopped: If ``stop`` said so; the next call goes on from there.
         ReciNetError: If data is missing, too much of it is bad, or fewer crystals remain than
             a split needs.
     """
@@ -138,6 +158,32 @@ def prepare_data(
         n_waves=network.n_waves,
         wave_norm=network.wave_norm,
     )
+    stores = []
+    for prefix, member in dataset.members.items():
+        store = _member_store(member, settings, cache, workers, progress, message, stop)
+        stores.append(store.prefixed(prefix))
+    store = join_stores(stores)
+    left_out = {**store.skipped, **dataset.rejected()}
+    # Rows of a table need not have every property; one without a label is no fault of the data.
+    bad = {key: reason for key, reason in left_out.items() if reason != NO_LABEL}
+    rows, unlabelled = len(left_out.keys() | store.position.keys()), len(left_out) - len(bad)
+    check_share(bad, rows - unlabelled, config.max_bad)
+    if unlabelled and message is not None:
+        message(f"{unlabelled:,} of {rows:,} rows have no label, and are not used")
+    splits = _without_twins(dataset, config, store, splits, message)
+    return _labelled(store, splits, config, left_out)
+
+
+def _member_store(
+    dataset: Dataset,
+    settings: StoreSettings,
+    cache: str | Path | None,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+    message: Callable[[str], None] | None,
+    stop: Callable[[], bool] | None,
+) -> PackedStore:
+    """The graphs of one dataset, from the cache where possible."""
     total = 0
 
     def begin(path: Path) -> None:
@@ -150,7 +196,7 @@ def prepare_data(
         if progress is not None:
             progress(done, total)
 
-    store = cached_store(
+    return cached_store(
         dataset.source_files(),
         dataset.structures,
         settings,
@@ -159,15 +205,46 @@ def prepare_data(
         convert,
         dataset.name,
         begin,
+        stop,
     )
-    left_out = {**store.skipped, **dataset.rejected()}
-    # Rows of a table need not have every property; one without a label is no fault of the data.
-    bad = {key: reason for key, reason in left_out.items() if reason != NO_LABEL}
-    rows, unlabelled = len(left_out.keys() | store.position.keys()), len(left_out) - len(bad)
-    check_share(bad, rows - unlabelled, config.max_bad)
-    if unlabelled and message is not None:
-        message(f"{unlabelled:,} of {rows:,} rows have no label, and are not used")
-    return _labelled(store, splits, config, left_out)
+
+
+def held_out_ids(dataset: Dataset, config: TrainingConfig) -> set[str]:
+    """Validation and test ids of the run's properties and of those that it holds out."""
+    names = (*config.properties, *config.hold_out)
+    return set().union(*(dataset.split(dataset.info(n), config.rule).held_out for n in names))
+
+
+def twins_of(
+    dataset: Dataset, store: PackedStore, held_out: Iterable[str], train: Iterable[str]
+) -> set[str]:
+    """Training ids that are twins of a crystal that another dataset holds out."""
+    held_out, train, found = set(held_out), set(train), set[str]()
+    for prefix in dataset.members if len(dataset.members) > 1 else ():
+        held = store.positions(i for i in held_out if i.startswith(prefix))
+        others = store.positions(i for i in train if not i.startswith(prefix))
+        found |= {store.ids[i] for i in others[twins(store, held, others)].tolist()}
+    return found
+
+
+def _without_twins(
+    dataset: Dataset,
+    config: TrainingConfig,
+    store: PackedStore,
+    splits: list[Split],
+    message: Callable[[str], None] | None,
+) -> list[Split]:
+    """Of several datasets, training without the twins of what another one holds out."""
+    if len(dataset.members) == 1:
+        return splits
+    train = {key for split in splits for key in split.train}
+    found = twins_of(dataset, store, held_out_ids(dataset, config), train)
+    if message is not None:
+        message(
+            f"left out {len(found):,} of {len(train):,} training crystals: twins of crystals that "
+            "another dataset holds out (one formula, volumes within 8 %)"
+        )
+    return [split.without(found) for split in splits]
 
 
 def merged_splits(
@@ -179,9 +256,7 @@ def merged_splits(
         ReciNetError: If the dataset has no such split, or none of the ids to leave out.
     """
     splits = [dataset.split(dataset.info(name), config.rule) for name in config.properties]
-    held_out = set().union(*(split.held_out for split in splits))
-    for name in config.hold_out:
-        held_out |= dataset.split(dataset.info(name), config.rule).held_out
+    held_out = held_out_ids(dataset, config)
     splits = [split.without(held_out) for split in splits]
     if config.leave_out is None:
         return splits

@@ -57,9 +57,10 @@ def fit_references(
             )
         values = train.values[:, properties.index(name)].double()
         # The difference of both energies is linear by definition and cannot be overfitted.
-        exact = name == "total_energy" and "formation_energy" in properties
+        partner = name.replace("total_energy", "formation_energy", 1)
+        exact = partner != name and partner in properties
         if exact:
-            values = values - train.values[:, properties.index("formation_energy")].double()
+            values = values - train.values[:, properties.index(partner)].double()
         known = ~torch.isnan(values)
         shares = composition(store, train.index[known])
         present = (shares > 0).any(0)

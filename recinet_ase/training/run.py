@@ -183,7 +183,7 @@ def build_model(
     if network.composition and network.multitask != "shared":
         _start_per_atom(model)
     if initial is not None:
-        _take_weights(model, initial)
+        _take_weights(model, initial, dataset.name)
     return model
 
 
@@ -204,7 +204,7 @@ def _start_per_atom(model: PropertyModel) -> None:
     """Undo the composition branch's division by the formula's atoms where nothing asks for it."""
     assert model.network.composition is not None
     for at, name in enumerate(model.config.properties):
-        if name not in _PER_FORMULA:
+        if name.partition("[")[0] not in _PER_FORMULA:
             model.network.composition.scale[:, at] = torch.tensor([0.0, 1.0])
 
 
@@ -225,8 +225,10 @@ def _as_learnt(values: torch.Tensor, config: TrainingConfig) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _take_weights(model: PropertyModel, initial: PropertyModel) -> None:
+def _take_weights(model: PropertyModel, initial: PropertyModel, dataset: str) -> None:
     """Copy a trained network; outputs and branches that it does not have start afresh.
+
+    An output of a dataset by its property alone is that of the same dataset among several.
 
     So does a decoder of another kind: then the encoder alone is taken over.
 
@@ -235,6 +237,7 @@ def _take_weights(model: PropertyModel, initial: PropertyModel) -> None:
     """
     ours = model.network.state_dict()
     known, wanted = initial.config.properties, model.config.properties
+    wanted = tuple(n if n in known else f"{n}[{dataset}]" for n in wanted)
     same_head = known == wanted or len(known) == len(wanted) == 1
     ours_is, theirs_is = (
         [getattr(m.config.network, field) for field in DECODER_FIELDS] for m in (model, initial)
