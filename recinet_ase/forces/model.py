@@ -33,10 +33,6 @@ from recinet_ase.models.files import (
 FORMAT_VERSION = 1
 KIND = "forces"
 
-STRAIN_ROOM = 1.02
-"""Waves are listed this far beyond the network's cutoff, where they count nothing, so that a
-graph stays good under the small strains that stresses are derivatives by."""
-
 
 @dataclass(frozen=True)
 class ForceModelConfig:
@@ -147,7 +143,7 @@ class ForceModel(nn.Module):
         """
         self.check_elements(crystal)
         network = self.config.network
-        return ForceGraph.build(crystal, network.cutoff, network.k_max * STRAIN_ROOM)
+        return ForceGraph.build(crystal, network.cutoff, network.wave_cutoff)
 
     def check_elements(self, crystal: Crystal) -> None:
         """Refuse what the model never saw.
