@@ -130,8 +130,8 @@ def wave_groups(lattice: torch.Tensor, n_atoms: Sequence[int], k_max: float) -> 
         own = np.repeat(np.arange(b - a), count[a:b])
         at = np.arange(from_wave[a], from_wave[b]) - from_wave[a:b][own]
         index[own, at] = waves.index[from_wave[a] : from_wave[b]]
-        cell = np.repeat(np.arange(b - a), n_atoms[a:b])
-        place = np.arange(first[a], first[b]) - first[a:b][cell] + size * cell
+        of_atom = np.repeat(np.arange(b - a), n_atoms[a:b])
+        place = np.arange(first[a], first[b]) - first[a:b][of_atom] + size * of_atom
         where = torch.from_numpy(place).to(lattice.device)
         found.append(
             WaveGroup(slice(a, b), slice(int(first[a]), int(first[b])), where, size, index)

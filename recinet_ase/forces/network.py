@@ -220,8 +220,8 @@ class ForceNetwork(nn.Module):
 
     def forward(
         self, batch: ForceBatch, positions: torch.Tensor, strain: torch.Tensor
-    ) -> torch.Tensor:
-        """Energy of each atom ``[N]``, in units of the model's scale.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Energy of each atom ``[N]``, in units of the model's scale, and its features ``[N, d]``.
 
         Args:
             batch: The graphs.
@@ -241,8 +241,7 @@ class ForceNetwork(nn.Module):
         h = self.embed(self.element_table[batch.z])
         for block in self.blocks:
             h = block(h, basis, directions, batch, tables)
-        energy: torch.Tensor = self.head(h).squeeze(-1)
-        return energy
+        return self.head(h).squeeze(-1), h
 
     def _tables(
         self, batch: ForceBatch, positions: torch.Tensor, deform: torch.Tensor
