@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -11,9 +12,12 @@ import numpy as np
 import torch
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
+from ase.symbols import Symbols
 
+from recinet_ase.elements import symbols
 from recinet_ase.errors import StructureError
-from recinet_ase.forces.batch import ForceBatch
+from recinet_ase.forces.batch import ForceBatch, ForceGraph
+from recinet_ase.forces.domain import DomainWarning
 from recinet_ase.forces.model import ForceModel
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.inference.predictor import choose_device, choose_dtype
@@ -38,6 +42,8 @@ class ReciNetForceCalculator(Calculator):
 
     The energy is smooth: atoms enter and leave the cutoff with two vanishing derivatives.
     Elements that the model never saw, and mixtures of elements it only saw pure, are refused.
+    Pairs of elements, distances, volumes and surroundings unlike those of its training cells give a
+    `DomainWarning`, once for each kind.
 
     Args:
         model: Name of a shipped force model, a model folder, or a loaded `ForceModel`.
@@ -62,10 +68,12 @@ class ReciNetForceCalculator(Calculator):
 
         super().__init__(atoms=atoms, **kwargs)
         self.device, self.dtype = choose_device(device), choose_dtype(dtype)
-        # A copy: another calculator may use the same model in another precision.
-        found = deepcopy(model) if isinstance(model, ForceModel) else load_force_model(model)
-        self.model = found.to(device=self.device, dtype=self.dtype).eval()
-        self.model.requires_grad_(False)
+        with torch.inference_mode(False):
+            # A copy: another calculator may use the same model in another precision.
+            found = deepcopy(model) if isinstance(model, ForceModel) else load_force_model(model)
+            self.model = found.to(device=self.device, dtype=self.dtype).eval()
+            self.model.requires_grad_(False)
+        self._told: set[str] = set()  # kinds of warnings given, once each
 
     def calculate(
         self,
@@ -108,14 +116,18 @@ class ReciNetForceCalculator(Calculator):
         """Forces in eV/angstrom of many structures, ``[N, 3]`` each."""
         return [result["forces"] for result in self.many(structures)]
 
-    def _run(self, graphs: list[Any]) -> Iterator[dict[str, Any]]:
-        batch = ForceBatch.join(graphs, self.dtype, self.device)
-        with full_precision():
+    def _run(self, graphs: list[ForceGraph]) -> list[dict[str, Any]]:
+        # Derivatives are needed inside the inference mode of whoever asks, too.
+        with torch.inference_mode(False), full_precision():
+            batch = ForceBatch.join(graphs, self.dtype, self.device)
             result = self.model(batch)
+            novelty = self.model.novelty(result.latent, batch.z).cpu().split(batch.n_atoms)
         forces = result.forces.double().cpu().split(batch.n_atoms)
         energies = result.energies.double().cpu().split(batch.n_atoms)
         stress = result.stress.double().cpu().numpy()
+        every = []
         for i, energy in enumerate(result.energy.tolist()):
+            self._tell(graphs[i], novelty[i])
             found = {
                 "energy": energy,
                 "free_energy": energy,
@@ -125,4 +137,27 @@ class ReciNetForceCalculator(Calculator):
             }
             if not all(np.isfinite(value).all() for value in found.values()):
                 raise StructureError("the force model gave a non-finite number")
-            yield found
+            every.append(found)
+        return every
+
+    def _tell(self, graph: ForceGraph, novelty: torch.Tensor) -> None:
+        """Warn of what lies outside the training cells, once for each kind of reason."""
+        domain = self.model.config.domain
+        if domain is None:
+            return
+        notes = domain.notes(graph)
+        at = int(novelty.argmax())
+        if novelty[at] > 1:
+            symbol = symbols()[int(graph.numbers[at])]
+            notes[f"atoms of {symbol}"] = (
+                f"atom {at} ({symbol}) is {float(novelty[at]):.1f} times as far from the usual "
+                "features of its element as any in its data"
+            )
+        for key in notes.keys() - self._told:
+            self._told.add(key)
+            warnings.warn(
+                f"{self.model.config.name}, {Symbols(graph.numbers)}: {notes[key]}; do not trust "
+                "the numbers unchecked",
+                DomainWarning,
+                stacklevel=2,
+            )

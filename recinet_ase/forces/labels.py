@@ -16,7 +16,6 @@ from ase.units import GPa
 
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.forces.batch import ForceBatch, ForceGraph
-from recinet_ase.forces.model import STRAIN_ROOM
 from recinet_ase.forces.network import ForceNetworkConfig
 from recinet_ase.graph.crystal import Crystal
 
@@ -158,7 +157,7 @@ def graph_of(crystal: Crystal, network: ForceNetworkConfig) -> ForceGraph:
     Raises:
         StructureError: For overlapping atoms, or an atom without neighbours in the cutoff.
     """
-    return ForceGraph.build(crystal, network.cutoff, network.k_max * STRAIN_ROOM)
+    return ForceGraph.build(crystal, network.cutoff, network.wave_cutoff)
 
 
 class Collector:

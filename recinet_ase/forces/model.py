@@ -17,6 +17,7 @@ from torch import nn
 from recinet_ase.elements import MAX_Z, symbols
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.forces.batch import ForceBatch, ForceGraph
+from recinet_ase.forces.domain import ForceDomain
 from recinet_ase.forces.network import ForceNetwork, ForceNetworkConfig
 from recinet_ase.graph.crystal import Crystal
 from recinet_ase.models.files import (
@@ -32,11 +33,8 @@ from recinet_ase.models.files import (
 )
 
 FORMAT_VERSION = 1
+_LATENT = ("latent_mean", "latent_scale")
 KIND = "forces"
-
-STRAIN_ROOM = 1.02
-"""Waves are listed this far beyond the network's cutoff, where they count nothing, so that a
-graph stays good under the small strains that stresses are derivatives by."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,7 @@ class ForceModelConfig:
         functional: Level of theory.
         caution: What a user must know before trusting the numbers, in one sentence.
         training: Provenance: data, split, settings, errors.
+        domain: Extent of the training cells, None where it was not measured.
         kind: What tells this layout from a property model's.
         format_version: Version of this layout.
         sha256: Hash of the weights file.
@@ -67,6 +66,7 @@ class ForceModelConfig:
     functional: str = ""
     caution: str = ""
     training: dict[str, Any] = field(default_factory=dict)
+    domain: ForceDomain | None = None
     kind: str = KIND
     format_version: int = FORMAT_VERSION
     sha256: str = ""
@@ -92,6 +92,8 @@ class ForceModelConfig:
             check_version(data["format_version"], FORMAT_VERSION, source)
             values = known_fields(cls, data)
             values["network"] = ForceNetworkConfig.from_dict(data["network"])
+            if data.get("domain") is not None:
+                values["domain"] = ForceDomain.from_dict(data["domain"])
             values["elements"] = tuple(data["elements"])
             values["pairs"] = tuple((int(a), int(b)) for a, b in data["pairs"])
             return cls(**values)
@@ -111,12 +113,14 @@ class ForceResult:
         forces: In eV/angstrom ``[N, 3]``.
         stress: ``dE/d(strain) / V`` in eV/angstrom^3 ``[B, 3, 3]``: positive under tension, as
             ASE has it.
+        latent: The network's features of each atom ``[N, d]``.
     """
 
     energy: torch.Tensor
     energies: torch.Tensor
     forces: torch.Tensor
     stress: torch.Tensor
+    latent: torch.Tensor
 
 
 class ForceModel(nn.Module):
@@ -127,6 +131,8 @@ class ForceModel(nn.Module):
     """
 
     reference: torch.Tensor
+    latent_mean: torch.Tensor
+    latent_scale: torch.Tensor
 
     def __init__(self, config: ForceModelConfig) -> None:
         super().__init__()
@@ -136,23 +142,27 @@ class ForceModel(nn.Module):
         for z, symbol in enumerate(symbols()):
             reference[z] = config.references.get(symbol, 0.0)
         self.register_buffer("reference", reference, persistent=False)
+        width = config.network.width
+        for name in _LATENT:
+            self.register_buffer(name, torch.zeros(MAX_Z + 1, width), persistent=False)
 
     def graph(self, crystal: Crystal) -> ForceGraph:
         """The graph of a crystal, after a look at its elements.
 
         Raises:
-            StructureError: For elements, or pairs of elements, that the model never saw, and
+            StructureError: For elements that the model never saw, or never in a mixture, and
                 for overlapping or isolated atoms.
         """
         self.check_elements(crystal)
         network = self.config.network
-        return ForceGraph.build(crystal, network.cutoff, network.k_max * STRAIN_ROOM)
+        return ForceGraph.build(crystal, network.cutoff, network.wave_cutoff)
 
     def check_elements(self, crystal: Crystal) -> None:
-        """Refuse what the model never saw.
+        """Refuse what the model cannot know.
 
         Raises:
-            StructureError: For unknown elements or pairs of elements.
+            StructureError: For unknown elements, and for mixtures of elements of which one was
+                only seen pure.
         """
         config, names = self.config, symbols()
         present = sorted(set(crystal.numbers.tolist()))
@@ -162,12 +172,14 @@ class ForceModel(nn.Module):
             raise StructureError(
                 f"{config.name} was not trained on {', '.join(unseen)}; it knows {known}"
             )
+        mixed = {z for pair in config.pairs for z in pair}
         for i, a in enumerate(present):
             for b in present[i + 1 :]:
-                if (a, b) not in config.pairs:
+                if (a, b) not in config.pairs and not {a, b} <= mixed:
                     raise StructureError(
-                        f"{config.name} never saw {names[a]} and {names[b]} together; its energies "
-                        "of their mixtures would be guesses"
+                        f"{config.name} never saw {names[a]} and {names[b]} together, and one of "
+                        "them in no compound at all; its energies of their mixtures would be "
+                        "guesses"
                     )
 
     def forward(self, batch: ForceBatch, training: bool = False) -> ForceResult:
@@ -181,7 +193,8 @@ class ForceModel(nn.Module):
             positions = batch.positions.detach().requires_grad_()
             strain = batch.lattice.new_zeros(batch.lattice.shape).requires_grad_()
             # The network's numbers are small; references are added in double precision.
-            part = self.config.scale * self.network(batch, positions, strain)
+            part, latent = self.network(batch, positions, strain)
+            part = self.config.scale * part
             by_position, by_strain = torch.autograd.grad(
                 part.sum(), (positions, strain), create_graph=training
             )
@@ -190,7 +203,20 @@ class ForceModel(nn.Module):
         if not training:
             energies, energy = energies.detach(), energy.detach()
         stress = 0.5 * (by_strain + by_strain.mT) / batch.volume[:, None, None]
-        return ForceResult(energy, energies, -by_position, stress)
+        return ForceResult(energy, energies, -by_position, stress, latent.detach())
+
+    def novelty(self, latent: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """How far atoms' features are from those of training atoms of their element ``[N]``.
+
+        Root mean square of the deviations in units of the usual ones, divided by a limit: above one
+        an atom is unlike all that the model has seen. Zero where that was not measured.
+
+        Args:
+            latent: Features ``[N, d]``.
+            z: Atomic numbers ``[N]``.
+        """
+        away = (latent - self.latent_mean[z].to(latent)) * self.latent_scale[z].to(latent)
+        return away.square().mean(1).sqrt()
 
     def save(self, folder: str | Path, half: bool = False) -> None:
         """Write ``config.json`` and ``model.safetensors``, each atomically.
@@ -204,6 +230,9 @@ class ForceModel(nn.Module):
         state = {
             k: v.detach().to(dtype).cpu().contiguous() for k, v in self.network.state_dict().items()
         }
+        if self.config.domain is not None:
+            known = list(self.config.elements)
+            state |= {name: getattr(self, name)[known].float().cpu() for name in _LATENT}
         config = replace(self.config, sha256=save_weights(folder, state))
         write_atomic(folder / CONFIG_FILE, config.to_json().encode())
 
@@ -217,5 +246,9 @@ class ForceModel(nn.Module):
         folder = Path(folder)
         config = ForceModelConfig.from_json(read_config(folder), str(folder / CONFIG_FILE))
         model = cls(config)
-        take_weights(model.network, read_weights(folder, config.sha256), folder)
+        weights = read_weights(folder, config.sha256)
+        for name in _LATENT:
+            if name in weights:
+                getattr(model, name)[list(config.elements)] = weights.pop(name)
+        take_weights(model.network, weights, folder)
         return model.eval()

@@ -28,6 +28,11 @@ from recinet_ase.models.files import strict_fields
 from recinet_ase.nn.radial import PotentialBasis
 
 _HARMONICS = (3, 5, 7)  # components for l = 1, 2, 3
+_STRAIN_ROOM = 1.02
+
+WaveTable = tuple[torch.Tensor, torch.Tensor]
+"""Cosines, sines and a one of a group's atoms and waves ``[b, A, 2 W + 1]``, and the radial
+functions of these waves with the factor of the sum ``[b, 2 W + 1, R]``."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class ForceNetworkConfig:
         k_max: Cutoff of the wave vectors in 1/angstrom.
         n_waves: Radial functions of the reciprocal filter.
         neighbours: Neighbours of an average atom, which scales sums over them.
+        products: Multiply what arrives at an atom by functions of the atom itself, and moments of
+            different channels with one another.
     """
 
     width: int = 64
@@ -57,6 +64,16 @@ class ForceNetworkConfig:
     k_max: float = 3.0
     n_waves: int = 8
     neighbours: float = 40.0
+    products: bool = False
+
+    @property
+    def wave_cutoff(self) -> float:
+        """Waves are listed up to here, 1/angstrom; 0 for none.
+
+        This is a little beyond the cutoff, where they count nothing, so that a graph stays good
+        under the small strains that stresses are derivatives by.
+        """
+        return _STRAIN_ROOM * self.k_max if self.channels else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for json."""
@@ -114,8 +131,13 @@ class ForceBlock(nn.Module):
         self.filter = nn.Parameter(torch.randn(config.n_waves, c) / math.sqrt(config.n_waves))
         self.mix = nn.Linear(2 * d + len(_HARMONICS) * a + c, d)
         self.out = nn.Linear(d, d)
+        if config.products:
+            self.gate = nn.Linear(d, d + len(_HARMONICS) * a)
+            self.pairs = nn.Parameter(torch.randn(len(_HARMONICS), a, a) / math.sqrt(a))
         with torch.no_grad():
             self.radial.weight.mul_(2.0)
+            if config.products:
+                self.pairs.mul_(0.5).add_(torch.eye(a))
 
     def forward(
         self,
@@ -123,7 +145,7 @@ class ForceBlock(nn.Module):
         basis: torch.Tensor,
         directions: torch.Tensor,
         batch: ForceBatch,
-        tables: list[tuple[torch.Tensor, torch.Tensor]],
+        tables: list[WaveTable],
     ) -> torch.Tensor:
         """New node features ``[N, d]``.
 
@@ -132,38 +154,43 @@ class ForceBlock(nn.Module):
             basis: Radial functions times the envelope ``[N, K, n_basis]``.
             directions: `harmonics` of the edges ``[N, K, 15]``.
             batch: The graphs.
-            tables: For each cell, its wave table ``[n, 2 W + 1]`` and the radial functions of
-                the waves with the factor of the sum ``[2 W + 1, R]``.
+            tables: The waves of the cells, group by group.
         """
         d, a = self.config.width, self.config.angular
         scale = 1 / math.sqrt(self.config.neighbours)
-        radial = self.radial(basis)
         sources = self.sources(h).index_select(0, batch.neighbour.flatten())
         sources = sources.view(*batch.neighbour.shape, d + a)
-        total = (radial[..., :d] * sources[..., :d]).sum(1) * scale
-        amounts = radial[..., d:].unflatten(-1, (len(_HARMONICS), a)) * sources[..., None, d:]
+        # The sum over neighbours before the weights of the radial functions: [N, n_basis, d].
+        sums = torch.bmm(basis.mT, sources[..., :d])
+        total = (sums * self.radial.weight[:d].T).sum(1) * scale
+        radial = functional.linear(basis, self.radial.weight[d:])
+        amounts = radial.unflatten(-1, (len(_HARMONICS), a)) * sources[..., None, d:]
         invariants = []
         start = 0
         for i, size in enumerate(_HARMONICS):
             moment = torch.bmm(directions[..., start : start + size].mT, amounts[:, :, i]) * scale
-            invariants.append((moment**2).sum(1))
+            other = moment @ self.pairs[i] if self.config.products else moment
+            invariants.append((moment * other).sum(1))
             start += size
-        inputs = [h, total, *invariants]
+        arrived = torch.cat((total, *invariants), dim=-1)
+        if self.config.products:
+            arrived = arrived * (1 + self.gate(h))
+        inputs = [h, arrived]
         if self.down is not None:
             inputs.append(self._lattice_sum(functional.silu(self.down(h)), batch, tables))
         update: torch.Tensor = self.out(functional.silu(self.mix(torch.cat(inputs, dim=-1))))
         return h + update
 
     def _lattice_sum(
-        self,
-        u: torch.Tensor,
-        batch: ForceBatch,
-        tables: list[tuple[torch.Tensor, torch.Tensor]],
+        self, u: torch.Tensor, batch: ForceBatch, tables: list[WaveTable]
     ) -> torch.Tensor:
-        parts = [
-            table @ ((radial @ self.filter) * (table.T @ own))
-            for own, (table, radial) in zip(u.split(batch.n_atoms), tables, strict=True)
-        ]
+        parts = []
+        for group, (table, radial) in zip(batch.waves, tables, strict=True):
+            cells, c = len(table), u.shape[1]
+            own = u.new_zeros(cells * group.size, c).index_copy(0, group.place, u[group.atoms])
+            sums = torch.bmm(table.mT, own.view(cells, group.size, c))
+            found = torch.bmm(table, (radial @ self.filter) * sums)
+            parts.append(found.flatten(0, 1).index_select(0, group.place))
         return torch.cat(parts)
 
 
@@ -193,8 +220,8 @@ class ForceNetwork(nn.Module):
 
     def forward(
         self, batch: ForceBatch, positions: torch.Tensor, strain: torch.Tensor
-    ) -> torch.Tensor:
-        """Energy of each atom ``[N]``, in units of the model's scale.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Energy of each atom ``[N]``, in units of the model's scale, and its features ``[N, d]``.
 
         Args:
             batch: The graphs.
@@ -214,29 +241,43 @@ class ForceNetwork(nn.Module):
         h = self.embed(self.element_table[batch.z])
         for block in self.blocks:
             h = block(h, basis, directions, batch, tables)
-        energy: torch.Tensor = self.head(h).squeeze(-1)
-        return energy
+        return self.head(h).squeeze(-1), h
 
     def _tables(
         self, batch: ForceBatch, positions: torch.Tensor, deform: torch.Tensor
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Wave tables and filters of each cell; ``G = 0`` is their last column."""
+    ) -> list[WaveTable]:
+        """Wave tables and filters of each group; ``G = 0`` is the last column."""
         inverse = torch.linalg.inv(batch.lattice)  # [B, 3, 3]
         # The value comes from exact fractional coordinates, the derivative from the positions.
-        moved = (positions - positions.detach()).split(batch.n_atoms)
-        frac = batch.frac_coords.split(batch.n_atoms)
+        moved = torch.bmm(
+            (positions - positions.detach())[:, None], inverse.index_select(0, batch.cell)
+        ).squeeze(1)
+        frac = batch.frac_coords + moved
         back = torch.linalg.inv(deform)
-        volume = batch.volume * torch.linalg.det(deform)
-        zero = positions.new_zeros(1)
+        volume = batch.volume * determinant(deform)
         found = []
-        for b, index in enumerate(batch.waves):
-            table = wave_table(frac[b] + moved[b] @ inverse[b], index)
-            table = torch.cat((table, table.new_ones(len(table), 1)), dim=-1)
-            g = 2 * math.pi * index @ inverse[b].mT @ back[b].mT
-            length = torch.cat((torch.linalg.vector_norm(g, dim=-1), zero))
-            radial = self.wave_basis(length)
+        for group in batch.waves:
+            cells = len(group.index)
+            own = frac.new_zeros(cells * group.size, 3).index_copy(
+                0, group.place, frac[group.atoms]
+            )
+            table = wave_table(own.view(cells, group.size, 3), group.index)
+            table = torch.cat((table, table.new_ones(*table.shape[:2], 1)), dim=-1)
+            g = 2 * math.pi * group.index @ (back[group.cells] @ inverse[group.cells]).mT
+            length = torch.linalg.vector_norm(g, dim=-1)
+            length = torch.cat((length, length.new_zeros(cells, 1)), dim=1)
+            radial = self.wave_basis(length.flatten()).unflatten(0, length.shape)
             # Both halves of reciprocal space for the waves, once for G = 0; 20 A^3 an atom.
-            factor = torch.cat((2 * torch.ones_like(length[:-1]), zero + 1)) * (20.0 / volume[b])
-            weighted = radial * factor[:, None]
-            found.append((table, torch.cat((weighted[:-1], weighted[:-1], weighted[-1:]))))
+            factor = (20.0 / volume[group.cells])[:, None, None]
+            waves, zero = radial[:, :-1] * (2 * factor), radial[:, -1:] * factor
+            found.append((table, torch.cat((waves, waves, zero), dim=1)))
         return found
+
+
+def determinant(matrix: torch.Tensor) -> torch.Tensor:
+    """Determinants of ``[B, 3, 3]`` by the rule of Sarrus, twice differentiable in any mode.
+
+    The derivative of ``torch.linalg.det`` makes an identity matrix of torch's default type.
+    """
+    a, b, c = matrix.unbind(1)
+    return (a * torch.linalg.cross(b, c)).sum(-1)

@@ -16,6 +16,7 @@ from recinet_ase.data.splits import ids_digest
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
 from recinet_ase.forces.card import write_card
+from recinet_ase.forces.domain import measure_domain
 from recinet_ase.forces.errors import errors_of
 from recinet_ase.forces.labels import LabelledCells
 from recinet_ase.forces.model import ForceModel, ForceModelConfig
@@ -186,6 +187,7 @@ def start_forces(
             "parameters": sum(p.numel() for p in best.network.parameters()),
         }
         best.config = replace(best.config, training={**best.config.training, **figures})
+        measure_domain(best, cells, train)
         best.save(folder)
         write_card(best, cells, val, folder)
 
