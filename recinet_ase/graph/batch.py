@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from recinet_ase.graph.segments import first_rows
-from recinet_ase.graph.waves import Members, WaveBasis, Waves, half_space_waves, pair_kernels
+from recinet_ase.graph.upload import upload
+from recinet_ase.graph.waves import Members, Sizes, WaveBasis, Waves, half_space_waves, pair_kernels
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -25,14 +26,13 @@ class LatticeTerms:
     Attributes:
         waves: Half-space waves.
         radial: Radial functions at each wave ``[W, R]``.
-        n_nodes, n_atoms: Nodes and atoms of each crystal ``[B]``.
+        sizes: Nodes, atoms and waves of each crystal.
         members: The atoms behind the nodes, None where every node is an atom.
     """
 
     waves: Waves
     radial: torch.Tensor
-    n_nodes: torch.Tensor
-    n_atoms: torch.Tensor
+    sizes: Sizes
     members: Members | None
 
 
@@ -83,11 +83,27 @@ class CrystalBatch:
     def to(self, device: torch.device | str) -> CrystalBatch:
         """The batch on another device."""
         moved: dict[str, Any] = {
-            f.name: value.to(device)
+            f.name: value.to(device) if isinstance(value, Waves) else upload(value, device)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), torch.Tensor | Waves)
         }
-        return replace(self, **moved)
+        batch = replace(self, **moved)
+        if self.pair_kernel is None:
+            batch.__dict__["sizes"] = self.sizes  # counted where counting waits for nothing
+        return batch
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Nodes, atoms and known waves of each crystal, on the host."""
+        nodes = self._count(self.crystal)
+        atoms = nodes if self.member is None else self._count(self.crystal[self.member])
+        waves = torch.zeros_like(nodes) if self.waves is None else self.waves.count
+        return Sizes(*torch.stack((nodes, atoms, waves)).cpu().numpy())
+
+    def _count(self, crystal: torch.Tensor) -> torch.Tensor:
+        """Rows of each crystal ``[B]``, where ``crystal`` is ascending."""
+        first = first_rows(crystal, self.n_crystals)
+        return torch.cat((first, first.new_tensor([len(crystal)]))).diff()
 
     @cached_property
     def first_node(self) -> torch.Tensor:
@@ -169,20 +185,22 @@ class CrystalBatch:
             raise ValueError("this batch has reciprocal kernels and no coordinates")
         known = self.waves if self.k_max == basis.k_max else None
         waves = half_space_waves(self.lattice, basis.k_max) if known is None else known
-        n_nodes = torch.bincount(self.crystal, minlength=self.n_crystals)
-        members, n_atoms = None, n_nodes
+        sizes = self.sizes
+        if known is None:
+            sizes = sizes._replace(waves=waves.count.cpu().numpy())
+        members = None
         if self.member is not None and self.member_coords is not None:
-            n_atoms = torch.bincount(self.crystal[self.member], minlength=self.n_crystals)
-            members = Members(self.member_coords, self.member, n_atoms)
+            members = Members(self.member_coords, self.member)
+        n_atoms = upload(torch.from_numpy(sizes.atoms), self.lattice.device)
         radial = basis.of_waves(waves, torch.linalg.det(self.lattice).abs() / n_atoms)
-        return LatticeTerms(waves, radial, n_nodes, n_atoms, members)
+        return LatticeTerms(waves, radial, sizes, members)
 
     def with_kernels(self, basis: WaveBasis) -> CrystalBatch:
         """The batch with the reciprocal kernels of all nodes in the place of coordinates."""
         terms = self.lattice_terms(basis)
         assert self.frac_coords is not None
         i, j, kernel = pair_kernels(
-            self.frac_coords, terms.waves, terms.n_nodes, terms.radial, terms.members
+            self.frac_coords, terms.waves, terms.sizes, terms.radial, terms.members
         )
         without: dict[str, Any] = dict.fromkeys(
             ("frac_coords", "lattice", "member", "member_coords", "waves", "k_max")

@@ -191,7 +191,8 @@ class Predictor:
         self._networks = [m.config.network for model in self.models for m in model.members]
         cutoffs = [network.k_max for network in self._networks if network.reciprocal == "lattice"]
         auto = batch_size == "auto"
-        self._most_crystals = WINDOW if auto else int(batch_size)
+        most = math.inf if self.device.type == "cuda" else WINDOW
+        self._most_crystals = most if auto else int(batch_size)
         self._most_edges = self._edge_budget() if auto else math.inf
         self.preparation = Preparation(
             settings=tuple(dict.fromkeys(model.config.graph for model in self.models)),

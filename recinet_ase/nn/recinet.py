@@ -163,6 +163,7 @@ def size_name(config: ReciNetConfig) -> str:
     return next(named, "custom")
 
 
+_LOOK_EVERY = 100  # batches on a GPU, between checks that the weights are still the same
 _MANY_EDGES = 1000  # in a batch; projecting the weights costs as much as it saves for a few
 
 
@@ -199,6 +200,7 @@ class ReciNet(nn.Module):
             for _ in range(config.blocks if config.reciprocal != "none" else 0)
         )
         self._span: tuple[tuple[object, ...], torch.Tensor] | None = None
+        self._looks = 0
         self.pool = make_pooling(config.pooling, d, config.outputs)
         self.head = _decoder(config)
         self.composition = (
@@ -250,7 +252,11 @@ class ReciNet(nn.Module):
         if v.dtype != torch.float32 or weight.is_inference():
             return None  # double precision shows the difference; versions are not counted
         key = (weight.data_ptr(), weight._version, bias._version, weight.device)
-        if self._span is None or self._span[0] != key or not holds(self._span[1], v):
+        # On a GPU a look at the numbers waits for all that was asked before: now and then only.
+        look = not v.is_cuda or self._looks % _LOOK_EVERY == 0
+        self._looks += 1
+        known = self._span is not None and self._span[0] == key
+        if self._span is None or not known or (look and not holds(self._span[1], v)):
             plain = copy.deepcopy(self.embed_edge).cpu().double()
             basis = copy.deepcopy(self.edge_basis).cpu().double()
             found = embedding_span(lambda d: functional.softplus(plain(basis(d.double()))))

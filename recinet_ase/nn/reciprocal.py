@@ -16,20 +16,24 @@ Five readings are available:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.segments import first_rows, segment_sum
+from recinet_ase.graph.upload import upload
 from recinet_ase.graph.waves import (
+    CellTables,
     Members,
+    Sizes,
     WaveBasis,
     filtered_sum,
     pair_kernels,
-    wave_table,
 )
 from recinet_ase.nn.index_box import IndexBoxSum
 
@@ -42,7 +46,12 @@ FULL_GRAPHS = ("literal", "ewald")
 _PAIR_ATOMS = {"cpu": 12}
 _PAIR_ATOMS_ELSEWHERE = 32
 
-_TABLE_LIMIT = 16_000_000  # cosines and sines kept for the layers of a batch
+# Cosines and sines of large crystals kept for the layers of a batch, and those of them in one
+# padded group: on a CPU each crystal by itself, on a GPU where every group is some calls.
+_TABLE_LIMIT = {"cpu": 16_000_000}
+_TABLE_LIMIT_ELSEWHERE = 500_000_000
+_GROUP_LIMIT = {"cpu": 0}
+_GROUP_LIMIT_ELSEWHERE = 64_000_000
 
 
 def crystal_mean(values: torch.Tensor, batch: CrystalBatch) -> torch.Tensor:
@@ -53,8 +62,54 @@ def crystal_mean(values: torch.Tensor, batch: CrystalBatch) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class LargeCell:
-    """A crystal whose waves are summed themselves.
+class LargeCells:
+    """Crystals whose waves are summed themselves: one, or several of like size (b of them).
+
+    Attributes:
+        node_at: Positions of their nodes in the batch ``[n]``, or filled up ``[b, n]``.
+        n_atoms: Number of their atoms, or ``[b, 1, 1]``.
+        radial: Radial basis values ``[w, R]`` or ``[b, w, R]``.
+        table: `wave_table` of the nodes, ``[n, 2 w]`` or ``[b, n, 2 w]``.
+        total: Its sum over the atoms of each node (the same where these are one).
+    """
+
+    node_at: torch.Tensor
+    n_atoms: torch.Tensor | int
+    radial: torch.Tensor
+    table: torch.Tensor
+    total: torch.Tensor
+
+    @classmethod
+    def build(cls, cells: CellTables, some: slice, radial: torch.Tensor) -> LargeCells:
+        """Those of the cells that are at the given places."""
+        block = cells.block(some)
+        if some.stop - some.start == 1:
+            return cls(
+                block.node_at[0], int(cells.sizes.atoms[some.start]), radial[block.wave_at[0]],
+                block.table[0], block.total[0],
+            )  # fmt: skip
+        total = block.total
+        if cells.members is None:
+            total = total * block.node_mask[..., None]
+        return cls(
+            block.node_at,
+            block.n_atoms[:, None, None],
+            radial[block.wave_at] * block.wave_mask[..., None],
+            block.table,
+            total,
+        )
+
+    def apply(self, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """The filtered sums of all node features ``[N, C]``, ``[n, C]`` or ``[b n, C]``."""
+        filters = self.radial @ weights
+        some = values[self.node_at].to(filters.dtype)
+        update = torch.cat((filters, filters), dim=-2) * (self.total.mT @ some)
+        return (2 * (self.table @ update) / self.n_atoms).flatten(0, -2)
+
+
+@dataclass(frozen=True)
+class HugeCell:
+    """A crystal whose wave table is too large to keep.
 
     Attributes:
         nodes: Its place in the batch.
@@ -63,8 +118,6 @@ class LargeCell:
         members: All its atoms, where nodes stand for several.
         index: Wave indices ``[W, 3]``.
         radial: Radial basis values ``[W, R]``.
-        tables: For all layers, unless they are too large to keep: the `wave_table` of the
-            nodes, and its sum over the atoms of each node (the same where these are one).
     """
 
     nodes: slice
@@ -73,38 +126,13 @@ class LargeCell:
     members: Members | None
     index: torch.Tensor
     radial: torch.Tensor
-    tables: tuple[torch.Tensor, torch.Tensor] | None
-
-    @classmethod
-    def build(
-        cls,
-        nodes: slice,
-        frac_coords: torch.Tensor,
-        members: Members | None,
-        index: torch.Tensor,
-        radial: torch.Tensor,
-        room: int,
-    ) -> LargeCell:
-        """Prepare a crystal, with its tables if they have at most ``room`` entries."""
-        n, m = len(frac_coords), len(frac_coords if members is None else members.frac_coords)
-        tables = None
-        if 4 * m * len(index) <= room:
-            table = total = wave_table(frac_coords, index)
-            if members is not None:
-                every = wave_table(members.frac_coords, index)
-                total = segment_sum(every, members.node, first_rows(members.node, n))
-            tables = (table, total)
-        return cls(nodes, m if members else n, frac_coords, members, index, radial, tables)
 
     def apply(self, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """The filtered sum ``[N, C]`` of node features ``[N, C]``."""
+        """The filtered sum ``[n, C]`` of all node features ``[N, C]``."""
         filters = self.radial @ weights
-        if self.tables is not None:
-            table, total = self.tables
-            update = 2 * (table @ (filters.repeat(2, 1) * (total.T @ values)))
-        else:
-            update = filtered_sum(self.frac_coords, self.index, filters, values, self.members)
-        return update / self.n_atoms
+        some = values[self.nodes].to(filters.dtype)
+        summed = filtered_sum(self.frac_coords, self.index, filters, some, self.members)
+        return summed / self.n_atoms
 
 
 class LatticeSums:
@@ -134,12 +162,15 @@ class LatticeOperator:
         pair_centre, pair_neighbour, pair_kernel: Kernels of the small crystals
             (``[P]``, ``[P]``, ``[P, R]``).
         large: The large crystals of the batch.
+        row: Where the sum of each node is: in that of the small crystals ``[N]``, or in one of
+            the large ones, which follow ``[N]``; None if there are none of these.
     """
 
     pair_centre: torch.Tensor
     pair_neighbour: torch.Tensor
     pair_kernel: torch.Tensor
-    large: tuple[LargeCell, ...] = ()
+    large: tuple[LargeCells | HugeCell, ...] = ()
+    row: torch.Tensor | None = None
 
     @classmethod
     def build(cls, batch: CrystalBatch, basis: WaveBasis) -> LatticeOperator:
@@ -153,46 +184,48 @@ class LatticeOperator:
     @classmethod
     def _build(cls, batch: CrystalBatch, basis: WaveBasis) -> LatticeOperator:
         terms = batch.lattice_terms(basis)
-        waves, radial, members = terms.waves, terms.radial, terms.members
-        n_nodes, n_atoms, frac_coords = terms.n_nodes, terms.n_atoms, batch.frac_coords
+        waves, radial, sizes, members = terms.waves, terms.radial, terms.sizes, terms.members
+        frac_coords, kind = batch.frac_coords, batch.z.device.type
         assert frac_coords is not None
-        small = n_nodes <= _PAIR_ATOMS.get(batch.z.device.type, _PAIR_ATOMS_ELSEWHERE)
-        if bool(small.all()):
-            return cls(*pair_kernels(frac_coords, waves, n_nodes, radial, members))
-        last = [torch.cumsum(count, 0) for count in (n_nodes, n_atoms, waves.count)]
-        large, room = [], _TABLE_LIMIT
-        for b in torch.nonzero(~small).flatten().tolist():
+        small = sizes.nodes <= _PAIR_ATOMS.get(kind, _PAIR_ATOMS_ELSEWHERE)
+        chosen = np.flatnonzero(small)
+        pairs = pair_kernels(frac_coords, waves, sizes, radial, members, chosen)
+        rest = np.flatnonzero(~small & (sizes.waves > 0))
+        if not len(rest):
+            return cls(*pairs)
+        entries = 4 * sizes.atoms[rest] * sizes.waves[rest]
+        limit = _GROUP_LIMIT.get(kind, _GROUP_LIMIT_ELSEWHERE)
+        if limit:
+            order = np.argsort(entries, kind="stable")
+            rest, entries = rest[order], entries[order]
+        kept = np.cumsum(entries) <= _TABLE_LIMIT.get(kind, _TABLE_LIMIT_ELSEWHERE)
+        cells = CellTables(frac_coords, waves, sizes, members, rest[kept])
+        large: list[LargeCells | HugeCell] = [
+            LargeCells.build(cells, some, radial) for some in _groups(cells.sizes, limit)
+        ]
+        first = [np.cumsum(count) - count for count in sizes]
+        row, end = np.arange(len(batch.z)), len(batch.z)
+        for some in _groups(cells.sizes, limit):
+            width = int(cells.sizes.nodes[some].max())
+            for b in rest[kept][some]:
+                n = int(sizes.nodes[b])
+                row[first[0][b] : first[0][b] + n] = end + np.arange(n)
+                end += width
+        for b in rest[~kept]:
             nodes, atoms, found = (
-                slice(int(end[b] - count[b]), int(end[b]))
-                for end, count in zip(last, (n_nodes, n_atoms, waves.count), strict=True)
+                slice(int(begin[b]), int(begin[b] + count[b]))
+                for begin, count in zip(first, sizes, strict=True)
             )
             own = None
             if members is not None:
-                own = Members(
-                    members.frac_coords[atoms],
-                    members.node[atoms] - nodes.start,
-                    n_atoms[b : b + 1],
-                )
-            cell = LargeCell.build(
-                nodes, frac_coords[nodes], own, waves.index[found], radial[found], room
+                own = Members(members.frac_coords[atoms], members.node[atoms] - nodes.start)
+            n_atoms = int(sizes.atoms[b])
+            large.append(
+                HugeCell(nodes, n_atoms, frac_coords[nodes], own, waves.index[found], radial[found])
             )
-            room -= 0 if cell.tables is None else 4 * int(n_atoms[b]) * len(cell.index)
-            large.append(cell)
-        if not bool(small.any()):
-            none = torch.nonzero(small[batch.crystal]).flatten()
-            return cls(none, none, radial.new_zeros(0, radial.shape[1]), tuple(large))
-        chosen = torch.nonzero(small).flatten()
-        some = batch.select(chosen)
-        of_small = None
-        if some.member is not None and some.member_coords is not None:
-            of_small = Members(some.member_coords, some.member, n_atoms[small])
-        assert some.frac_coords is not None
-        few = waves.select(chosen)
-        i, j, kernel = pair_kernels(
-            some.frac_coords, few, n_nodes[small], radial[small[waves.crystal]], of_small
-        )
-        node_at = torch.nonzero(small[batch.crystal]).flatten()
-        return cls(node_at[i], node_at[j], kernel, tuple(large))
+            row[nodes] = end + np.arange(sizes.nodes[b])
+            end += int(sizes.nodes[b])
+        return cls(*pairs, tuple(large), upload(torch.from_numpy(row), frac_coords.device))
 
     def __call__(self, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """``(2/N) sum_half phi_c(|G|) [cos_i A_c + sin_i B_c]`` with ``phi_c = sum_r w_rc psi_r``.
@@ -207,11 +240,22 @@ class LatticeOperator:
         messages = (self.pair_kernel @ weights) * values.index_select(0, self.pair_neighbour)
         first = first_rows(self.pair_centre, len(values))
         out = segment_sum(messages.to(values.dtype), self.pair_centre, first)
+        if self.row is None:
+            return out
         with torch.autocast(values.device.type, enabled=False):
-            for cell in self.large:
-                some = values[cell.nodes].to(cell.radial.dtype)
-                out[cell.nodes] = cell.apply(some, weights).to(out.dtype)
-        return out
+            sums = [cells.apply(values, weights).to(out.dtype) for cells in self.large]
+            return torch.cat((out, *sums)).index_select(0, self.row)
+
+
+def _groups(sizes: Sizes, limit: int) -> Iterator[slice]:
+    """Runs of large crystals whose padded tables have at most ``limit`` entries together."""
+    start = 0
+    for stop in range(1, len(sizes.nodes) + 1):
+        whole = slice(start, stop + 1)
+        entries = 4 * int(sizes.atoms[whole].max()) * int(sizes.waves[whole].max())
+        if stop == len(sizes.nodes) or entries * (stop + 1 - start) > limit:
+            yield slice(start, stop)
+            start = stop
 
 
 def literal_sum(values: torch.Tensor, batch: CrystalBatch) -> torch.Tensor:

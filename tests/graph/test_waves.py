@@ -15,6 +15,7 @@ from support import random_crystals
 
 from recinet_ase import StructureError
 from recinet_ase.graph.waves import (
+    Sizes,
     WaveBasis,
     filtered_sum,
     half_space_waves,
@@ -72,7 +73,7 @@ def test_pair_kernels_are_the_filtered_sum(atoms: Atoms) -> None:
     basis = WaveBasis(16, 4.0).double()
     waves = half_space_waves(lattice, 4.0)
     radial = basis(waves.length)
-    i, j, kernel = pair_kernels(frac, waves, torch.tensor([len(atoms)]), radial)
+    i, j, kernel = pair_kernels(frac, waves, Sizes.of(waves, torch.tensor([len(atoms)])), radial)
     generator = torch.Generator().manual_seed(0)
     u = torch.randn(len(atoms), 8, generator=generator, dtype=torch.float64)
     w = torch.randn(16, 8, generator=generator, dtype=torch.float64)
@@ -86,7 +87,8 @@ def test_no_wave_in_range_gives_exactly_zero() -> None:
     waves = half_space_waves(torch.eye(3)[None] * 1.5, 4.0)
     assert len(waves.length) == 0
     basis = WaveBasis(4, 4.0)
-    _, _, kernel = pair_kernels(frac, waves, torch.tensor([1]), basis(waves.length))
+    sizes = Sizes.of(waves, torch.tensor([1]))
+    _, _, kernel = pair_kernels(frac, waves, sizes, basis(waves.length))
     assert kernel.shape == (1, 4) and not kernel.any()
     assert not filtered_sum(frac, waves.index, torch.ones(0, 1), torch.ones(1, 1)).any()
 
@@ -96,7 +98,7 @@ def test_phases_do_not_follow_the_global_matmul_precision() -> None:
     waves = half_space_waves(lattice_of(atoms).float(), 4.0)
     frac, values = frac_of(atoms).float(), torch.ones(8, 2)
     basis = WaveBasis(16, 4.0)(waves.length)
-    exact = pair_kernels(frac, waves, torch.tensor([8]), basis)[2]
+    exact = pair_kernels(frac, waves, Sizes.of(waves, torch.tensor([8])), basis)[2]
     with torch.autocast("cpu", torch.bfloat16):
         assert len(half_space_waves(lattice_of(atoms).float(), 4.0).length) == len(waves.length)
         angle = phases(frac, waves.index)

@@ -12,6 +12,7 @@ from support import random_model
 from recinet_ase import Predictor
 from recinet_ase.inference import predictor as inference
 from recinet_ase.inference.result import Prediction
+from recinet_ase.nn import reciprocal
 
 
 @pytest.fixture
@@ -69,8 +70,35 @@ def test_small_large_and_mixed(name: str, gpu: PretendedGpu, crystals: dict[str,
     model = random_model(**which) if isinstance(which, dict) else which
     small = list(crystals.values())
     expected = Predictor(model, device="cpu")
-    for structures in (small, rattled(3), [*small[:20], *rattled(2)]):
+    kinds = (small, 340), (rattled(3), 380), ([*small[:20], *rattled(2)], 440)
+    for structures, most in kinds:
         found = on_gpu(gpu, model, structures)
         assert not gpu.mixed, gpu.report()
         assert not gpu.atomics, gpu.report()
+        # The host waits once a batch, for the answers; nothing it sends makes it wait.
+        assert gpu.waits == 1, gpu.report()
+        assert all(kind != "waits" for _, kind in gpu.uploads), gpu.report()
+        if name == "shipped":
+            assert gpu.kernels <= most, gpu.report()
         agree(found, expected.predict_many(structures))
+
+
+def test_as_many_kernels_for_many_large_cells(gpu: PretendedGpu) -> None:
+    """Cells of like size are summed together, tables too large to keep one by one."""
+    model = random_model()
+    counts = []
+    for n in (2, 6):
+        on_gpu(gpu, model, rattled(n))
+        counts.append(gpu.kernels)
+    assert counts[0] == counts[1]
+
+
+def test_cells_too_large_for_a_table(
+    gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch, crystals: dict[str, Atoms]
+) -> None:
+    structures = [*list(crystals.values())[:5], *rattled(2)]
+    expected = Predictor(random_model(), device="cpu").predict_many(structures)
+    monkeypatch.setattr(reciprocal, "_TABLE_LIMIT_ELSEWHERE", 4 * 54 * 1000)
+    found = on_gpu(gpu, random_model(), structures)
+    assert not gpu.mixed and gpu.waits == 1, gpu.report()
+    agree(found, expected)
