@@ -11,6 +11,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
+from recinet_ase._version import __version__
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -32,7 +34,11 @@ class Joined(click.Option):
 
 
 class StrictCommand(click.Command):
-    """A command whose options do not take each other for values."""
+    """A command with ``--version``, whose options do not take each other for values."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.params.append(_version_option())
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and refuse ``--pareto --top 3``, which is no front of a column ``--top``.
@@ -46,6 +52,17 @@ class StrictCommand(click.Command):
             if isinstance(param, click.Option) and _takes_value(param) and following in words:
                 raise click.UsageError(f"{word} needs a value, and {following} follows", ctx)
         return super().parse_args(ctx, args)
+
+
+def _version_option() -> click.Parameter:
+    """``--version``, with the name of the command that it is asked of."""
+
+    @click.version_option(__version__)
+    def bearer() -> None:
+        pass
+
+    option: click.Parameter = bearer.__click_params__[0]  # type: ignore[attr-defined]
+    return option
 
 
 def _takes_value(option: click.Option) -> bool:

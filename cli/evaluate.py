@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 @click.option("--split-seed", type=int, help="Seed of random splits.  [default: 123]")
 @click.option("--target", metavar="KEY", help="Key or column of the labels in own data.")
 @click.option("--unit", help="Unit of the labels in own data.")
-@click.option("--prop", help="Property to judge by, else the model's own.")
+@click.option(
+    "--props", "--prop", "prop", metavar="NAME", help="Property to judge by, else the model's own."
+)
 @click.option("-o", "--output", metavar="FOLDER", help="Write predictions, report and plot here.")
 @click.option(
     "--compare",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from recinet_ase.cli.common import one_line_errors
+from recinet_ase.cli.common import StrictCommand, one_line_errors
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @one_line_errors
 def models() -> None:
     """List the shipped models: property, unit, functional, data, validation error."""

@@ -7,10 +7,10 @@ from itertools import takewhile
 
 import click
 
-from recinet_ase.cli.common import one_line_errors
+from recinet_ase.cli.common import StrictCommand, one_line_errors
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("name", required=False)
 @one_line_errors
 def recipes(name: str | None) -> None:

@@ -267,6 +267,12 @@ def _tell(outcome: Any, wanted: Any, display: _Display) -> None:
         print_summary(
             outcome.table, outcome.indices, selection=wanted.selection if wanted.selection else None
         )
+    if outcome.table is not None and wanted.selection.where and not len(outcome.indices):
+        from recinet_ase.cli.common import printable
+        from recinet_ase.screening.selection.misses import told
+
+        for line in told(outcome.table, wanted.selection):
+            display.note(printable(line))
     if outcome.without_key:
         display.note(
             f"{outcome.without_key} structures have no key {wanted.id_key!r}; their ids are those "

@@ -47,7 +47,16 @@ def test_the_conversion_to_graphs_is_seen_in_a_log(
     assert capsys.readouterr().err == "", "what takes no time needs no lines"
 
 
-@pytest.mark.parametrize("command", ["main", "screen", "train", "evaluate", "analyze", "phonons"])
+@pytest.mark.parametrize("name", ["", *main.commands])
+def test_every_command_tells_its_version(name: str) -> None:
+    done = CliRunner().invoke(main, [*name.split(), "--version"], prog_name="recinet")
+    assert done.exit_code == 0
+    assert done.output.split()[-1] == recinet_ase.__version__
+
+
+@pytest.mark.parametrize(
+    "command", ["main", "embed", "screen", "train", "evaluate", "analyze", "phonons"]
+)
 def test_help_needs_no_heavy_import(command: str) -> None:
     code = (
         f"import sys; sys.argv = ['x', '--help']\n"

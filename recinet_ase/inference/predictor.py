@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -44,6 +44,11 @@ from recinet_ase.uncertainty.calibration import Assessment
 from recinet_ase.uncertainty.descriptors import Descriptors
 
 _LOG = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from recinet_ase.inference.embed import Contributions
 
 _CPU_EDGES = 5_000  # about 100 crystals of 10 atoms: activations stay near the cache
 _BYTES_PER_EDGE_AND_WIDTH = 60
@@ -301,6 +306,27 @@ class Predictor:
                 if result.fault:
                     _LOG.error("%s: %s", result.formula or "a structure", result.fault)
                 yield result
+
+    def embed(self, structures: Iterable[Any], model: str | None = None) -> np.ndarray:
+        """Representations of crystals, what the model's last layers make a property of.
+
+        Args:
+            structures: The crystals.
+            model: Name of the model, where there are several.
+
+        Returns:
+            float32 ``[n, d]``; NaN in the rows of structures without an answer. More, and
+            comparisons: `recinet_ase.inference.embed.embed`.
+        """
+        from recinet_ase.inference.embed import embed, numbered
+
+        return embed(self, numbered(structures), model).vectors
+
+    def contributions(self, structure: Any, prop: str | None = None) -> Contributions:
+        """What each site adds to a value (`recinet_ase.inference.embed.contributions`)."""
+        from recinet_ase.inference.embed import contributions
+
+        return contributions(self, structure, prop)
 
     def run(
         self, window: PreparedWindow, beginning: Callable[[int], None] = lambda crystals: None
