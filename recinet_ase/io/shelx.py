@@ -12,9 +12,9 @@ import numpy as np
 
 from recinet_ase.elements import atomic_number
 from recinet_ase.errors import StructureError
-from recinet_ase.io.symmetry.operations import expanded, operations
+from recinet_ase.io.symmetry.operations import combined, expanded, operations
 from recinet_ase.io.symmetry.space_group import Statement
-from recinet_ase.io.symmetry.unit_cell import Sites, unit_cell
+from recinet_ase.io.symmetry.unit_cell import Sites, lattice_vectors, unit_cell
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -46,7 +46,6 @@ def parse_shelx(text: str) -> Atoms:
         StructureError: If it lacks something, is disordered, or holds what is not understood.
     """
     from ase.calculators.singlepoint import SinglePointCalculator
-    from ase.geometry import cellpar_to_cell
     from ase.io.res import Res
 
     cell: list[float] = []
@@ -86,7 +85,7 @@ def parse_shelx(text: str) -> Atoms:
     if not rows:
         raise StructureError("the SHELX file has no atoms")
     triplets = _triplets(latt, symm)
-    lattice = np.asarray(cellpar_to_cell(cell))
+    lattice = lattice_vectors(cell[:3], cell[3:])
     sites = _sites(rows, elements)
     _check_full(rows, sites, triplets, lattice, plain=len(triplets) == 1)
     atoms = unit_cell(sites, lattice, Statement(triplets))
@@ -155,8 +154,6 @@ def _fixed(value: float, line: str) -> float:
 
 def _triplets(latt: int, symm: list[str]) -> tuple[str, ...]:
     """All operations of the group: SYMM, the inversion, the centring."""
-    from recinet_ase.io.symmetry.operations import combined
-
     group = operations(tuple(symm))
     if latt > 0:
         group = combined(operations(("x,y,z", "-x,-y,-z")), group)
