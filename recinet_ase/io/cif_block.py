@@ -17,7 +17,13 @@ from recinet_ase.elements import atomic_number
 from recinet_ase.errors import StructureError
 from recinet_ase.io.symmetry.operations import combined, operations
 from recinet_ase.io.symmetry.space_group import Statement
-from recinet_ase.io.symmetry.unit_cell import NO_FORMULA, Formula, Sites, unit_cell
+from recinet_ase.io.symmetry.unit_cell import (
+    NO_FORMULA,
+    Formula,
+    Sites,
+    lattice_vectors,
+    unit_cell,
+)
 
 if TYPE_CHECKING:
     import gemmi
@@ -146,8 +152,6 @@ def crystal_of(block: gemmi.cif.Block) -> Atoms:
 
 
 def _lattice(tags: _Tags) -> np.ndarray:
-    from ase.geometry import cellpar_to_cell
-
     texts = [tags.one(tag) for tag in _CELL]
     if not all(texts):
         raise StructureError("the CIF has no complete unit cell (three lengths, three angles)")
@@ -155,17 +159,8 @@ def _lattice(tags: _Tags) -> np.ndarray:
     if not np.isfinite(values).all():
         bad = texts[int(np.flatnonzero(~np.isfinite(values))[0])]
         raise StructureError(f"the CIF's cell has {bad[:20]!r} where a number should be")
-    try:
-        lattice: np.ndarray = np.asarray(cellpar_to_cell(values))
-    except AssertionError:
-        raise _no_cell() from None
-    if (values <= 0).any() or not np.isfinite(lattice).all():
-        raise _no_cell()
-    return lattice
-
-
-def _no_cell() -> StructureError:
-    return StructureError("the CIF's cell lengths and angles make no cell")
+    lengths, angles = values[:3].tolist(), values[3:].tolist()
+    return lattice_vectors(lengths, angles)
 
 
 def _statement(tags: _Tags) -> Statement:

@@ -5,6 +5,7 @@ ASE's reader takes the listed atoms for the whole cell; here LATT and SYMM are a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,9 @@ import numpy as np
 
 from recinet_ase.elements import atomic_number
 from recinet_ase.errors import StructureError
-from recinet_ase.io.symmetry.operations import expanded, operations
+from recinet_ase.io.symmetry.operations import combined, expanded, operations
 from recinet_ase.io.symmetry.space_group import Statement
-from recinet_ase.io.symmetry.unit_cell import Sites, unit_cell
+from recinet_ase.io.symmetry.unit_cell import Sites, lattice_vectors, unit_cell
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -33,10 +34,12 @@ _CENTRINGS = {
 _OTHERS = frozenset(
     "ABIN ACTA AFIX ANIS ANSC ANSR BASF BIND BLOC BOND BUMP CGLS CHIV CONF CONN DAMP DANG DEFS "
     "DELU DFIX DISP EADP EQIV EXTI EXYZ FEND FLAT FMAP FRAG FREE FVAR GRID HFIX HTAB ILSF ISOR "
-    "LAUE LIST MERG MORE MOVE MPLA NCSY NEUT OMIT PLAN PRIG REM RESI RIGU RTAB SADI SAME SHEL "
-    "SIMU SIZE SPEC STIR SUMP SWAT TEMP TIME TWIN TWST UNIT WGHT WIGL WPDB XNPD ZERR".split()
+    "L.S. LAUE LIST MERG MORE MOVE MPLA NCSY NEUT OMIT PLAN PRIG REM RESI RIGU RTAB SADI SAME "
+    "SHEL SIMU SIZE SPEC STIR SUMP SWAT TEMP TIME TWIN TWST UNIT WGHT WIGL WPDB XNPD ZERR".split()
 )
 """Instructions that say nothing about which atoms there are."""
+
+_ATOM = re.compile(r"\s*[A-Za-z]\w*\s+\d+(\s+-?[\d.]+){3}").match
 
 
 def parse_shelx(text: str) -> Atoms:
@@ -46,7 +49,6 @@ def parse_shelx(text: str) -> Atoms:
         StructureError: If it lacks something, is disordered, or holds what is not understood.
     """
     from ase.calculators.singlepoint import SinglePointCalculator
-    from ase.geometry import cellpar_to_cell
     from ase.io.res import Res
 
     cell: list[float] = []
@@ -57,8 +59,10 @@ def parse_shelx(text: str) -> Atoms:
     info: dict[str, Any] = {}
     for line in _lines(text):
         word, *rest = line.split()
-        word = word.upper() if not rows else word
         name = word[:4].upper()
+        if line[:1].isspace() and not (latt == -1 and len(symm) == 1):
+            # AIRSS may write atoms so; to SHELX it is a comment.
+            raise StructureError(f"the line {line.strip()[:40]!r} may be an atom or a comment")
         if name == "TITL":
             try:
                 info = Res.parse_title(line)
@@ -77,7 +81,7 @@ def parse_shelx(text: str) -> Atoms:
         elif name == "PART":
             if _number(rest[0], line) != 0:
                 raise StructureError("disordered: atoms belong to alternative parts (PART)")
-        elif not (name in _OTHERS or word.startswith(("_", "+")) or name in ("L.S.",)):
+        elif name not in _OTHERS and not word.startswith(("_", "+")):
             rows.append(_atom(word, rest, line))
     if len(cell) != 6:
         raise StructureError("the SHELX file has no complete CELL")
@@ -86,7 +90,7 @@ def parse_shelx(text: str) -> Atoms:
     if not rows:
         raise StructureError("the SHELX file has no atoms")
     triplets = _triplets(latt, symm)
-    lattice = np.asarray(cellpar_to_cell(cell))
+    lattice = lattice_vectors(cell[:3], cell[3:])
     sites = _sites(rows, elements)
     _check_full(rows, sites, triplets, lattice, plain=len(triplets) == 1)
     atoms = unit_cell(sites, lattice, Statement(triplets))
@@ -105,7 +109,7 @@ def _lines(text: str) -> Iterator[str]:
             joined = line[:-1] + " "
             continue
         joined = ""
-        if line.strip() and not line.startswith(" "):
+        if line.strip() and (not line[:1].isspace() or _ATOM(line)):
             yield line
     if joined.strip():
         yield joined
@@ -155,8 +159,6 @@ def _fixed(value: float, line: str) -> float:
 
 def _triplets(latt: int, symm: list[str]) -> tuple[str, ...]:
     """All operations of the group: SYMM, the inversion, the centring."""
-    from recinet_ase.io.symmetry.operations import combined
-
     group = operations(tuple(symm))
     if latt > 0:
         group = combined(operations(("x,y,z", "-x,-y,-z")), group)

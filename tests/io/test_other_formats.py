@@ -80,6 +80,7 @@ def test_symmetry_of_shelx_files() -> None:
         (("O1 2 10.3053", "O1 2 abc"), "is not understood"),
         (("SYMM y,x,-z\n", ""), "are no group"),
         (("CELL 0.71073 4.594", "CELL 0.71073"), "no complete CELL"),
+        (("O1 2", " O1 2"), "may be an atom or a comment"),
     ],
 )
 def test_shelx_files_that_are_not_understood(change: tuple[str, str], reason: str) -> None:
@@ -98,6 +99,9 @@ def test_files_of_airss_keep_their_energy(tmp_path: Path) -> None:
     assert isinstance(entry.atoms, Atoms) and counts(entry.atoms) == {"Na": 1, "Cl": 1}
     assert entry.atoms.get_potential_energy() == -7.25
     assert entry.values["name"] == "salt" and entry.values["pressure"] == 0.5
+    text = (tmp_path / "a.res").read_text()
+    indented = parse_shelx(text.replace("\nCl", "\n Cl"))
+    assert indented == entry.atoms and text.count("\nCl") == 1
 
 
 # PDB

@@ -92,6 +92,8 @@ class Operations:
         Args:
             lattice: Lattice vectors as rows, ``[3, 3]``.
         """
+        if len(self) == 1:
+            return True
         metric = lattice @ lattice.T
         images = np.einsum("mab,ac,mcd->mbd", self.rotations, metric, self.rotations)
         scale = np.sqrt(np.outer(metric.diagonal(), metric.diagonal()))

@@ -183,7 +183,7 @@ def _by_name() -> dict[str, list[gemmi.SpaceGroup]]:
     import spglib
 
     names: dict[str, list[gemmi.SpaceGroup]] = {}
-    halls = {}
+    halls: dict[str, gemmi.SpaceGroup] = {}
     for setting in gemmi.spacegroup_table():
         short = re.sub(r" 1\b(?!/)", "", setting.hm) if 3 <= setting.number <= 15 else setting.hm
         for name in {_plain(setting.hm), _plain(short)}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -73,6 +74,34 @@ class Formula(NamedTuple):
 
 
 NO_FORMULA = Formula()
+
+
+def lattice_vectors(lengths: Sequence[float], angles: Sequence[float]) -> np.ndarray:
+    """Lattice vectors as rows, the first along x, the second in the plane of x and y.
+
+    Args:
+        lengths: Of a, b and c in angstrom.
+        angles: alpha, beta and gamma in degrees.
+
+    Raises:
+        StructureError: If they make no cell.
+    """
+    a, b, c = lengths
+    cosines = [
+        0.0 if abs(angle - 90) < 1e-12 else math.cos(math.radians(angle)) for angle in angles
+    ]
+    cos_alpha, cos_beta, cos_gamma = cosines
+    height = 1 - sum(x * x for x in cosines) + 2 * cos_alpha * cos_beta * cos_gamma
+    if not (min(lengths) > 0 and min(angles) > 0 and max(angles) < 180 and height > 0):
+        raise StructureError("the cell lengths and angles make no cell")
+    sin_gamma = math.sqrt(1 - cos_gamma**2)
+    along = (cos_alpha - cos_beta * cos_gamma) / sin_gamma
+    vectors = [
+        [a, 0.0, 0.0],
+        [b * cos_gamma, b * sin_gamma, 0.0],
+        [c * cos_beta, c * along, c * math.sqrt(height) / sin_gamma],
+    ]
+    return np.array(vectors)
 
 
 def unit_cell(
@@ -185,7 +214,8 @@ def _close_pairs(coords: np.ndarray, lattice: np.ndarray) -> np.ndarray:
         offsets = coords[:, None] - coords
         offsets -= np.round(offsets)
         near = ((offsets @ lattice) ** 2).sum(axis=2) < SITE_TOLERANCE**2
-        return np.argwhere(np.triu(near, 1))
+        near = np.triu(near, 1)
+        return np.argwhere(near) if near.any() else np.empty((0, 2), dtype=np.int64)
     from scipy.spatial import KDTree
 
     heights = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)

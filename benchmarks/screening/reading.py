@@ -1,6 +1,6 @@
 """Structures read per second from the same CIFs: this package, ASE, pymatgen.
 
-    python benchmarks/reading.py FOLDER
+    python benchmarks/screening/reading.py FOLDER
 
 Each file is read by all three in turn, so that whatever else the machine does slows all alike;
 times are of this process's CPU. Files are in memory before. `tools/compare_cif_readers.py` writes
