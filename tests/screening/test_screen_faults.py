@@ -78,13 +78,15 @@ def wait_for_lines(out: Path, lines: int, process: subprocess.Popen[str]) -> Non
 
 
 def stopped_in_the_journal(call: list[str], out: Path, lines: int) -> subprocess.Popen[str]:
-    """A screen that waits for ever once its journal has so many chunks."""
+    """A screen that waits for ever once its journal has so many chunks, when it does."""
+    there = out.with_name(f"waiting-{lines}")
     waiting = (
-        "import sys, time\n"
+        "import pathlib, time\n"
         "from recinet_ase.screening.journal import Journal\n"
         "append = Journal.append\n"
         "def until(self, chunk):\n"
         f"    if self.done == {lines}:\n"
+        f"        pathlib.Path({str(there)!r}).touch()\n"
         "        time.sleep(1000)\n"
         "    append(self, chunk)\n"
         "Journal.append = until\n"
@@ -99,7 +101,10 @@ def stopped_in_the_journal(call: list[str], out: Path, lines: int) -> subprocess
         # Where tests run in the background of a shell, programs begin deaf to interrupts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    wait_for_lines(out, lines, process)
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None and not there.exists():
+        time.sleep(0.005)
+    assert there.exists(), process.communicate() if process.poll() is not None else "no progress"
     return process
 
 
