@@ -191,6 +191,7 @@ class Workers:
         self._wake.close()
 
     def _start(self, device: str | None) -> _Worker:
+        """Start a worker, again where the process that workers are forked from has just died."""
         for attempt in reversed(range(_ATTEMPTS)):
             ours, theirs = multiprocessing.Pipe()
             begun = self._context.RawArray("d", 3)
@@ -284,6 +285,7 @@ class Workers:
                 self._replace(i, worker, Lost(reason, place))
 
     def _death(self, worker: _Worker, reason: str = "") -> Exception:
+        """What is told of a task whose worker has died."""
         _, place = worker.step(self._limit)
         worker.process.join(5)
         self._deaths += 1
