@@ -105,6 +105,7 @@ def _sample(
     limit: int,
     progress: Progress,
 ) -> Sample:
+    """Crystals of files or of a dataset, as many as are wanted."""
     from recinet_ase.analysis.sample import draw_sample, file_entries
 
     name = ", ".join(Path(f).name for f in files)
@@ -122,6 +123,7 @@ def _sample(
 def _analysis(
     model: str | None, sample: Sample | None, device: str, progress: Progress
 ) -> Analysis:
+    """The analysis of a model, of data, or of both."""
     from recinet_ase.analysis import report
 
     if model is None:

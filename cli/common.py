@@ -89,6 +89,7 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        """The command, whose errors are one line."""
         try:
             return command(*args, **kwargs)
         except BrokenPipeError:  # the reader has left (`| head`): click ends without a word

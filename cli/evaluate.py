@@ -200,6 +200,7 @@ def _other(spec: str, device: str) -> tuple[str, PredictionTable | Predictor]:
 
 
 def _contribute(tested: Evaluation, name: str, folder: Path) -> None:
+    """Write the leaderboard's file, and say what it lacks."""
     from recinet_ase.evaluation.leaderboard import write_contribution
 
     path = write_contribution(tested.table, name, folder)

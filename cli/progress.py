@@ -44,6 +44,7 @@ def _store_lines() -> Callable[[int, int], None]:
     shown_at, shown = math.nan, 0
 
     def log(done: int, total: int) -> None:
+        """Say now and then how much is read."""
         nonlocal shown_at, shown
         if math.isnan(shown_at):
             shown_at = time.monotonic()

@@ -104,6 +104,7 @@ def is_ensemble(name_or_path: str | Path) -> bool:
 
 
 def _single_folder(name_or_path: str | Path) -> Path:
+    """The folder of a model of one network, or an error that says what is there instead."""
     if str(name_or_path) in _shipped():
         return _FOLDER / str(name_or_path)
     path = Path(name_or_path).expanduser()

@@ -59,6 +59,8 @@ def _rows() -> list[dict[str, str]]:
 
 
 def _features(row: dict[str, str]) -> np.ndarray:
+    """CGCNN's categories of an element, from its row of the table ``[92]``."""
+
     def value(key: str, log: bool = False) -> float | None:
         if row[key] == "":
             return None

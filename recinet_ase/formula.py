@@ -51,6 +51,7 @@ def formula_of(elements: Iterable[str]) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def _written(counts: tuple[tuple[str, int], ...]) -> str:
+    """A formula in the order of electronegativity, with an anion of several atoms in brackets."""
     numbers = dict(counts)
     order = sorted(numbers, key=lambda symbol: (_electronegativity(symbol), symbol))
     anion = ""

@@ -438,6 +438,7 @@ def parse_properties(
     custom = {info.name: info for info in known if info.name not in PROPERTIES}
 
     def find(name: str) -> PropertyInfo:
+        """A property of the registry or one of the custom ones."""
         try:
             return get_property_info(name)
         except UnknownNameError:

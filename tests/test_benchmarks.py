@@ -68,6 +68,7 @@ def test_the_naive_block_is_the_same_function(
     assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
 
 
+@pytest.mark.slow
 def test_training_benchmark_without_rivals(tmp_path: Path, crystals: dict[str, Atoms]) -> None:
     write_jarvis_folder(tmp_path, list(crystals.values()), "dft_3d_formation_energy_peratom")
     out = run(
@@ -88,6 +89,7 @@ def bare_python(folder: Path) -> Path:
     return script
 
 
+@pytest.mark.slow
 def test_cost_curve(tmp_path: Path) -> None:
     prefix = tmp_path / "curve"
     out = run(

@@ -131,6 +131,7 @@ def update_ratio(table: Table) -> Figure:
 
 
 def _ratios(axes: Axes, series: list[tuple[str, dict[str, np.ndarray]]]) -> None:
+    """Medians and quartiles by block, one colour a series, the series beside one another."""
     for i, (label, found) in enumerate(series):
         middle = found[_MIDDLE]
         shift = 0.6 * ((i + 0.5) / len(series) - 0.5)

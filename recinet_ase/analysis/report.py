@@ -150,6 +150,7 @@ def add_observation(analysis: Analysis, seen: Observation, units: dict[str, str]
 
 
 def _add_contribution(analysis: Analysis, seen: Observation, units: dict[str, str]) -> None:
+    """What the reciprocal block adds to the local one, and what its absence changes."""
     ratios = tables.ratio_table(seen)
     changes = tables.change_table(seen, units)
     analysis.add(ratios, plots.update_ratio)
@@ -183,6 +184,7 @@ def _add_contribution(analysis: Analysis, seen: Observation, units: dict[str, st
 
 
 def _add_tasks(analysis: Analysis, seen: Observation, properties: list[str]) -> None:
+    """How alike the tasks of a model of several properties are; nothing for one of one."""
     if seen.routing is not None:
         tally = seen.routing
         experts = tables.expert_table(properties, tally.frequencies, tally.weights)

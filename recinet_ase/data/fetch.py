@@ -67,6 +67,7 @@ def _missing(path: Path, package: str) -> ReciNetError:
 
 
 def _fetch(path: Path, download: Callable[[str], object]) -> Path:
+    """Download a file into a folder of its own, then put it in its place."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Both packages print progress to stdout, where results belong.

@@ -51,6 +51,7 @@ class Group:
 
 
 def _group(label: str, table: PredictionTable, chosen: npt.NDArray[np.bool_]) -> Group:
+    """Errors of some of the crystals, and their share of the whole error."""
     error = table.absolute_errors
     signed = (table.predictions - table.targets)[chosen]
     total = float(error.sum())

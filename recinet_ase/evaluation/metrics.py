@@ -155,6 +155,7 @@ def gap_classification(
 
 
 def _pair(targets: npt.ArrayLike, predictions: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Targets and predictions as arrays of equal length; refused where one is missing."""
     true: FloatArray = np.asarray(targets, dtype=np.float64).reshape(-1)
     predicted: FloatArray = np.asarray(predictions, dtype=np.float64).reshape(-1)
     if len(true) != len(predicted):

@@ -33,6 +33,7 @@ def _number(symbol: str, index: int) -> int:
 
 
 def _require_periodic(pbc: Any) -> None:
+    """Refuse what is not periodic in three directions."""
     pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), 3)
     if pbc.all():
         return

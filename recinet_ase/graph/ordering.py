@@ -96,6 +96,7 @@ def _from_ase(atoms: Any) -> Any:
 
 
 def _lowest_ewald_energy(structure: IStructure) -> Structure:
+    """Pymatgen's arrangement of lowest Ewald energy, refused where there are too many."""
     from pymatgen.core import DummySpecies, Structure
     from pymatgen.transformations.standard_transformations import (
         OrderDisorderedStructureTransformation,
@@ -179,6 +180,7 @@ def _check_occupancies(groups: list[list[Composition]]) -> None:
 
 
 def _arrangements(groups: list[list[Composition]]) -> int:
+    """In how many ways the species can be put on the sites."""
     count = 1
     for group in groups:
         left = len(group)

@@ -276,6 +276,7 @@ def _model_of(predictor: Predictor, name: str | None) -> AnyModel:
 
 
 def _property_of(predictor: Predictor, name: str | None) -> str:
+    """The property that a name or alias means, or the only one there is."""
     from recinet_ase.properties import answer_for, get_property_info
 
     given = list(predictor.properties)

@@ -435,6 +435,7 @@ class Predictor:
     def _read(
         self, window: PreparedWindow, part: Computed, results: list[Prediction]
     ) -> list[Prediction]:
+        """The results of a part of the window, with what each model gives or refuses."""
         composition = window.composition[part.places]
         elements = _elements(composition)
         lacking: list[dict[str, list[str]]] = [{} for _ in results]

@@ -101,6 +101,7 @@ def evaluate_cells(
 
 
 def _relaxed_ions(cell: Atoms, calculator: Any, fmax: float, max_steps: int) -> Atoms:
+    """The cell with its atoms relaxed and its shape kept."""
     from ase.optimize import BFGS
 
     atoms = cell.copy()
@@ -122,6 +123,7 @@ def _relaxed_ions(cell: Atoms, calculator: Any, fmax: float, max_steps: int) -> 
 
 
 def _states(cells: Sequence[Atoms], calculator: Any, stress: bool) -> list[CellState]:
+    """Energy, forces and stress of cells, in batches where the calculator can."""
     names = ("energy", "forces", "stress") if stress else ("energy", "forces")
     copies = [cell.copy() for cell in cells]
     try:
@@ -137,6 +139,7 @@ def _states(cells: Sequence[Atoms], calculator: Any, stress: bool) -> list[CellS
 
 
 def _state(result: dict[str, Any], names: Sequence[str], calculator: Any) -> CellState:
+    """A calculator's results, refused where they are no finite numbers."""
     from ase.stress import voigt_6_to_full_3x3_stress
 
     values = {name: np.array(result[name], dtype=np.float64) for name in names}

@@ -111,6 +111,7 @@ def summary(phonons: Phonons) -> dict[str, Any]:
 
 
 def _bands(phonons: Phonons) -> tuple[list[str], Iterator[list[Any]]]:
+    """Header and rows of the table of bands."""
     modes = phonons.bands[0].frequencies.shape[1]
     header = ["point", "q1", "q2", "q3", "distance (1/A)"]
     header += [f"mode {i + 1} (THz)" for i in range(modes)]
@@ -126,6 +127,7 @@ def _bands(phonons: Phonons) -> tuple[list[str], Iterator[list[Any]]]:
 
 
 def _thermal(phonons: Phonons) -> tuple[list[str], Iterable[Sequence[float]]]:
+    """Header and rows of the table of thermal properties."""
     thermal = phonons.thermal
     columns = (thermal.temperatures, thermal.free_energy, thermal.entropy, thermal.heat_capacity)
     header = [

@@ -240,6 +240,7 @@ def _fields(line: bytes) -> list[Any]:
 
 
 def _locked(folder: Path) -> FileLock:
+    """The lock of a journal's folder, refused where another process holds it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / LOCK_FILE)
@@ -336,6 +337,7 @@ class JournalTable:
                     yield dict(zip(self.columns, rows[index - self._first[number]], strict=True))
 
     def _entries_ascending(self, indices: np.ndarray) -> Iterator[Entry]:
+        """Entries of ascending rows, each chunk read once."""
         at = 0
         start = 0
         for chunk in chunks(self._sources, self._chunk_size):

@@ -151,6 +151,7 @@ def _backend(options: ScreenOptions, workers: int, spec: ScreenSpec) -> Iterator
 
 
 def _sources(options: ScreenOptions, scratch: Path) -> list[Source]:
+    """The inputs, refused where options do not fit them."""
     if "-" not in options.files and options.stdin_format is not None:
         raise ReciNetError(
             "--format is for standard input (-); files are read by their suffix and contents"

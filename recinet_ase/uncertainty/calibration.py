@@ -254,6 +254,7 @@ _WORDS = {
 
 
 def _warning(name: str, value: float, low: float, high: float) -> str:
+    """What is unusual about a crystal, in words."""
     if name == "distance":
         return f"unlike the training crystals (latent distance {value:.1f}, usual up to {high:.1f})"
     if name == "mean_coordination":

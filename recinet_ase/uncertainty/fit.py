@@ -181,6 +181,7 @@ def fit_limits(judged: torch.Tensor) -> torch.Tensor:
 
 
 def _limits(judged: torch.Tensor, tails: torch.Tensor) -> torch.Tensor:
+    """Lower and upper limit of what the domain is judged by ``[J, 2]``."""
     columns = zip(judged.T, tails, strict=True)
     rows = [torch.stack((c.quantile(t[0]), c.quantile(1 - t[1]))) for c, t in columns]
     limits = torch.stack(rows)

@@ -83,6 +83,7 @@ def test_matminers_own_folder_is_read(
     assert dataset.source_files() == [path]
 
 
+@pytest.mark.slow
 def test_the_runner(
     crystals: dict[str, Atoms],
     tmp_path: Path,

@@ -16,7 +16,9 @@ import psutil
 import pytest
 from ase import Atoms
 from ase.db import connect
+from click.testing import CliRunner
 
+from recinet_ase.cli.screen import screen
 from recinet_ase.io import chunks, find_sources
 from recinet_ase.io.entries import Chunk, Piece, Source
 from recinet_ase.screening.execution.chunk import ChunkRows
@@ -53,6 +55,13 @@ def complete(*arguments: str | list[str], **variables: str) -> subprocess.Comple
     )
 
 
+def resumed(call: list[str]) -> str:
+    """What a screen that goes on says; in this process, which has loaded everything."""
+    done = CliRunner().invoke(screen, [*call[3:], "--resume", "--workers", "0"])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
 @pytest.fixture(scope="module")
 def clean(database: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     out = tmp_path_factory.mktemp("clean") / "out.csv"
@@ -78,13 +87,15 @@ def wait_for_lines(out: Path, lines: int, process: subprocess.Popen[str]) -> Non
 
 
 def stopped_in_the_journal(call: list[str], out: Path, lines: int) -> subprocess.Popen[str]:
-    """A screen that waits for ever once its journal has so many chunks."""
+    """A screen that waits for ever once its journal has so many chunks, when it does."""
+    there = out.with_name(f"waiting-{lines}")
     waiting = (
-        "import sys, time\n"
+        "import pathlib, time\n"
         "from recinet_ase.screening.journal import Journal\n"
         "append = Journal.append\n"
         "def until(self, chunk):\n"
         f"    if self.done == {lines}:\n"
+        f"        pathlib.Path({str(there)!r}).touch()\n"
         "        time.sleep(1000)\n"
         "    append(self, chunk)\n"
         "Journal.append = until\n"
@@ -99,7 +110,10 @@ def stopped_in_the_journal(call: list[str], out: Path, lines: int) -> subprocess
         # Where tests run in the background of a shell, programs begin deaf to interrupts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    wait_for_lines(out, lines, process)
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None and not there.exists():
+        time.sleep(0.005)
+    assert there.exists(), process.communicate() if process.poll() is not None else "no progress"
     return process
 
 
@@ -137,7 +151,7 @@ def test_killed_again_and_again(
     database: Path, model_folder: Path, clean: bytes, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.csv"
-    for lines, workers in ((1, "0"), (2, "2"), (3, "0")):
+    for lines, workers in ((1, "0"), (2, "2")):
         call = command(database, model_folder, out, "--resume", "--workers", workers)
         process = stopped_in_the_journal(call, out, lines)
         workers_of = children_of(process)
@@ -145,12 +159,9 @@ def test_killed_again_and_again(
         process.communicate()
         assert gone(workers_of), "workers must not outlive the screen"
         assert not out.exists()
-    done = complete(command(database, model_folder, out, "--resume", "--workers", "0"))
-    assert done.returncode == 0, done.stderr
-    assert "going on after" in done.stderr
+    assert "going on after" in resumed(command(database, model_folder, out))
     assert out.read_bytes() == clean
-    again = complete(command(database, model_folder, out, "--resume", "--workers", "0"))
-    assert again.returncode == 0 and "is complete; nothing to resume" in again.stderr
+    assert "is complete; nothing to resume" in resumed(command(database, model_folder, out))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -170,8 +181,8 @@ def test_ended_politely(
     assert gone(workers_of)
     again = complete(command(database, model_folder, out))
     assert again.returncode == 2 and "unfinished screen; go on with --resume" in again.stderr
-    done = complete(command(database, model_folder, out, "--resume", "--workers", "0"))
-    assert done.returncode == 0 and out.read_bytes() == clean
+    resumed(command(database, model_folder, out))
+    assert out.read_bytes() == clean
 
 
 def test_a_worker_that_is_killed(
@@ -185,15 +196,7 @@ def test_a_worker_that_is_killed(
             break
     _, message = process.communicate(timeout=120)
     assert process.returncode == 0, message
-    # Its chunk was done again in halves: other batches, the same numbers to the last digit or
-    # two of seven.
-    ours, theirs = out.read_text().splitlines(), clean.decode().splitlines()
-    assert len(ours) == len(theirs)
-    for a, b in zip(ours, theirs, strict=True):
-        *left, value, error = a.split(",", 4)
-        *right, expected, same = b.split(",", 4)
-        assert (left, error) == (right, same)
-        assert value == expected or float(value) == pytest.approx(float(expected), abs=1e-5)
+    assert out.read_bytes() == clean
 
 
 def test_the_process_that_workers_are_forked_from_is_killed(
@@ -205,8 +208,7 @@ def test_the_process_that_workers_are_forked_from_is_killed(
     server.kill()
     _, message = process.communicate(timeout=120)
     assert process.returncode == 0, message
-    ours, theirs = out.read_text().splitlines(), clean.decode().splitlines()
-    assert [line.split(",")[:3] for line in ours] == [line.split(",")[:3] for line in theirs]
+    assert out.read_bytes() == clean
 
 
 def test_a_full_disk(database: Path, model_folder: Path, clean: bytes, tmp_path: Path) -> None:
@@ -222,8 +224,7 @@ def test_a_full_disk(database: Path, model_folder: Path, clean: bytes, tmp_path:
     assert done.returncode == 2
     assert "cannot write" in done.stderr and "go on with --resume" in done.stderr
     assert not out.exists()
-    done = complete(call, "--resume")
-    assert done.returncode == 0, done.stderr
+    resumed(command(database, model_folder, out))
     assert out.read_bytes() == clean
 
 

@@ -325,6 +325,7 @@ def failed_chunk(chunk: Chunk, columns: Iterable[str], error: str) -> ChunkRows:
 
 
 def _row(predictor: Predictor, name: str, result: Prediction) -> dict[str, Any]:
+    """A row of the result table."""
     row: dict[str, Any] = {
         "id": name,
         "formula": result.formula,

@@ -83,6 +83,7 @@ class DaskWorkers:
         return {address: "GPU" in worker.get("resources", {}) for address, worker in found}
 
     def _check_versions(self) -> None:
+        """Refuse workers of another version: their rows would be others."""
         try:
             found = set(self._client.run(_version).values())
         except ModuleNotFoundError:

@@ -76,11 +76,12 @@ class Lost(Exception):
     Args:
         reason: Which of the two.
         place: Where in its chunk the structure is that was worked on, if it was one.
+        died: Whether the worker died, which may have been none of the task's fault.
     """
 
-    def __init__(self, reason: str, place: int | None = None) -> None:
+    def __init__(self, reason: str, place: int | None = None, died: bool = False) -> None:
         super().__init__(reason)
-        self.place = place
+        self.place, self.died = place, died
 
 
 _begun: Any = None  # shared with the screen: time, structures and place; None outside of workers
@@ -191,6 +192,7 @@ class Workers:
         self._wake.close()
 
     def _start(self, device: str | None) -> _Worker:
+        """Start a worker, again where the process that workers are forked from has just died."""
         for attempt in reversed(range(_ATTEMPTS)):
             ours, theirs = multiprocessing.Pipe()
             begun = self._context.RawArray("d", 3)
@@ -284,6 +286,7 @@ class Workers:
                 self._replace(i, worker, Lost(reason, place))
 
     def _death(self, worker: _Worker, reason: str = "") -> Exception:
+        """What is told of a task whose worker has died."""
         _, place = worker.step(self._limit)
         worker.process.join(5)
         self._deaths += 1
@@ -296,9 +299,9 @@ class Workers:
                 f"{self._deaths} worker processes died in a row (exit code {code}); is memory "
                 "exhausted? Try fewer --workers"
             )
-        return Lost(
-            reason or f"the worker process died on this structure (exit code {code})", place
-        )
+        if reason:
+            return Lost(reason, place)
+        return Lost(f"the worker process died on this structure (exit code {code})", place, True)
 
     def _replace(self, i: int, worker: _Worker, reason: Exception) -> None:
         task = worker.task

@@ -132,6 +132,7 @@ class _Part:
     future: Any = None
     rows: ChunkRows | None = None
     error: BaseException | None = None
+    again: bool = False  # begun a second time, as it was
 
     def done(self) -> ChunkRows:
         """The rows, or the error that ends the screen when it is this part's turn."""
@@ -153,6 +154,9 @@ def _advanced(
     try:
         return [_Part(part.chunk, rows=backend.result(part.future))]
     except Lost as error:
+        if error.died and not part.again:  # killed, perhaps, by another program: the same rows
+            future = backend.submit(function, part.chunk)
+            return [_Part(part.chunk, future, again=True)]
         if len(part.chunk) == 1:
             return [_Part(part.chunk, rows=failed_chunk(part.chunk, names, str(error)))]
         smaller = divided(part.chunk, error.place)

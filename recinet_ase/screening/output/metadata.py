@@ -154,6 +154,7 @@ def _column(name: str, units: Mapping[str, str], predictor: Predictor) -> dict[s
 
 
 def _input(source: Source) -> dict[str, Any]:
+    """What the sidecar says of an input."""
     about: dict[str, Any] = {
         "name": source.title,
         "format": source.kind,

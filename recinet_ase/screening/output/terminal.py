@@ -75,6 +75,7 @@ def print_summary(
 
 
 def _table(terminal: bool, title: str) -> Table:
+    """An empty table: with lines on a terminal, plain columns elsewhere."""
     from rich import box
     from rich.table import Table
 
@@ -89,6 +90,7 @@ def _table(terminal: bool, title: str) -> Table:
 
 
 def _print_properties(console: Console, table: RowTable, terminal: bool) -> None:
+    """Range and domain of each property."""
     grid = _table(terminal, "")
     grid.add_column("property", no_wrap=True)
     grid.add_column("unit", no_wrap=True)
@@ -113,6 +115,7 @@ def _print_properties(console: Console, table: RowTable, terminal: bool) -> None
 def _print_rows(
     console: Console, table: RowTable, rows: np.ndarray, total: int, terminal: bool
 ) -> None:
+    """The first rows of the shortlist."""
     from rich.text import Text
 
     title = "selected" if total <= len(rows) else f"first {len(rows)} of {total:,} selected"

@@ -187,6 +187,7 @@ class Evaluator:
         return value
 
     def _constant(self, node: ast.Constant) -> _Value:
+        """A number, a text or a truth that is written in the expression."""
         value = node.value
         if isinstance(value, bool):
             return Truth(np.array(value), np.array(not value))
@@ -296,6 +297,7 @@ class Evaluator:
             raise ReciNetError(f"{place}: {symbol!r} is no chemical symbol{near}")
 
     def _call(self, node: ast.Call, depth: int) -> Span | Truth:
+        """``abs(..)``, ``min(..)``, ``max(..)`` or ``has(..)``."""
         if not isinstance(node.func, ast.Name) or node.keywords:
             self._fail(node, "only abs(..), min(..), max(..) and has('Li') can be called")
         name = node.func.id

@@ -115,6 +115,7 @@ def histogram(name: str, unit: str, values: np.ndarray, chosen: np.ndarray) -> H
     up, down = _BASE - _TOP, _BOTTOM - _BASE - 2
 
     def bars(counts: np.ndarray, peak: int, size: float, upward: bool) -> list[Bar]:
+        """The bars of one histogram, above or below the line."""
         found = []
         for count, start, end in zip(counts, edges[:-1], edges[1:], strict=True):
             if not count:

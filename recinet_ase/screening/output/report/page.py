@@ -192,6 +192,7 @@ def _both(table: RowTable, name: str, indices: np.ndarray | None) -> tuple[np.nd
 
 
 def _render(context: Mapping[str, Any], data: Any) -> str:
+    """The page from its template, with style, script and data in it."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     folder = files("recinet_ase.screening.output.report")
@@ -292,6 +293,7 @@ def _crystals(
 
 
 def _cell_text(parameters: Any) -> str:
+    """Lattice parameters in words."""
     if parameters is None:
         return ""
     a, b, c, alpha, beta, gamma = (float(x) for x in parameters)
@@ -335,6 +337,7 @@ def _rows(
     crystals: Sequence[_Crystal],
     hull: Hull | None,
 ) -> list[dict[str, Any]]:
+    """The shortlist's rows as the template shows them."""
     scales = {}
     for name in names:
         ends = [f"{name}_low", f"{name}_high"] if has_interval(name, table.columns) else []
@@ -356,6 +359,7 @@ def _rows(
 
 
 def _value(row: Mapping[str, Any], name: str, low: float, high: float) -> _Value:
+    """A number with the bar of its interval."""
     number = row.get(name)
     if number is None or not np.isfinite(number):
         return _Value(None, "")
@@ -368,6 +372,7 @@ def _value(row: Mapping[str, Any], name: str, low: float, high: float) -> _Value
 
 
 def _versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 

@@ -199,6 +199,7 @@ def _remove(part: Path) -> None:
 
 @contextmanager
 def _reported(path: Path) -> Iterator[None]:
+    """Errors of writing as one that names the file."""
     try:
         yield
     except (OSError, sqlite3.Error, ValueError, OverflowError) as error:

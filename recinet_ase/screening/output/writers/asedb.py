@@ -105,6 +105,7 @@ class JsonWriter(_DatabaseWriter):
         self._handle.write("{")
 
     def _add(self, record: AtomsRow, pairs: dict[str, Any]) -> None:
+        """Write a row as ASE's json databases hold it."""
         from ase.io.jsonio import encode
 
         fields = {

@@ -66,6 +66,7 @@ def _readable(value: Any) -> Any:
 
 
 def _frame(atoms: Any) -> str | None:
+    """A structure as extended xyz, None where the format has no type for something in it."""
     from ase.io.extxyz import write_extxyz
 
     buffer = StringIO()
