@@ -15,7 +15,8 @@ from recinet_ase.elements import MAX_Z, electronegativities, symbols
 from recinet_ase.stability.composition import (
     amounts_of,
     atomic_numbers,
-    formula_units,
+    is_whole,
+    parse_formula,
     reduced_formula,
     system_of,
 )
@@ -41,7 +42,7 @@ class Phase:
     """A known phase.
 
     Attributes:
-        formula: Smallest formula unit, e.g. ``"BaTiO3"``.
+        formula: Formula unit, e.g. ``"BaTiO3"``, ``"O2"``.
         energy: Formation energy in eV/atom.
         id: Where it is found, e.g. ``"JVASP-1002"``; ``""`` if nothing is stated.
         amounts: Amount of each element in the formula.
@@ -60,9 +61,9 @@ class Phase:
             ReciNetError: If nothing does.
         """
         amounts = amounts_of(composition)
-        units = formula_units(amounts)
-        amounts = {symbol: amount / units for symbol, amount in amounts.items()}
-        return cls(reduced_formula(amounts), float(energy), name, amounts)
+        formula = reduced_formula(amounts)
+        unit = parse_formula(formula) if is_whole(amounts) else amounts
+        return cls(formula, float(energy), name, unit)
 
     @property
     def atoms(self) -> float:
@@ -455,7 +456,7 @@ class Hull:
                 continue
             if column < n:
                 symbol = symbols()[numbers[column]]
-                phase = self._elements.get(symbol) or Phase(symbol, 0.0, "", {symbol: 1.0})
+                phase = self._elements.get(symbol) or Phase.of(symbol, 0.0)
             else:
                 phase = self._phases[places[column - n]]
             found.append((phase, share))

@@ -181,7 +181,7 @@ def test_what_is_no_formula(text: str) -> None:
 
 def test_names() -> None:
     assert reduced_formula({"O": 6, "Ba": 2, "Ti": 2}) == "BaTiO3"
-    assert reduced_formula({"Li": 0.5, "Co": 1, "O": 2}) == "Li0.5CoO2"
+    assert reduced_formula({"Li": 0.5, "Co": 1, "O": 2}) == "Co1Li0.5O2"
     assert system_of("Li-Fe-O") == ("Li", "O", "Fe") == system_of(["Fe", "O", "Li"])
     with pytest.raises(ReciNetError, match="is no chemical system"):
         system_of("Li-Fx")
