@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas
 
-    from recinet_ase.stability.hull import Component
+    from recinet_ase.stability.phases import Component
 
 ENDS = ("_low", "_high")
 """What follows a property's name for the ends of its 90 % interval, wherever it has a name."""
@@ -95,7 +95,7 @@ class Prediction:
             if name in self.spreads:
                 row[f"{name}_spread"] = self.spreads[name]
         if self.decomposition:
-            from recinet_ase.stability.hull import describe
+            from recinet_ase.stability.phases import describe
 
             row |= {"ehull_lacks": self.lacks, "decomposition": describe(self.decomposition)}
         return {
