@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from ase import Atoms
 
-    from recinet_ase.stability.hull import Component
+    from recinet_ase.stability.phases import Component
 
 
 class ReciNetCalculator(Calculator):

@@ -36,11 +36,11 @@ def reduced_counts(counts: Mapping[K, int]) -> dict[K, int]:
     return {element: number // divisor for element, number in counts.items()}
 
 
-def formula_of(elements: Iterable[str]) -> str:
+def formula_of(elements: Iterable[str] | Mapping[str, int]) -> str:
     """The reduced formula as pymatgen writes it: ``CsPbI3``, ``MgO``, ``Ca3(PO4)2``.
 
     Args:
-        elements: Chemical symbol of each atom, in any order.
+        elements: Chemical symbol of each atom, in any order, or their numbers by symbol.
 
     Returns:
         Elements by electronegativity, anions of two elements in parentheses, elements that form

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from recinet_ase.data.splits import read_json_zip
-from recinet_ase.stability.hull import Hull, Phase
+from recinet_ase.stability.hull import Hull
+from recinet_ase.stability.phases import Phase
 from recinet_ase.stability.references import SHIPPED, write_references
 
 _TARGET = Path(__file__).parents[1] / "recinet_ase" / "stability" / "data"

@@ -211,7 +211,7 @@ def evaluate(
     if predicted not in predictor.properties:
         raise ReciNetError(
             f"{model.config.name} cannot give {predicted!r}: its formation energies are at a level "
-            "of theory without shipped references; the calculator takes some of your own (hull=)"
+            "of theory without shipped references"
         )
     targets = split_targets(dataset, info, part, rule)
     if not targets:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.inference.result import ENDS, SPREAD
 from recinet_ase.stability.derived import DISTANCE
-from recinet_ase.stability.hull import describe
+from recinet_ase.stability.phases import describe
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas
 
-    from recinet_ase.stability.hull import Component
+    from recinet_ase.stability.phases import Component
 
 ENDS = ("_low", "_high")
 """What follows a property's name for the ends of its 90 % interval, wherever it has a name."""
@@ -83,7 +83,8 @@ class Prediction:
 
         Returns:
             ``formula``, ``natoms``, for each property its value, ``_low`` and ``_high`` (its 90 %
-            interval) and ``_spread`` (of an ensemble) where there are such, ``in_domain``,
+            interval) and ``_spread`` (of an ensemble) where there are such; beside ``ehull``
+            ``ehull_lacks`` and ``decomposition``; ``in_domain``,
             ``warnings`` (joined by ``"; "``) and ``error``; None for what is missing.
         """
         row: dict[str, Any] = {"formula": self.formula, "natoms": self.n_atoms or None}
@@ -93,6 +94,10 @@ class Prediction:
                 row[f"{name}_low"], row[f"{name}_high"] = self.intervals[name]
             if name in self.spreads:
                 row[f"{name}_spread"] = self.spreads[name]
+        if self.decomposition:
+            from recinet_ase.stability.phases import describe
+
+            row |= {"ehull_lacks": self.lacks, "decomposition": describe(self.decomposition)}
         return {
             **row,
             "in_domain": self.in_domain,
@@ -126,8 +131,9 @@ class Predictions(list[Prediction]):
         rows = [result.to_dict() for result in self]
         names = list(dict.fromkeys(name for row in rows for name in row))
         last = [name for name in ("in_domain", "warnings", "error") if name in names]
-        numbers = [name for name in names if name not in ("formula", *last)]
-        frame = pandas.DataFrame(rows, columns=["formula", *numbers, *last])
+        texts = [name for name in ("ehull_lacks", "decomposition") if name in names]
+        numbers = [name for name in names if name not in ("formula", *texts, *last)]
+        frame = pandas.DataFrame(rows, columns=["formula", *numbers, *texts, *last])
         frame[numbers] = frame[numbers].astype(float)
         frame.attrs["units"] = dict(self.units)
         return frame

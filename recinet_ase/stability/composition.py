@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from recinet_ase.elements import pauling_electronegativities, symbols
+from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
+from recinet_ase.formula import formula_of
 
 _TOKEN = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)|(\()|\)(\d*\.?\d*)|\s+")
-_WHOLE = 1e-3  # amounts this close to whole numbers are whole numbers
+_WHOLE = 1e-6  # amounts this close to whole numbers are whole numbers
 
 
 @lru_cache(maxsize=1)
@@ -100,27 +100,13 @@ def system_of(text: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names), key=atomic_numbers().__getitem__))
 
 
+def is_whole(amounts: Mapping[str, float]) -> bool:
+    """Whether the amounts are whole numbers."""
+    return all(abs(amount - round(amount)) <= _WHOLE for amount in amounts.values())
+
+
 def reduced_formula(amounts: Mapping[str, float]) -> str:
-    """The smallest formula unit, elements by their electronegativity: ``"BaTiO3"``."""
-    radix = pauling_electronegativities()
-
-    def order(symbol: str) -> tuple[float, str]:
-        x = radix[atomic_numbers()[symbol]]
-        return (9.0 if math.isnan(x) else x, symbol)
-
-    units = formula_units(amounts)
-    scaled = {symbol: amount / units for symbol, amount in amounts.items()}
-    return "".join(f"{s}{_amount(scaled[s])}" for s in sorted(scaled, key=order))
-
-
-def formula_units(amounts: Mapping[str, float]) -> float:
-    """How many of the smallest formula units there are (1 where amounts are no whole numbers)."""
-    if any(abs(amount - round(amount)) > _WHOLE for amount in amounts.values()):
-        return 1.0
-    return float(math.gcd(*(round(amount) for amount in amounts.values())) or 1)
-
-
-def _amount(number: float) -> str:
-    if abs(number - round(number)) <= _WHOLE:
-        return "" if round(number) == 1 else str(round(number))
-    return f"{number:.4g}"
+    """The formula as pymatgen writes it (``"BaTiO3"``, ``"O2"``), fractions with four digits."""
+    if is_whole(amounts):
+        return formula_of({symbol: round(amount) for symbol, amount in amounts.items()})
+    return "".join(f"{symbol}{amount:.4g}" for symbol, amount in sorted(amounts.items()))

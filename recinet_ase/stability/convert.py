@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.stability.hull import Hull, Phase
+from recinet_ase.stability.hull import Hull
+from recinet_ase.stability.phases import Phase
 
 if TYPE_CHECKING:
     from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram

@@ -25,7 +25,8 @@ from typing import Any
 from recinet_ase.errors import ReciNetError, UnknownNameError, reason_of
 from recinet_ase.properties import get_property_info
 from recinet_ase.stability.composition import amounts_of, reduced_formula
-from recinet_ase.stability.hull import Hull, Phase
+from recinet_ase.stability.hull import Hull
+from recinet_ase.stability.phases import Phase
 
 _FORMULA = ("formula", "composition", "formula_pretty", "pretty_formula", "reduced_formula")
 _ID = ("id", "entry_id", "material_id", "mp_id", "jid", "name", "uid")

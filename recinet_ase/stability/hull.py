@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,9 @@ from recinet_ase.elements import MAX_Z, electronegativities, symbols
 from recinet_ase.stability.composition import (
     amounts_of,
     atomic_numbers,
-    formula_units,
-    reduced_formula,
     system_of,
 )
+from recinet_ase.stability.phases import Component, Phase
 from recinet_ase.stability.simplex import Mixtures, lowest_mixtures
 
 if TYPE_CHECKING:
@@ -34,64 +32,6 @@ _SAME = 1e-9  # eV/atom
 _NUMBERS = 2_000_000  # in an array of problems, which keeps it at 16 MB
 _REMEMBERED = 50_000  # chemical systems
 _ABSENT = 1e-8  # shares of atoms below are rounding
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A known phase.
-
-    Attributes:
-        formula: Smallest formula unit, e.g. ``"BaTiO3"``.
-        energy: Formation energy in eV/atom.
-        id: Where it is found, e.g. ``"JVASP-1002"``; ``""`` if nothing is stated.
-        amounts: Amount of each element in the formula.
-    """
-
-    formula: str
-    energy: float
-    id: str = ""
-    amounts: Mapping[str, float] = field(default_factory=dict, compare=False, repr=False)
-
-    @classmethod
-    def of(cls, composition: Any, energy: float, name: str = "") -> Phase:
-        """A phase from whatever states a composition.
-
-        Raises:
-            ReciNetError: If nothing does.
-        """
-        amounts = amounts_of(composition)
-        units = formula_units(amounts)
-        amounts = {symbol: amount / units for symbol, amount in amounts.items()}
-        return cls(reduced_formula(amounts), float(energy), name, amounts)
-
-    @property
-    def atoms(self) -> float:
-        """Atoms in the formula."""
-        return sum(self.amounts.values())
-
-
-@dataclass(frozen=True)
-class Component:
-    """A phase in a decomposition.
-
-    Attributes:
-        phase: The phase.
-        atoms: Share of the atoms that are in it (pymatgen's amounts); all shares make 1.
-        moles: Share of the formula units, as a reaction is written; all shares make 1.
-    """
-
-    phase: Phase
-    atoms: float
-    moles: float
-
-    def __str__(self) -> str:
-        name = f" [{self.phase.id}]" if self.phase.id else ""
-        return f"{self.moles:.2f} {self.phase.formula}{name}"
-
-
-def describe(components: Iterable[Component]) -> str:
-    """A decomposition as text: ``"0.50 TiO2 [JVASP-9094] + 0.50 ZnO [JVASP-1195]"``."""
-    return " + ".join(map(str, components))
 
 
 class Hull:
@@ -171,10 +111,6 @@ class Hull:
         name = " + ".join(filter(None, (self.name, other.name)))
         pairs = self._pairs | other._pairs
         return Hull([*self, *other], self.functional or other.functional, name, pairs)
-
-    def elements_only(self) -> Hull:
-        """The elements of this hull alone."""
-        return Hull(self._elements.values(), self.functional, self.name)
 
     def __iter__(self) -> Any:
         yield from self._elements.values()
@@ -455,7 +391,7 @@ class Hull:
                 continue
             if column < n:
                 symbol = symbols()[numbers[column]]
-                phase = self._elements.get(symbol) or Phase(symbol, 0.0, "", {symbol: 1.0})
+                phase = self._elements.get(symbol) or Phase.of(symbol, 0.0)
             else:
                 phase = self._phases[places[column - n]]
             found.append((phase, share))

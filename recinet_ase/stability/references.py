@@ -18,7 +18,8 @@ from typing import Any
 
 from recinet_ase.errors import UnknownNameError
 from recinet_ase.stability.composition import parse_formula
-from recinet_ase.stability.hull import Hull, Phase
+from recinet_ase.stability.hull import Hull
+from recinet_ase.stability.phases import Phase
 
 SHIPPED = {"jarvis": "OptB88vdW", "mp": "PBE"}
 """Level of theory of each set of references."""

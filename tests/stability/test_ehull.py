@@ -21,7 +21,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.inference.predict import default_models
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.stability import Hull, Phase
-from recinet_ase.stability.hull import describe
+from recinet_ase.stability.phases import describe
 
 A = 4.17
 BAHFO3 = crystal(

@@ -23,7 +23,7 @@ from recinet_ase.properties import PropertyInfo, answer_for, source_of
 from recinet_ase.screening.execution.processes import beginning
 from recinet_ase.screening.selection.columns import DECOMPOSITION, LACKS
 from recinet_ase.stability.derived import DISTANCE, has_references
-from recinet_ase.stability.hull import describe
+from recinet_ase.stability.phases import describe
 
 if TYPE_CHECKING:
     from recinet_ase.inference.predictor import Predictor

@@ -15,7 +15,8 @@ from recinet_ase.inference.result import ENDS
 from recinet_ase.screening.selection.columns import DECOMPOSITION, LACKS
 from recinet_ase.stability.composition import parse_formula
 from recinet_ase.stability.derived import DISTANCE, OWN
-from recinet_ase.stability.hull import Hull, Phase, describe
+from recinet_ase.stability.hull import Hull
+from recinet_ase.stability.phases import Phase, describe
 
 if TYPE_CHECKING:
     from recinet_ase.screening.journal import JournalTable

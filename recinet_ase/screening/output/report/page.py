@@ -33,7 +33,8 @@ from recinet_ase.screening.selection.selection import Selection
 from recinet_ase.screening.selection.table import RowTable, has_interval, property_columns
 from recinet_ase.stability.composition import parse_formula
 from recinet_ase.stability.derived import DISTANCE
-from recinet_ase.stability.hull import Hull, describe
+from recinet_ase.stability.hull import Hull
+from recinet_ase.stability.phases import describe
 
 SHOWN = 500
 """Rows of the shortlist on the page."""

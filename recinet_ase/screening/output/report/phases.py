@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from recinet_ase.stability.hull import Hull, Phase
+from recinet_ase.stability.hull import Hull
+from recinet_ase.stability.phases import Phase
 from recinet_ase.stability.simplex import facets
 
 DRAWN = 12
@@ -67,8 +68,8 @@ def diagrams(
     found = []
     for system, crystals in systems.items():
         phases = hull.phases(system)
-        known = {p.formula.rstrip("0123456789") for p in phases if len(p.amounts) == 1}
-        phases += [Phase(e, 0.0, "", {e: 1.0}) for e in system if e not in known]
+        known = {next(iter(p.amounts)) for p in phases if len(p.amounts) == 1}
+        phases += [Phase.of(e, 0.0) for e in system if e not in known]
         draw = _binary if len(system) == 2 else _ternary
         body = draw(system, phases, crystals[:_MARKED])
         title = "-".join(system)
