@@ -131,7 +131,7 @@ def test_rows_that_cannot_be_used_have_reasons(tmp_path: Path) -> None:
         "8": "has no forces",
     }
     assert "overlap" in left_out["6"]
-    with pytest.raises(ReciNetError, match="more than 5 %"):
+    with pytest.raises(ReciNetError, match="more than 5%"):
         read(tmp_path / "a.traj")
 
 
