@@ -2,7 +2,8 @@
 
     python tools/release_forces.py runs/pes mlearn-pes --data-dir DIR
 
-The errors in the card are measured here, on the weights as shipped.
+The errors in the card and the domain are measured here, on the weights as shipped. A shipped
+model's own folder can be given, too.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import cast
 
 from recinet_ase.forces.card import write_card
+from recinet_ase.forces.domain import measure_domain
 from recinet_ase.forces.errors import errors_of
 from recinet_ase.forces.model import ForceModel
-from recinet_ase.forces.settings import ForceTrainingConfig, load_settings
+from recinet_ase.forces.settings import ForceTrainingConfig
 from recinet_ase.forces.sources import divide, read_labelled
+from recinet_ase.models.files import known_fields
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 CAUTIONS = {
@@ -36,6 +38,14 @@ DATA = {
 FUNCTIONAL = {"mlearn-pes": "PBE", "jarvis-pes": "OptB88vdW (minima), CHGNet's PBE (shape)"}
 
 
+def settings_of(model: ForceModel) -> ForceTrainingConfig:
+    """The settings that a model was trained with."""
+    values = known_fields(ForceTrainingConfig, model.config.training["settings"])
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    lists["network"] = tuple((key, value) for key, value in values["network"])
+    return ForceTrainingConfig(**{**values, **lists})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
@@ -44,9 +54,10 @@ def main() -> None:
     arguments = parser.parse_args()
     name = arguments.name
     model = ForceModel.load(arguments.run)
-    settings = cast(ForceTrainingConfig, load_settings(arguments.run / "training.json"))
+    settings = settings_of(model)
     cells, _ = read_labelled(settings, model.config.network, arguments.data_dir)
-    _, val, _ = divide(cells, settings)
+    train, val, _ = divide(cells, settings)
+    measure_domain(model, cells, train)
     about = {**model.config.training, "validation_errors": asdict(errors_of(model, cells, val))}
     model.config = replace(
         model.config, name=name, caution=CAUTIONS[name], functional=FUNCTIONAL[name], training=about
