@@ -71,6 +71,7 @@ class PropertyTask(Task):
     """
 
     model: PropertyModel
+    module: _StoredCrystals
 
     def __init__(
         self,

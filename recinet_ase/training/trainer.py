@@ -128,6 +128,7 @@ class _Average(AveragedModel):
         )
         count = int(self.n_averaged)
         if count:
+            assert self.multi_avg_fn is not None
             self.multi_avg_fn(own, now, count)
         else:
             torch._foreach_copy_(own, now)
