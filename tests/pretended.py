@@ -12,8 +12,10 @@ import types
 from collections import Counter
 from contextlib import ExitStack
 from typing import Any
+from unittest import mock
 
 import torch
+from torch.nn.utils import clip_grad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
@@ -86,6 +88,17 @@ class PretendedGpu(ExitStack):
         super().__enter__()
         self.enter_context(_Functions(self))
         self.enter_context(_Operations(self))
+        group = clip_grad._group_tensors_by_device_and_dtype
+
+        def grouped(lists: Any, *rest: Any) -> Any:
+            """Gradients by device: the compiled part of PyTorch sees the real one."""
+            return {
+                (GPU if self.of(found[0][0][0]) == "cuda" else device, kind): found
+                for (device, kind), found in group(lists, *rest).items()
+            }
+
+        name = "_group_tensors_by_device_and_dtype"
+        self.enter_context(mock.patch.object(clip_grad, name, grouped))
         return self
 
     @property

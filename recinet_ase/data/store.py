@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from recinet_ase.errors import ReciNetError
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import GraphSettings
+from recinet_ase.graph.upload import upload
 from recinet_ase.models.files import replacing
 
 STORE_VERSION = 2
@@ -96,6 +97,7 @@ class PackedStore:
         self.position = {key: i for i, key in enumerate(self.ids)}
         self.arrays = arrays
         self.skipped = skipped or {}
+        self.host = {key: value.cpu() for key, value in arrays.items() if key.endswith("_ptr")}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -144,7 +146,7 @@ class PackedStore:
         """The crystals at ``index`` (int64 ``[B]``) as one batch.
 
         Args:
-            index: Positions in the store.
+            index: Positions in the store, best on the host, where their sizes are known.
             pad: Add rows of zero weight up to round sizes. They change no result; the
                 few distinct shapes let matrix kernels that are compiled for a shape
                 (oneDNN's bfloat16, ``torch.compile``) be reused.
@@ -153,15 +155,20 @@ class PackedStore:
         return batch.padded(*_PADDING) if pad else batch
 
     def _batch(self, index: torch.Tensor) -> CrystalBatch:
-        a = self.arrays
-        atom_rows, crystal = _rows(a["atom_ptr"], index)
-        edge_rows, edge_crystal = _rows(a["edge_ptr"], index)
+        a, total = self.arrays, {}
+        device = a["atom_ptr"].device
+        if index.device.type == "cpu":
+            for key, ptr in self.host.items():
+                total[key] = int((ptr[index + 1] - ptr[index]).sum())
+            index = upload(index, device)
+        atom_rows, crystal = _rows(a["atom_ptr"], index, total.get("atom_ptr"))
+        edge_rows, edge_crystal = _rows(a["edge_ptr"], index, total.get("edge_ptr"))
         atoms = a["atom_ptr"][index + 1] - a["atom_ptr"][index]
         first = torch.cumsum(atoms, 0) - atoms  # first atom of each crystal in the batch
         shift = first[edge_crystal]
         extra: dict[str, Any] = {}
         if "pair_kernel" in a:
-            pair_rows, pair_crystal = _rows(a["pair_ptr"], index)
+            pair_rows, pair_crystal = _rows(a["pair_ptr"], index, total.get("pair_ptr"))
             pair_shift = first[pair_crystal]
             extra = {
                 "pair_centre": a["pair_centre"][pair_rows] + pair_shift,
@@ -205,11 +212,21 @@ class PackedStore:
             raise ReciNetError(f"{path} is no packed store ({error}); delete it") from None
 
 
-def _rows(ptr: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of the chosen segments of a flat array, and the place in ``index`` of each row."""
+def _rows(
+    ptr: torch.Tensor, index: torch.Tensor, total: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of the chosen segments of a flat array, and the place in ``index`` of each row.
+
+    Args:
+        ptr: Where the segments begin.
+        index: The chosen ones.
+        total: Number of their rows, where it is known.
+    """
     start = ptr[index]
     count = ptr[index + 1] - start
-    owner = torch.repeat_interleave(torch.arange(len(index), device=ptr.device), count)
+    owner = torch.repeat_interleave(
+        torch.arange(len(index), device=ptr.device), count, output_size=total
+    )
     before = torch.cumsum(count, 0) - count
     rows = torch.arange(len(owner), device=ptr.device) + (start - before)[owner]
     return rows, owner

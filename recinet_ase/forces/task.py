@@ -23,6 +23,7 @@ from recinet_ase.forces.model import ForceModel, ForceModelConfig
 from recinet_ase.forces.network import ForceNetworkConfig
 from recinet_ase.forces.settings import ForceTrainingConfig
 from recinet_ase.forces.sources import divide, read_labelled
+from recinet_ase.graph.upload import upload
 from recinet_ase.pretrained import load_force_model
 from recinet_ase.training.devices import hardware
 from recinet_ase.training.trainer import Task, Trainer
@@ -47,9 +48,10 @@ class _LabelledCells(nn.Module):
         """Absolute errors: eV/atom ``[B]``, eV/A ``[N, 3]``, GPa ``[B, 3, 3]``; NaN unlabelled."""
         (task,) = self._task
         chosen = task.train[positions.cpu().numpy()].tolist()
-        batch, labels = task.cells.batch(chosen, self.model.config.network, positions.device)
+        device = self.model.reference.device
+        batch, labels = task.cells.batch(chosen, self.model.config.network, device)
         result = self.model(batch, training=True)
-        size = torch.tensor(batch.n_atoms, device=positions.device)
+        size = upload(torch.tensor(batch.n_atoms), device)
         return (
             ((result.energy - labels.energy) / size).abs().float(),
             (result.forces - labels.forces).abs(),

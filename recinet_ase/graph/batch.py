@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -91,6 +92,48 @@ class CrystalBatch:
         if self.pair_kernel is None:
             batch.__dict__["sizes"] = self.sizes  # counted where counting waits for nothing
         return batch
+
+    @classmethod
+    def join(cls, batches: Sequence[CrystalBatch]) -> CrystalBatch:
+        """Batches without reciprocal kernels, made under the same rule, as one."""
+        first = batches[0]
+        nodes = list(accumulate((len(b.z) for b in batches), initial=0))
+        crystals = list(accumulate((b.n_crystals for b in batches), initial=0))
+        shift = {"crystal": crystals, "centre": nodes, "neighbour": nodes, "member": nodes}
+        parts: dict[str, Any] = {}
+        for f in fields(cls):
+            if isinstance(getattr(first, f.name), torch.Tensor):
+                own = [getattr(b, f.name) for b in batches]
+                if f.name in shift:
+                    own = [x + s for x, s in zip(own, shift[f.name], strict=False)]
+                parts[f.name] = torch.cat(own)
+        if first.waves is not None:
+            waves = [b.waves for b in batches if b.waves is not None]
+            parts["waves"] = Waves(
+                torch.cat([w.index for w in waves]),
+                torch.cat([w.crystal + s for w, s in zip(waves, crystals, strict=False)]),
+                torch.cat([w.length for w in waves]),
+                torch.cat([w.count for w in waves]),
+            )
+        return replace(first, n_crystals=crystals[-1], **parts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle, as NumPy's arrays: tensors one by one take most of the time."""
+        state = {**self.__dict__, "waves": None}
+        if self.waves is not None:
+            state["waves"] = {key: value.numpy() for key, value in vars(self.waves).items()}
+        arrays = {k: v.numpy() for k, v in state.items() if isinstance(v, torch.Tensor)}
+        return {**state, **arrays, "tensors": [*arrays]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what `__getstate__` gave."""
+        tensors: dict[str, Any] = {}
+        for key in state.pop("tensors"):
+            tensors[key] = torch.from_numpy(state[key])
+        if state["waves"] is not None:
+            waves = {key: torch.from_numpy(value) for key, value in state["waves"].items()}
+            tensors["waves"] = Waves(**waves)
+        self.__dict__.update(state, **tensors)
 
     @cached_property
     def sizes(self) -> Sizes:

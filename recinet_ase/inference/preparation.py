@@ -7,7 +7,7 @@ through the network together is decided there, since that depends on its memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,6 +46,13 @@ class PreparedBatch:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    @classmethod
+    def join(cls, batches: Sequence[PreparedBatch], starts: Sequence[int]) -> PreparedBatch:
+        """Several as one, whose places begin where they are told."""
+        places = [i + s for b, s in zip(batches, starts, strict=True) for i in b.places]
+        keys = batches[0].graphs
+        return cls(places, {k: CrystalBatch.join([b.graphs[k] for b in batches]) for k in keys})
 
     def part(self, chosen: slice) -> PreparedBatch:
         """Some of the crystals."""
@@ -92,7 +99,7 @@ class PreparedWindow:
             ``[n, len(GEOMETRY)]``.
     """
 
-    results: list[Prediction]
+    results: list[Prediction] = field(default_factory=list)
     batches: list[PreparedBatch] = field(default_factory=list)
     composition: torch.Tensor = field(default_factory=lambda: torch.zeros(0, MAX_Z + 1))
     geometry: dict[GraphSettings, torch.Tensor] = field(default_factory=dict)

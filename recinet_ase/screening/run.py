@@ -23,7 +23,7 @@ from recinet_ase.screening.execution.chunk import (
     provenance_lines,
     result_columns,
 )
-from recinet_ase.screening.execution.gpus import choose_devices
+from recinet_ase.screening.execution.gpus import TOGETHER, choose_devices
 from recinet_ase.screening.execution.processes import warm_up
 from recinet_ase.screening.execution.schedule import (
     TIME_LIMIT,
@@ -256,9 +256,13 @@ def _fill(
     done = journal.done
     if done:
         display.note(f"going on after {len(journal):,} structures that are done")
-    left = (chunk for chunk in chunks(sources, CHUNK) if chunk.number >= done)
+    # On a GPU rounding depends on what goes through it together: the whole call is done again.
+    first = done if spec.on_cpu else done - done % TOGETHER
+    left = (chunk for chunk in chunks(sources, CHUNK) if chunk.number >= first)
     with display.progress(total, len(journal)) as advance:
         for rows in _screened(left, sources, spec, backend):
+            if rows.number < done:
+                continue
             journal.append(rows)
             advance(len(rows.rows))
     if journal.header["inputs"] != fingerprint(sources):

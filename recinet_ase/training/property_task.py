@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from recinet_ase.data.store import PackedStore
+from recinet_ase.graph.upload import upload
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.recinet import ReciNet
 from recinet_ase.training.config import TrainingConfig
@@ -52,7 +53,8 @@ class _StoredCrystals(nn.Module):
 
     def forward(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         (task,) = self._task
-        batch = task.store.batch(task.train.index[positions], pad=self.pad)
+        # On the host the sizes of the batch are known, and the device need not be asked.
+        batch = task.store.batch(task.host_index[positions.cpu()], pad=self.pad)
         output, imbalance = self.network.read(self.network.encode(batch), batch)
         return output.float(), imbalance.float()
 
@@ -69,6 +71,7 @@ class PropertyTask(Task):
     """
 
     model: PropertyModel
+    module: _StoredCrystals
 
     def __init__(
         self,
@@ -91,6 +94,8 @@ class PropertyTask(Task):
         """Move model, graphs and labels to a device."""
         self.model.to(device)
         self.store = self.store.to(device)
+        self.host_index = self.train.index.cpu()
+        self.module.pad = self.module.pad and device.type == "cpu"
         self.train, self.val = self.train.to(device), self.val.to(device)
         self.targets = self._standardised()
         self.weights = TaskWeights(
@@ -110,6 +115,7 @@ class PropertyTask(Task):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Weighted errors a label, with the experts' imbalance; and errors a label."""
         found, imbalance = output
+        mine, chosen = (upload(x, self.targets.device) for x in (mine, chosen))
         labels = (~torch.isnan(self.targets[chosen])).sum()  # of the whole batch
         target = self.targets[mine]
         errors = absolute_errors(found, target)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_FILE = "checkpoint.pt"
 _STOP_CHECK_STEPS = 16  # with several processes, steps between looks at the clock
+_READ_STEPS = 50  # on a GPU, steps between looks at the error
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class Task(ABC):
 
         Args:
             output: Of `module`.
-            mine: Positions that this process took.
-            chosen: Those of the whole batch.
+            mine: Positions that this process took, on the host.
+            chosen: Those of the whole batch, on the host.
             world: Processes, over which gradients are averaged.
         """
 
@@ -113,6 +114,25 @@ def moving_average(decay: float) -> Callable[..., None]:
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + steps) / (10 + steps)))
 
     return update
+
+
+class _Average(AveragedModel):
+    """A moving average whose count stays on the host: PyTorch's own asks the device for it."""
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Let a model's present parameters and buffers in."""
+        own, now = (
+            [x.detach() for x in (*module.parameters(), *module.buffers())]
+            for module in (self.module, model)
+        )
+        count = int(self.n_averaged)
+        if count:
+            assert self.multi_avg_fn is not None
+            self.multi_avg_fn(own, now, count)
+        else:
+            torch._foreach_copy_(own, now)
+        self.n_averaged += 1
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -178,7 +198,7 @@ class Trainer:
         task.to(fabric.device)
         self.steps_per_epoch = task.size // self.batch_size
         network = self.model.network
-        self.average = AveragedModel(
+        self.average = _Average(
             network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True
         )
         optimizers = make_optimizers(
@@ -198,6 +218,9 @@ class Trainer:
         ]
         self.epoch = self.step = 0
         self.loss_sum = 0.0
+        # A GPU would stand still after every step whose error is read.
+        self._unread: list[torch.Tensor] = []
+        self._read_every = 1 if fabric.device.type == "cpu" else _READ_STEPS
         self.last_val = self.best_val = math.nan
         self.best_errors: dict[str, float] = {}
         self.waited = 0  # validations since the best one
@@ -260,7 +283,7 @@ class Trainer:
 
     def _epoch_order(self, epoch: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-        return self.task.order(generator, self.batch_size).to(self.fabric.device)
+        return self.task.order(generator, self.batch_size)
 
     def _train_step(self, order: torch.Tensor) -> None:
         size, world, rank = self.batch_size, self.fabric.world_size, self.fabric.global_rank
@@ -272,12 +295,9 @@ class Trainer:
         for module in self.task.frozen:
             module.eval()  # running statistics are weights, too
         loss, reported = self.task.loss(self.module(mine), mine, chosen, world)
-        value = reported.item() if world == 1 else self._mean_over_processes(reported)
-        if not math.isfinite(value):
-            raise ReciNetError(
-                f"the loss became {value} in epoch {self.epoch + 1}; "
-                "lower the learning rate and start again"
-            )
+        self._unread.append(reported)
+        if len(self._unread) >= self._read_every:
+            self._read()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
@@ -287,17 +307,35 @@ class Trainer:
             schedule.step()
         self.average.update_parameters(self.model.network)
         self.step += 1
-        self.loss_sum += value
         if self.on_step is not None and rank == 0:
-            mean = self.loss_sum / self.step * self.task.scale
+            read = self.step - len(self._unread)
+            mean = self.loss_sum / read * self.task.scale if read else math.nan
             self.on_step(Progress(self.epoch + 1, done + 1, self.steps, mean, self.last_val))
 
-    def _mean_over_processes(self, value: torch.Tensor) -> float:
-        mean = self.fabric.all_reduce(value, reduce_op="mean")
-        assert isinstance(mean, torch.Tensor)
-        return mean.item()
+    def _read(self) -> None:
+        """Add up the errors of the steps since the last time.
+
+        Raises:
+            ReciNetError: If one is not finite.
+        """
+        if not self._unread:
+            return
+        errors = torch.stack(self._unread)
+        self._unread = []
+        if self.fabric.world_size > 1:
+            mean = self.fabric.all_reduce(errors, reduce_op="mean")
+            assert isinstance(mean, torch.Tensor)
+            errors = mean
+        for value in errors.tolist():
+            if not math.isfinite(value):
+                raise ReciNetError(
+                    f"the loss became {value} in epoch {self.epoch + 1}; "
+                    "lower the learning rate and start again"
+                )
+            self.loss_sum += value
 
     def _end_epoch(self) -> None:
+        self._read()
         last = self.epoch + 1 == self.config.epochs
         each: dict[str, float] = {}
         if last or (self.epoch + 1) % self.config.validate_every == 0:
@@ -332,6 +370,7 @@ class Trainer:
         append_metrics(self.folder, row)
 
     def _save_checkpoint(self) -> None:
+        self._read()
         if not self.fabric.is_global_zero:
             return
         state = {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import fields
+
 import pytest
 import torch
 from ase import Atoms
@@ -10,6 +13,8 @@ from pretended import GPU, PretendedGpu
 from support import random_model
 
 from recinet_ase import Predictor
+from recinet_ase.graph.batch import CrystalBatch
+from recinet_ase.graph.waves import Waves
 from recinet_ase.inference import predictor as inference
 from recinet_ase.inference.result import Prediction
 from recinet_ase.nn import reciprocal
@@ -102,3 +107,34 @@ def test_cells_too_large_for_a_table(
     found = on_gpu(gpu, random_model(), structures)
     assert not gpu.mixed and gpu.waits == 1, gpu.report()
     agree(found, expected)
+
+
+def test_several_windows_in_one_call(gpu: PretendedGpu, crystals: dict[str, Atoms]) -> None:
+    cells = list(crystals.values())
+    windows = [cells[:20], [*cells[20:30], *rattled(1)], [cells[0]], []]
+    expected = Predictor("jarvis-eform", device="cpu")
+    with gpu:
+        predictor = Predictor("jarvis-eform", device="cuda")
+        prepared = [predictor.preparation(some) for some in windows]
+        sent = [pickle.loads(pickle.dumps(window.batches)) for window in prepared]
+        gpu.reset()
+        done = predictor.compute_together(sent)
+    # One for the answers, one for a first look at the span of the embeddings.
+    assert not gpu.mixed and gpu.waits <= 3, gpu.report()
+    for cells, window, parts in zip(windows, prepared, done, strict=True):
+        agree(predictor.results_of(window, parts), expected.predict_many(cells))
+
+
+def test_batches_survive_a_pipe(crystals: dict[str, Atoms]) -> None:
+    window = Predictor(random_model(), device="cpu").preparation(crystals.values())
+    (batch,) = window.batches[0].graphs.values()
+    batch.sizes  # noqa: B018 (kept in the object, and so sent)
+    for sent in (pickle.loads(pickle.dumps(batch, protocol=5)), CrystalBatch.join([batch])):
+        for f in fields(batch):
+            one, two = getattr(batch, f.name), getattr(sent, f.name)
+            if isinstance(one, Waves):
+                one, two = one.index, two.index
+            if isinstance(one, torch.Tensor):
+                assert one.dtype == two.dtype and torch.equal(one, two)
+            else:
+                assert one == two

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from recinet_ase.screening.execution.chunk import (
 from recinet_ase.screening.execution.cluster import DaskWorkers
 from recinet_ase.screening.execution.gpus import (
     DeviceWorkers,
-    TwoSteps,
+    Steps,
     choose_devices,
     compare,
     probe,
@@ -94,14 +94,18 @@ def numbers(chunk: Chunk) -> list[int]:
     return [item for piece in chunk.pieces for item in piece.items]
 
 
-def packed(chunk: Chunk) -> bytes:
-    return repr((chunk.number, numbers(chunk))).encode()
+def packed(chunk: Chunk) -> tuple[bytes, bytes]:
+    return repr(chunk.number).encode(), repr(numbers(chunk)).encode()
 
 
-def failing(bad: int, data: bytes, device: str) -> ChunkRows:
-    number, items = eval(data)
-    if bad in items:
+def failing(bad: int, parts: Sequence[bytes], device: str) -> list[bytes]:
+    if any(bad in eval(items) for items in parts):
         raise DeviceLostError(f"{device} has failed")
+    return list(parts)
+
+
+def rows_of(parts: tuple[bytes, bytes]) -> ChunkRows:
+    number, items = map(eval, parts)
     return ChunkRows(number, [{"id": str(i), "error": ""} for i in items])
 
 
@@ -112,10 +116,11 @@ def test_a_device_that_fails_on_one_structure() -> None:
     class Both(DeviceWorkers):
         def __init__(self) -> None:
             self._models, self._graphs = Workers(2, 60.0, ("a", "b")), Workers(1, 60.0)
+            self._prepare_calls()
 
     backend = Both()
     try:
-        work = TwoSteps(packed, partial(failing, 13))
+        work = Steps(packed, partial(failing, 13), rows_of)
         found = list(in_order(chunks, backend, work, ["id", "error"]))
     finally:
         backend.close()
@@ -123,6 +128,37 @@ def test_a_device_that_fails_on_one_structure() -> None:
     assert [row["id"] for row in rows] == [str(i) if i != 13 else "numbers#13" for i in range(32)]
     assert [bool(row["error"]) for row in rows] == [i == 13 for i in range(32)]
     assert rows[13]["error"] in ("a has failed", "b has failed")
+
+
+def counted(parts: Sequence[bytes], device: str) -> list[bytes]:
+    return [repr((items, len(parts))).encode() for items in parts]
+
+
+def rows_with_count(parts: tuple[bytes, bytes]) -> ChunkRows:
+    items, count = eval(parts[1])
+    return ChunkRows(eval(parts[0]), [{"id": str(i), "n": count} for i in eval(items)])
+
+
+def test_which_chunks_go_through_a_device_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of fixed numbers, from wherever a screen goes on, and those that are left."""
+    monkeypatch.setattr(gpus, "TOGETHER", 4)
+    source = Source("numbers", "none", "none")
+    chunks = [Chunk(k, (Piece(source, k, (k,)),)) for k in range(4, 14)]
+
+    class One(DeviceWorkers):
+        def __init__(self) -> None:
+            self._models, self._graphs = Workers(1, 60.0, ("a",)), Workers(1, 60.0)
+            self._prepare_calls()
+
+    backend = One()
+    try:
+        work = Steps(packed, counted, rows_with_count)
+        found = list(in_order(chunks, backend, work, ["id", "error"]))
+    finally:
+        backend.close()
+    rows = [row for chunk in found for row in chunk.rows]
+    assert [row["id"] for row in rows] == [str(k) for k in range(4, 14)]
+    assert [row["n"] for row in rows] == [4] * 8 + [2] * 2
 
 
 def test_a_device_with_other_numbers_is_refused(
@@ -295,7 +331,7 @@ def test_a_dask_worker_whose_device_is_lost_is_started_again(cluster: str) -> No
     backend = DaskWorkers(cluster, device="cuda")
     try:
         before = backend._client.run(os.getpid)
-        work = TwoSteps(packed, partial(failing, 13))
+        work = Steps(packed, partial(failing, 13), rows_of)
         rows = [
             row for chunk in in_order(chunks, backend, work, ["id", "error"]) for row in chunk.rows
         ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -288,7 +288,13 @@ def _other_keys(entries: Sequence[Entry]) -> tuple[str, ...]:
 
 def finish_chunk(predictor: Predictor, prepared: PreparedChunk) -> ChunkRows:
     """Run the network for a chunk that is prepared."""
-    results = predictor.run(prepared.window, beginning)
+    return _chunk_rows(predictor, prepared, predictor.run(prepared.window, beginning))
+
+
+def _chunk_rows(
+    predictor: Predictor, prepared: PreparedChunk, results: Sequence[Prediction]
+) -> ChunkRows:
+    """The rows of a chunk, from its predictions."""
     rows = [
         _row(predictor, name, result) for name, result in zip(prepared.ids, results, strict=True)
     ]
@@ -302,15 +308,35 @@ def finish_chunk(predictor: Predictor, prepared: PreparedChunk) -> ChunkRows:
     )
 
 
-def prepare_packed(preparation: Preparation, id_key: str | None, chunk: Chunk) -> bytes:
-    """`prepare_chunk`, as bytes: torch would send every tensor through a file of shared memory."""
-    return pickle.dumps(prepare_chunk(preparation, id_key, chunk), protocol=5)
+def prepare_packed(
+    preparation: Preparation, id_key: str | None, chunk: Chunk
+) -> tuple[bytes, bytes]:
+    """`prepare_chunk` in two parts, what rows are made of and graphs, as bytes.
+
+    As objects torch would send every tensor through a file of shared memory.
+    """
+    prepared = prepare_chunk(preparation, id_key, chunk)
+    graphs = prepared.window.batches
+    rest = replace(prepared, window=replace(prepared.window, batches=[]))
+    return pickle.dumps(rest, protocol=5), pickle.dumps(graphs, protocol=5)
 
 
-def finish_packed(spec: ScreenSpec, data: bytes, device: str) -> ChunkRows:
-    """`finish_chunk` on a device, from what `prepare_packed` gave."""
+def compute_packed(spec: ScreenSpec, graphs: Sequence[bytes], device: str) -> list[bytes]:
+    """What the networks make of the graphs of several chunks, together, on a device."""
     beginning(math.inf)  # loading models is no structure's time
-    return finish_chunk(loaded_predictor(spec, device), pickle.loads(data))
+    predictor = loaded_predictor(spec, device)
+    windows = [pickle.loads(data) for data in graphs]
+    done = predictor.compute_together(windows, beginning)
+    return [pickle.dumps(parts, protocol=5) for parts in done]
+
+
+def read_packed(spec: ScreenSpec, parts: tuple[bytes, bytes]) -> ChunkRows:
+    """The rows of a chunk, from the first part of `prepare_packed` and what was computed."""
+    beginning(math.inf)
+    predictor = loaded_predictor(spec)
+    prepared, computed = (pickle.loads(data) for data in parts)
+    beginning(len(prepared.ids))
+    return _chunk_rows(predictor, prepared, predictor.results_of(prepared.window, computed))
 
 
 def failed_chunk(chunk: Chunk, columns: Iterable[str], error: str) -> ChunkRows:

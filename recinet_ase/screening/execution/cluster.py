@@ -11,13 +11,14 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import recinet_ase
 from recinet_ase.errors import DeviceLostError, ReciNetError
 from recinet_ase.io.entries import Chunk
 from recinet_ase.screening.execution.chunk import ChunkRows, ScreenSpec
-from recinet_ase.screening.execution.gpus import TwoSteps, compare, probe
+from recinet_ase.screening.execution.gpus import Steps, compare, probe
 from recinet_ase.screening.execution.processes import Lost, available_cores, single_threaded
 
 _PATIENCE = 60.0  # seconds between looks at what is done
@@ -125,23 +126,18 @@ class DaskWorkers:
         """Workers at the moment."""
         return max(1, len(self._client.nthreads()))
 
-    def submit(self, function: Callable[[Chunk], ChunkRows] | TwoSteps, chunk: Chunk) -> Any:
-        """Start a function of a chunk, or the two steps one after the other."""
+    def submit(self, function: Callable[[Chunk], ChunkRows] | Steps, chunk: Chunk) -> Any:
+        """Start a function of a chunk, or steps one after the other."""
         submit = self._client.submit
-        if not isinstance(function, TwoSteps):
+        if not isinstance(function, Steps):
             return submit(single_threaded, function, chunk, pure=False)
         others = [address for address, gpu in self._has_gpu().items() if not gpu]
-        graphs = submit(
-            single_threaded,
-            function.prepare,
-            chunk,
-            pure=False,
-            workers=others or None,
-            allow_other_workers=bool(others),
-        )
-        return submit(
-            _on_gpu, function.finish, graphs, self._device, pure=False, resources={"GPU": 1}
-        )
+        plain = {"workers": others or None, "allow_other_workers": bool(others), "pure": False}
+        graphs = submit(single_threaded, function.prepare, chunk, **plain)
+        alone = partial(_alone, function.compute)
+        gpu = {"GPU": 1}
+        done = submit(_on_gpu, alone, graphs, self._device, pure=False, resources=gpu)
+        return submit(single_threaded, function.read, done, **plain)
 
     def wait(self, futures: Sequence[Any]) -> None:
         """Wait until one of these is done, or the connection is lost."""
@@ -201,6 +197,14 @@ class DaskWorkers:
             self._cluster.close()
         for name, level in self._levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+def _alone(
+    compute: Callable[[Sequence[bytes], str], list[bytes]], parts: tuple[bytes, bytes], device: str
+) -> tuple[bytes, bytes]:
+    """The second step for one chunk."""
+    rest, graphs = parts
+    return rest, compute([graphs], device)[0]
 
 
 class _LostDevice(Exception):

@@ -7,9 +7,11 @@ parts, like one whose worker died.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -29,17 +31,43 @@ _PROBE_SECONDS = 300.0
 _AGREEMENT = 1e-3  # of a value, or of one unit of a small one: far above rounding
 
 
+TOGETHER = 16
+"""Chunks that go through a GPU in one call, those of numbers 0 to 15, 16 to 31 and so on: which
+crystals are together must not depend on how fast they come, since rounding does."""
+
+
 @dataclass(frozen=True)
-class TwoSteps:
-    """The work on a chunk, cut where the network begins.
+class Steps:
+    """The work on a chunk, cut where the network begins and ends.
 
     Attributes:
-        prepare: Reads a chunk and builds its graphs, anywhere.
-        finish: Turns what ``prepare`` gave into rows, on a device.
+        prepare: Reads a chunk; what its rows are made of, and its graphs.
+        compute: What the networks make of the graphs of several chunks, on a device.
+        read: The rows of a chunk, from the first part of ``prepare`` and that of ``compute``.
     """
 
-    prepare: Callable[[Chunk], bytes]
-    finish: Callable[[bytes, str], ChunkRows]
+    prepare: Callable[[Chunk], tuple[bytes, bytes]]
+    compute: Callable[[Sequence[bytes], str], list[bytes]]
+    read: Callable[[tuple[bytes, bytes]], ChunkRows]
+
+
+@dataclass
+class _Call:
+    """Chunks that go through a device together.
+
+    Attributes:
+        steps: What is done.
+        rows: What each chunk shall become, in order.
+        prepared: What ``prepare`` gave, by place in ``rows``.
+        left: Chunks that are not prepared yet; later, that are not read yet.
+        closed: Whether no other chunk will be added.
+    """
+
+    steps: Steps
+    rows: list[Future[ChunkRows]] = field(default_factory=list)
+    prepared: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
+    left: int = 0
+    closed: bool = False
 
 
 def choose_devices(device: str | None, elsewhere: bool = False) -> tuple[str, ...]:
@@ -94,6 +122,7 @@ class DeviceWorkers:
 
     def __init__(self, spec: ScreenSpec, workers: int, time_limit: float) -> None:
         self._devices = spec.devices
+        self._prepare_calls()
         self._models = Workers(len(spec.devices), max(time_limit, _PROBE_SECONDS), spec.devices)
         self._graphs = Workers(workers, time_limit)
         try:
@@ -102,34 +131,102 @@ class DeviceWorkers:
             self.close()
             raise
 
+    def _prepare_calls(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[int, _Call] = {}
+        self._seen: set[int] = set()
+        self._running = 0  # calls that are closed, until the last of their rows is read
+
     @property
     def workers(self) -> int:
-        """All processes."""
-        return self._graphs.workers + self._models.workers
+        """As many as keep the devices busy with a few chunks in flight for each of them."""
+        enough = TOGETHER * self._models.workers
+        return max(self._graphs.workers + self._models.workers, enough)
 
-    def submit(self, function: TwoSteps, chunk: Chunk) -> Future[ChunkRows]:
-        """Start the steps: the second when the first is done."""
+    def submit(self, function: Steps, chunk: Chunk) -> Future[ChunkRows]:
+        """Start the steps; the second with others of its group, once all are prepared."""
         rows: Future[ChunkRows] = Future()
-
-        def then(graphs: Future[bytes]) -> None:
-            error = graphs.exception()
-            if error is not None:
-                rows.set_exception(error)
-                return
-            self._models.submit(function.finish, graphs.result()).add_done_callback(last)
-
-        def last(done: Future[ChunkRows]) -> None:
-            error = done.exception()
-            if error is not None:
-                rows.set_exception(error)
+        with self._lock:
+            if chunk.number in self._seen:
+                # A part of a chunk that was lost with its call: the next shall cost it alone.
+                call = _Call(function, closed=True)
             else:
-                rows.set_result(done.result())
-
+                self._seen.add(chunk.number)
+                call = self._open.setdefault(chunk.number // TOGETHER, _Call(function))
+            place = len(call.rows)
+            call.rows.append(rows)
+            call.left += 1
+            if len(call.rows) == TOGETHER:
+                del self._open[chunk.number // TOGETHER]
+                call.closed = True
+            self._running += call.closed
+        then = partial(self._prepared, call, place)
         self._graphs.submit(function.prepare, chunk).add_done_callback(then)
         return rows
 
+    def _prepared(self, call: _Call, place: int, done: Future[tuple[bytes, bytes]]) -> None:
+        error = done.exception()
+        with self._lock:
+            call.left -= 1
+            if error is None:
+                call.prepared[place] = done.result()
+            ready = call.closed and not call.left
+        if error is not None:
+            call.rows[place].set_exception(error)
+        if ready:
+            self._compute(call)
+
+    def _compute(self, call: _Call) -> None:
+        places = sorted(call.prepared)
+        if not places:
+            self._ended()
+            return
+        graphs = [call.prepared[place][1] for place in places]
+        computed = self._models.submit(call.steps.compute, graphs)
+        computed.add_done_callback(partial(self._computed, call, places))
+
+    def _computed(self, call: _Call, places: list[int], done: Future[list[bytes]]) -> None:
+        error = done.exception()
+        if error is not None:
+            self._ended()
+            for place in places:
+                call.rows[place].set_exception(error)
+            return
+        call.left = len(places)
+        for place, found in zip(places, done.result(), strict=True):
+            read = self._graphs.submit(call.steps.read, (call.prepared.pop(place)[0], found))
+            read.add_done_callback(partial(self._read, call, place))
+
+    def _read(self, call: _Call, place: int, done: Future[ChunkRows]) -> None:
+        with self._lock:
+            call.left -= 1
+            self._running -= not call.left
+        error = done.exception()
+        if error is not None:
+            call.rows[place].set_exception(error)
+        else:
+            call.rows[place].set_result(done.result())
+
+    def _ended(self) -> None:
+        with self._lock:
+            self._running -= 1
+
     def wait(self, futures: Sequence[Future[ChunkRows]]) -> None:
-        """Wait until one of these is done."""
+        """Wait until one of these is done.
+
+        Where nothing else is under way, the input has ended, and a call that is not full begins.
+        """
+        ready = []
+        with self._lock:
+            if not self._running:
+                for call in self._open.values():
+                    call.closed = True
+                    self._running += 1
+                    if not call.left:
+                        ready.append(call)
+                self._open.clear()
+        for call in ready:
+            self._compute(call)
         self._graphs.wait(futures)
 
     def result(self, future: Future[ChunkRows]) -> ChunkRows:

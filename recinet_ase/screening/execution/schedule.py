@@ -18,14 +18,15 @@ from recinet_ase.io.entries import Chunk, Piece
 from recinet_ase.screening.execution.chunk import (
     ChunkRows,
     ScreenSpec,
+    compute_packed,
     failed_chunk,
-    finish_packed,
     loaded_predictor,
     prepare_packed,
+    read_packed,
     result_columns,
     screen_chunk,
 )
-from recinet_ase.screening.execution.gpus import DeviceWorkers, TwoSteps, check_here
+from recinet_ase.screening.execution.gpus import DeviceWorkers, Steps, check_here
 from recinet_ase.screening.execution.processes import (
     Lost,
     Workers,
@@ -49,7 +50,7 @@ class Backend(Protocol):
         """How many there are."""
 
     def submit(self, function: Any, chunk: Chunk) -> Any:
-        """Start a function of a chunk, or `TwoSteps`; both can be pickled."""
+        """Start a function of a chunk, or `Steps`; both can be pickled."""
 
     def wait(self, futures: Sequence[Any]) -> None:
         """Wait until one of these is done, more or less: it may also return too early."""
@@ -80,11 +81,12 @@ def run(
             yield single_threaded(partial(screen_chunk, spec), chunk)
         return
     predictor = loaded_predictor(spec)
-    function: Callable[[Chunk], ChunkRows] | TwoSteps = partial(screen_chunk, spec)
+    function: Callable[[Chunk], ChunkRows] | Steps = partial(screen_chunk, spec)
     if not spec.on_cpu:
-        function = TwoSteps(
+        function = Steps(
             partial(prepare_packed, predictor.preparation, spec.id_key),
-            partial(finish_packed, spec),
+            partial(compute_packed, spec),
+            partial(read_packed, spec),
         )
     yield from in_order(chunks, backend, function, result_columns(predictor))
 
@@ -92,7 +94,7 @@ def run(
 def in_order(
     chunks: Iterable[Chunk],
     backend: Backend,
-    function: Callable[[Chunk], ChunkRows] | TwoSteps,
+    function: Callable[[Chunk], ChunkRows] | Steps,
     names: Sequence[str],
 ) -> Iterator[ChunkRows]:
     """Chunks through workers and back, in order, a few of them at a time.
@@ -145,7 +147,7 @@ class _Part:
 def _advanced(
     part: _Part,
     backend: Backend,
-    function: Callable[[Chunk], ChunkRows] | TwoSteps,
+    function: Callable[[Chunk], ChunkRows] | Steps,
     names: Sequence[str],
 ) -> list[_Part]:
     """A part as it is now: at work, done, or lost and so begun again in smaller parts."""
