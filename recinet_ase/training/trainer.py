@@ -42,6 +42,8 @@ class Progress:
         step, steps: Steps done, and steps of the whole run.
         train_mae: Mean error of the epoch so far (units as in ``metrics.csv``).
         val_mae: Last validation error, NaN before the first.
+        best_mae, best_epoch: The best one and its epoch, NaN and 0 before the first.
+        unit: Unit of the errors.
     """
 
     epoch: int
@@ -49,6 +51,9 @@ class Progress:
     steps: int
     train_mae: float
     val_mae: float
+    best_mae: float = math.nan
+    best_epoch: int = 0
+    unit: str = ""
 
 
 def absolute_errors(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -180,7 +185,7 @@ class Trainer:
         )
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            parameters, lr=config.peak_rate, weight_decay=config.weight_decay, fused=True
         )
         # Round sizes pay where a kernel is made for each shape (oneDNN's bfloat16).
         pad = config.reduce and config.precision == "bfloat16"
@@ -189,7 +194,7 @@ class Trainer:
         total = max(3, self.steps)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
-            max_lr=config.learning_rate,
+            max_lr=config.peak_rate,
             total_steps=total,
             pct_start=max(0.1, 2 / total),  # a warm-up of one step divides by zero
         )
@@ -197,10 +202,14 @@ class Trainer:
         self.loss_sum = 0.0
         self.last_val = self.best_val = math.nan
         self.best_errors: dict[str, float] = {}
-        self.waited = 0  # validations since the best one
+        self.best_epoch = self.waited = 0  # and validations since the best one
         self.seconds = 0.0
         # One property is reported in its unit, several in units of their deviations.
-        self.scale = float(model.std[0]) if len(config.properties) == 1 else 1.0
+        alone = len(config.properties) == 1
+        self.scale = float(model.std[0]) if alone else 1.0
+        logarithm = alone and bool(model.config.logarithmic)
+        unit = model.config.infos[0].unit if alone else "of the mean absolute deviation"
+        self.unit = f"log10({unit})" if logarithm else unit
 
     @property
     def steps(self) -> int:
@@ -271,7 +280,7 @@ class Trainer:
         return True
 
     def _out_of_patience(self) -> bool:
-        return self.config.patience is not None and self.waited >= self.config.patience
+        return 0 < self.config.validations_waited <= self.waited
 
     def _agree_to_stop(self, wish: bool) -> bool:
         """Whether to stop: all processes do if the first one wishes."""
@@ -319,7 +328,12 @@ class Trainer:
         self.loss_sum += value
         if self.on_step is not None and rank == 0:
             mean = self.loss_sum / self.step * self.scale
-            self.on_step(Progress(self.epoch + 1, done + 1, self.steps, mean, self.last_val))
+            self.on_step(
+                Progress(
+                    self.epoch + 1, done + 1, self.steps, mean,
+                    self.last_val, self.best_val, self.best_epoch, self.unit,
+                )
+            )  # fmt: skip
 
     def _mean_over_processes(self, value: torch.Tensor) -> float:
         mean = self.fabric.all_reduce(value, reduce_op="mean")
@@ -335,6 +349,7 @@ class Trainer:
             self.last_val, each = self.fabric.broadcast(found)
             if math.isnan(self.best_val) or self.last_val < self.best_val:
                 self.best_val, self.best_errors, self.waited = self.last_val, each, 0
+                self.best_epoch = self.epoch + 1
                 if self.fabric.is_global_zero:
                     self.averaged_model.save(self.folder, half=False)
             else:
@@ -386,6 +401,7 @@ class Trainer:
             self.schedule.load_state_dict(state["schedule"])
             if "task_errors" in state:  # checkpoints of earlier versions weighted all labels alike
                 self.task_weights.state = state["task_errors"].to(self.fabric.device)
+            state.setdefault("best_epoch", 0)  # checkpoints of earlier versions do not say
             for key in _POSITION:
                 setattr(self, key, state[key])
         except Exception as error:
@@ -393,5 +409,6 @@ class Trainer:
 
 
 _POSITION = (
-    "epoch", "step", "loss_sum", "last_val", "best_val", "best_errors", "waited", "seconds",
+    "epoch", "step", "loss_sum", "last_val", "best_val", "best_epoch", "best_errors", "waited",
+    "seconds",
 )  # fmt: skip
