@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 
 def _text(step: Step) -> str:
-    """Errors so far; a dash before the first validation."""
-    shown = "-" if math.isnan(step.val_mae) else f"{step.val_mae:.4g}"
-    return f"epoch {step.epoch}  train {step.train_mae:.4g}  validation {shown}"
+    """Errors so far in their unit, and the best one; a dash before the first validation."""
+    text = f"epoch {step.epoch}  train {step.train_mae:.4g}  validation "
+    if math.isnan(step.val_mae):
+        return f"{text}-"
+    best = f", best {step.best_mae:.4g} in epoch {step.best_epoch}" if step.best_epoch else ""
+    return f"{text}{step.val_mae:.4g} {step.unit}{best}"
 
 
 def _lines(text: Callable[[Any], str]) -> Callable[[Any], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ _LOOP = (
         "--lr",
         "learning_rate",
         type=click.FloatRange(0, min_open=True),
-        help="Peak learning rate.  [default: 0.001]",
+        help="Peak learning rate, 0.001 unless given, 0.0003 with --init.",
     ),
     click.option(
         "--optimizer",
@@ -134,8 +135,8 @@ _LOOP = (
     click.option("--validate-every", type=click.IntRange(1), help="Epochs.  [default: 2]"),
     click.option(
         "--patience",
-        type=click.IntRange(1),
-        help="Stop after this many validations without a better one.",
+        type=click.IntRange(0),
+        help="Stop after this many validations without a better one, 0 never (10 with --init).",
     ),
     click.option(
         "--task-weights",
@@ -155,9 +156,7 @@ _RESOURCES = (
     click.option(
         "--workers",
         type=click.IntRange(1),
-        default=1,
-        show_default=True,
-        help="Processes that convert structures to graphs.",
+        help="Processes that convert structures to graphs; one for each core unless given.",
     ),
     click.option(
         "--accelerator",
@@ -177,7 +176,7 @@ _RESOURCES = (
     click.option(
         "--max-minutes",
         type=click.FloatRange(0),
-        help="Stop cleanly after this time, with a checkpoint.",
+        help="Stop cleanly this long after the program began, with something to resume.",
     ),
 )
 _NETWORK_FIELDS = ("blocks", "reciprocal", "norm", "pooling", "multitask")
@@ -199,7 +198,7 @@ def train(
     recipe: str | None,
     data_dir: str | None,
     cache_dir: str | None,
-    workers: int,
+    workers: int | None,
     accelerator: str,
     devices: str,
     nodes: int,
@@ -218,6 +217,7 @@ def train(
     recinet-train --recipe paper/jarvis-mbj
     recinet-screen db.json --model runs/gap
     """  # noqa: D301 (click looks for the character itself)
+    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     from recinet_ase.errors import ReciNetError
 
     given = {key: value for key, value in settings.items() if value not in (None, ())}
@@ -230,7 +230,7 @@ def train(
         raise ReciNetError(f"--devices must be a number or 'auto', not {devices!r}")
     config = _configuration(recipe, given)
 
-    from recinet_ase.training.run import Resources
+    from recinet_ase.training.devices import Resources
     from recinet_ase.training.run import train as run_training
 
     kind = ("forces",) if config.kind == "forces" else config.properties[:1]
@@ -238,18 +238,24 @@ def train(
     folder = Path(output or f"runs/{'-'.join(parts)}")
     resources = Resources(
         data_dir, cache_dir, workers, accelerator,
-        devices if devices == "auto" else int(devices), nodes, max_minutes,
+        devices if devices == "auto" else int(devices), nodes, deadline,
     )  # fmt: skip
+    from recinet_ase.data.conversion import ConversionStopped
     from recinet_ase.training.devices import is_first_process
 
-    with training_display() as (on_step, on_store, on_message):
-        model, complete = run_training(
-            config, folder, resources, resume, on_step, on_store, on_message
-        )
+    go_on = f"continue with --resume -o {folder}"
+    try:
+        with training_display() as (on_step, on_store, on_message):
+            model, complete = run_training(
+                config, folder, resources, resume, on_step, on_store, on_message
+            )
+    except ConversionStopped as stopped:
+        click.echo(f"{stopped}; {go_on}", err=True)
+        return
     if not is_first_process():
         return
     if not complete:
-        click.echo(f"stopped before the end; continue with --resume -o {folder}", err=True)
+        click.echo(f"stopped before the end; {go_on}", err=True)
     figures = model.config.training
     if "validation_errors" in figures:  # of a force model
         errors = figures["validation_errors"]
@@ -264,6 +270,10 @@ def train(
             f"{folder}: {info.name} validation MAE {found['mae']:.5g} {info.unit} "
             f"(mean absolute deviation {found['mad']:.5g})"
         )
+    if figures["best_epoch"]:
+        click.echo(f"best of {figures['epochs_done']} epochs: {figures['best_epoch']}", err=True)
+    if model.config.caution:
+        click.echo(f"caution: this model is {model.config.caution}", err=True)
 
 
 def _configuration(recipe: str | None, given: dict[str, Any]) -> Any:

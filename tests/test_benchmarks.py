@@ -142,7 +142,7 @@ def test_the_ablation_study_runs_and_goes_on(
     monkeypatch.syspath_prepend(str(BENCHMARKS / "accuracy"))
     import ablation
 
-    from recinet_ase.training.run import Resources
+    from recinet_ase.training.devices import Resources
 
     small = {"size": "tiny", "epochs": 1, "batch_size": 8, "precision": "float32"}
     monkeypatch.setattr(ablation, "COMMON", {**ablation.COMMON, **small})

@@ -242,7 +242,7 @@ def run_all(arguments: argparse.Namespace, variants: Iterable[str], resources: A
 
 def main() -> None:
     """Run what is missing, then write the tables."""
-    from recinet_ase.training.run import Resources
+    from recinet_ase.training.devices import Resources
 
     arguments = arguments_parser(__doc__.splitlines()[0]).parse_args()
     resources = Resources(arguments.data_dir, arguments.cache_dir)

@@ -187,7 +187,7 @@ def write_csv(results: list[Result], path: Path) -> None:
 def main() -> None:
     """Run what is missing, then print the tables."""
     from recinet_ase.data.catalogue import open_dataset
-    from recinet_ase.training.run import Resources
+    from recinet_ase.training.devices import Resources
 
     parser = arguments_parser(__doc__.splitlines()[0])
     parser.add_argument("--timed", type=int, default=30, help="steps and crystals that are timed")

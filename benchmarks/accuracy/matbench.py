@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from recinet_ase.data.matbench import MatBench
     from recinet_ase.evaluation.matbench import FoldResult
     from recinet_ase.training.config import TrainingConfig
-    from recinet_ase.training.run import Resources
+    from recinet_ase.training.devices import Resources
 
 TASKS = "matbench_jdft2d,matbench_phonons"
 FOLDS = 5
@@ -318,7 +318,7 @@ def main() -> None:
 def _main() -> None:
     from recinet_ase.data.matbench import MATBENCH, MatBench
     from recinet_ase.evaluation.matbench import results_document, write_results
-    from recinet_ase.training.run import Resources
+    from recinet_ase.training.devices import Resources
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/matbench"))

@@ -210,7 +210,7 @@ def table(name: str, errors: dict[str, dict[str, list[float]]]) -> str:
 
 def main() -> None:
     """Run what is missing, then print the tables."""
-    from recinet_ase.training.run import Resources
+    from recinet_ase.training.devices import Resources
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)

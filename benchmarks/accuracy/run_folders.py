@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from recinet_ase.models.property_model import PropertyModel
     from recinet_ase.training.config import TrainingConfig
-    from recinet_ase.training.run import Resources
+    from recinet_ase.training.devices import Resources
 
 
 def finished(folder: Path) -> bool:

@@ -167,22 +167,30 @@ def build_store(
         ConversionStopped: If ``stop`` said so.
     """
     stores, start = _kept(parts)
-    done = start
+    done, cut = start, False
     pending: list[PackedStore] = []
-    chunks = _chunks(islice(structures, start, None))
-    for n, store in _converted(chunks, settings, workers):
+
+    def chunks() -> Iterator[list[tuple[str, Any]]]:
+        nonlocal cut
+        rest = islice(structures, start, None)
+        while chunk := list(islice(rest, CHUNK)):
+            yield chunk  # the first in any case, so that every call gets on
+            if stop is not None and stop():
+                cut = next(rest, None) is not None
+                return
+
+    for n, store in _converted(chunks(), settings, workers):
         pending.append(store)
         done += n
         if progress is not None:
             progress(done)
-        stopping = stop is not None and stop()
-        if parts is not None and (stopping or done - start >= PART):
-            stores.append(join_stores(pending))
-            stores[-1].save(parts / f"{start}-{done}.safetensors")
+        if parts is not None and done - start >= PART:
+            stores.append(_save_part(parts, start, done, pending))
             pending, start = [], done
-        if stopping:
-            kept = f"; they are kept in {parts}" if parts is not None else ""
-            raise ConversionStopped(f"stopped after {done:,} structures were converted{kept}")
+    if cut:
+        if parts is not None:
+            _save_part(parts, start, done, pending)
+        raise ConversionStopped(f"stopped after {done:,} structures were converted")
     joined = join_stores([*stores, *pending])
     if not len(joined):
         first = next(iter(joined.skipped.items()), ("", "there are none"))
@@ -191,6 +199,13 @@ def build_store(
             f"({first[0]}: {first[1]})"
         )
     return joined
+
+
+def _save_part(parts: Path, start: int, done: int, stores: list[PackedStore]) -> PackedStore:
+    """Write the structures from ``start`` to ``done`` as one part."""
+    part = join_stores(stores)
+    part.save(parts / f"{start}-{done}.safetensors")
+    return part
 
 
 def _kept(parts: Path | None) -> tuple[list[PackedStore], int]:
@@ -204,11 +219,6 @@ def _kept(parts: Path | None) -> tuple[list[PackedStore], int]:
         stores.append(PackedStore.load(path))
         done = int(path.stem.partition("-")[2])
     return stores, done
-
-
-def _chunks(structures: Iterator[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
-    while chunk := list(islice(structures, CHUNK)):
-        yield chunk
 
 
 def _converted(

@@ -29,7 +29,8 @@ from recinet_ase.training.devices import hardware
 from recinet_ase.training.trainer import Task, Trainer
 
 if TYPE_CHECKING:
-    from recinet_ase.training.run import Resources, Run
+    from recinet_ase.training.devices import Resources
+    from recinet_ase.training.trainer import Run
 
 _POOL = 32  # batches whose cells are sorted by neighbours, so that those of a batch are alike
 _LISTED = 5_000  # ids that a model lists; of more it keeps a hash
@@ -145,14 +146,13 @@ def start_forces(
     state: dict[str, Any] | None,
     on_store: Callable[[int, int], None] | None,
     say: Callable[[str], None] | None,
+    stop: Callable[[], bool],
 ) -> Run:
     """Model and data of a new run on forces, or of the one that ``state`` belongs to.
 
     Raises:
         ReciNetError: If the data are missing, or the model to start from does not fit.
     """
-    from recinet_ase.training.run import Run
-
     assert isinstance(config, ForceTrainingConfig)
     path = Path(config.dataset).expanduser()
     if path.exists():

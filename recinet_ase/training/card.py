@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from recinet_ase.data.joint import SEPARATOR
 from recinet_ase.data.published import DATASETS
 from recinet_ase.elements import symbols
 from recinet_ase.evaluation.breakdowns import (
@@ -36,6 +37,7 @@ _SOURCES = {
         "Materials Project, MEGNet 2018.6.1 set (Chen et al., Chem. Mater. 31, 3564, 2019)",
         "CC BY 4.0",
     ),
+    "mp-unlabelled": ("Materials Project 2025, structures alone", "CC BY 4.0"),
     "matbench": (
         "MatBench v0.1 (Dunn et al., npj Comput. Mater. 6, 138, 2020)",
         "as published there",
@@ -132,6 +134,10 @@ def _level(config: ModelConfig, name: str) -> str:
 
 def _source(dataset: str) -> tuple[str, str]:
     """What a dataset is and under which licence."""
+    names = dataset.split(SEPARATOR)
+    if len(names) > 1 and all(name in _SOURCES for name in names):
+        what, licence = zip(*map(_source, names), strict=True)
+        return "; ".join(what), "; ".join(dict.fromkeys(licence))
     for key, known in _SOURCES.items():
         if dataset == key or dataset.startswith(f"{key}_"):
             return known

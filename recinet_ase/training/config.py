@@ -16,6 +16,9 @@ OPTIMIZERS = ("adamw", "muon")
 TASK_WEIGHTS = ("labels", "equal", "uncertainty")
 DEFAULT_SIZE = "small"
 DEFAULT_BATCH = 64
+LEARNING_RATE = 1e-3
+FINE_TUNING_RATE = 3e-4
+FINE_TUNING_PATIENCE = 10
 CONFIG_VERSION = 2
 LEFT_OUT_IDS_FILE = "left_out_ids.txt"
 """A run folder's own copy of the list of ids that ``leave_out`` named."""
@@ -46,7 +49,8 @@ class TrainingConfig:
         batch_size: Crystals a step; None is 64, or what makes four steps of a smaller set.
         optimizer: ``"adamw"``, or ``"muon"`` for the matrices inside the network and AdamW for all
             else (see `recinet_ase.training.optimizers`).
-        learning_rate: Peak of the OneCycle schedule.
+        learning_rate: Peak of the OneCycle schedule; None is `LEARNING_RATE`, or a lower one for a
+            run that starts from a model (`FINE_TUNING_RATE`).
         weight_decay: AdamW's decoupled weight decay.
         clip: Largest gradient norm.
         ema_decay: Decay of the moving average of the weights.
@@ -60,7 +64,8 @@ class TrainingConfig:
         log_targets: Properties of which the decimal logarithm is learnt; predictions are in the
             property's unit all the same.
         limit: Use only this many training crystals (a seeded sample), or None.
-        patience: Stop after this many validations without a better one, or None.
+        patience: Stop after this many validations without a better one; 0 never does, None is 0,
+            or `FINE_TUNING_PATIENCE` for a run that starts from a model.
         freeze: Parts of the network that keep their weights: ``"embedding"``, ``"encoder"``
             (everything but the head), or ``"blocks:N"`` (embedding and first N blocks).
         task_weights: What counts alike in a run of several properties: ``"labels"`` (every
@@ -90,7 +95,7 @@ class TrainingConfig:
     epochs: int = 60
     batch_size: int | None = None
     optimizer: str = "adamw"
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
     weight_decay: float = 1e-5
     clip: float = 1.0
     ema_decay: float = 0.999
@@ -122,6 +127,18 @@ class TrainingConfig:
     def rule(self) -> SplitRule | None:
         """How the crystals are divided, None for the dataset's own way."""
         return None if self.split is None else SplitRule.parse(self.split, self.split_seed)
+
+    @property
+    def peak_rate(self) -> float:
+        """Peak learning rate."""
+        default = LEARNING_RATE if self.init is None else FINE_TUNING_RATE
+        return default if self.learning_rate is None else self.learning_rate
+
+    @property
+    def validations_waited(self) -> int:
+        """Validations without a better one after which to stop, 0 for never."""
+        default = 0 if self.init is None else FINE_TUNING_PATIENCE
+        return default if self.patience is None else self.patience
 
     def batch_for(self, crystals: int) -> int:
         """Crystals a step, for so many training crystals."""

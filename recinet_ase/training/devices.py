@@ -6,6 +6,8 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recinet_ase.errors import ReciNetError
@@ -15,6 +17,30 @@ if TYPE_CHECKING:
 
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 """Fabric's names. Parameters, statistics, phases and the loss stay in float32 in both."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where a run works; no part of its recipe.
+
+    Attributes:
+        data_dir: Folder of the datasets, else ``RECINET_DATA_DIR``.
+        cache: Folder of packed stores, else ``RECINET_CACHE_DIR`` or ``~/.cache``.
+        workers: Processes for building the store; None is one for each core.
+        accelerator: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        devices: Training processes on this machine, one a GPU.
+        nodes: Machines.
+        deadline: ``time.monotonic()`` at which to stop, also while graphs are made, with
+            something to resume; None for no limit.
+    """
+
+    data_dir: str | Path | None = None
+    cache: str | Path | None = None
+    workers: int | None = None
+    accelerator: str = "auto"
+    devices: int | str = 1
+    nodes: int = 1
+    deadline: float | None = None
 
 
 def make_fabric(

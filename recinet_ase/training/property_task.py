@@ -88,7 +88,10 @@ class PropertyTask(Task):
         pad = config.reduce and config.precision == "bfloat16"
         self.module = _StoredCrystals(model.network, self, pad)
         # One property is reported in its unit, several in units of their deviations.
-        self.scale = float(model.std[0]) if len(config.properties) == 1 else 1.0
+        alone = len(config.properties) == 1
+        self.scale = float(model.std[0]) if alone else 1.0
+        unit = model.config.infos[0].unit if alone else "of the mean absolute deviation"
+        self.unit = f"log10({unit})" if alone and model.config.logarithmic else unit
 
     def to(self, device: torch.device) -> None:
         """Move model, graphs and labels to a device."""

@@ -14,244 +14,33 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from recinet_ase.data.conversion import ConversionStopped, default_workers
 from recinet_ase.data.dataset import Dataset
 from recinet_ase.data.left_out import write_left_out
 from recinet_ase.data.splits import ids_digest
-from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
 from recinet_ase.forces.settings import ForceTrainingConfig, load_settings
-from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.models.files import write_atomic
-from recinet_ase.models.property_model import ModelConfig, PropertyModel, as_learnt
-from recinet_ase.nn.recinet import DECODER_FIELDS, OUTPUT_AXIS, ReciNetConfig
-from recinet_ase.nn.reciprocal import FULL_GRAPHS
+from recinet_ase.models.property_model import ModelConfig, PropertyModel
 from recinet_ase.pretrained import load_network
 from recinet_ase.training.config import LEFT_OUT_IDS_FILE, TrainingConfig
-from recinet_ase.training.devices import hardware, make_fabric
+from recinet_ase.training.devices import Resources, hardware, make_fabric
 from recinet_ase.training.elements import answerable, known_elements
 from recinet_ase.training.labels import PreparedData, open_run_dataset, prepare_data
 from recinet_ase.training.property_task import PropertyTask
-from recinet_ase.training.provenance import check_start, provenance
-from recinet_ase.training.references import composition, fit_references
 from recinet_ase.training.report import write_report
-from recinet_ase.training.trainer import Progress, Task, Trainer, load_checkpoint
+from recinet_ase.training.start import architecture, build_model
+from recinet_ase.training.trainer import Progress, Run, Trainer, load_checkpoint
 
 TRAINING_FILE = "training.json"
 LEFT_OUT_FILE = "left_out.csv"
-# What may differ from the start, besides the decoder.
-_FREE = ("dropout", "block_dropout", "composition", "pooling")
-_PER_FORMULA = ("ehull_label",)  # divided by the atoms of the formula (docs/concepts/limits.md)
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Where a run works; no part of its recipe.
-
-    Attributes:
-        data_dir: Folder of the datasets, else ``RECINET_DATA_DIR``.
-        cache: Folder of packed stores, else ``RECINET_CACHE_DIR`` or ``~/.cache``.
-        workers: Processes for building the store.
-        accelerator: ``"cpu"``, ``"cuda"`` or ``"auto"``.
-        devices: Training processes on this machine, one a GPU.
-        nodes: Machines.
-        max_minutes: Wall time, graph building included, after which to stop with a
-            checkpoint.
-    """
-
-    data_dir: str | Path | None = None
-    cache: str | Path | None = None
-    workers: int = 1
-    accelerator: str = "auto"
-    devices: int | str = 1
-    nodes: int = 1
-    max_minutes: float | None = None
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that can begin.
-
-    Attributes:
-        task: What is learnt.
-        config: Its settings, completed from the data.
-        left_out: Rows that could not be used, by id, with the reason.
-        finish: Leaves the best model with its figures and card in the run folder; called with
-            the model, the trainer, the folder, and whether the run is complete.
-    """
-
-    task: Task
-    config: TrainingConfig
-    left_out: dict[str, str]
-    finish: Callable[[Any, Trainer, Path, bool], None]
-
-
-def architecture(config: TrainingConfig, initial: PropertyModel | None) -> ReciNetConfig:
-    """The network of a run: what is asked for, or that of the model to start from.
-
-    Raises:
-        ReciNetError: If both are given and differ, or the network cannot be trained so.
-    """
-    outputs = len(config.properties)
-    asked_for = dict(config.network).get("multitask", "shared")
-    if outputs == 1 and asked_for != "shared":
-        raise ReciNetError(
-            f"--multitask {asked_for} needs several properties, and this run learns "
-            f"{config.properties[0]} alone; name them, as in --props formation_energy,bandgap"
-        )
-    if outputs == 1 and config.task_weights != "labels":
-        raise ReciNetError(
-            f"--task-weights {config.task_weights} needs several properties, and this run learns "
-            f"{config.properties[0]} alone; name them, as in --props formation_energy,bandgap"
-        )
-    if initial is None and config.freeze is not None:
-        raise ReciNetError(
-            f"--freeze {config.freeze} would keep random weights: say with --init which model's "
-            "weights to keep"
-        )
-    network = config.architecture(outputs)
-    if initial is not None:
-        theirs = replace(initial.config.network, outputs=outputs)
-        changed = dict(config.network)
-        if changed.get("pooling") == "peak":  # is a decoder, too: that of the start is not kept
-            changed = {"multitask": "shared", "gate": False, **changed}
-        asked = network if config.size is not None else replace(theirs, **changed)
-        decoder = {name: changed.get(name, getattr(theirs, name)) for name in DECODER_FIELDS}
-        asked = replace(asked, **decoder)
-        free = {name: getattr(asked, name) for name in _FREE}
-        theirs = replace(theirs, **free, **decoder)
-        if asked != theirs:
-            raise ReciNetError(
-                f"{config.init} has another architecture than this run asks for; leave out "
-                "--size and network options to take it over"
-            )
-        network = theirs
-    if network.reciprocal in FULL_GRAPHS and config.reduce:
-        raise ReciNetError(
-            f"the {network.reciprocal} reciprocal block needs full graphs: add --full-graphs"
-        )
-    return network
-
-
-def build_model(
-    config: TrainingConfig,
-    dataset: Dataset,
-    data: PreparedData,
-    name: str,
-    network: ReciNetConfig,
-    initial: PropertyModel | None = None,
-) -> PropertyModel:
-    """The model at the start of a run: fresh, or with the weights of ``initial``.
-
-    Targets are standardised by their mean and mean absolute deviation, so that the loss
-    is 1 for the model that always answers the mean.
-
-    Raises:
-        ReciNetError: If the model to start from may have seen held-out crystals.
-    """
-    infos = [dataset.info(p) for p in config.properties]
-    if initial is not None:
-        check_start(initial, config, dataset)
-    torch.manual_seed(config.seed)
-    references = fit_references(data.store, data.train, config.properties, config.references)
-    values = _as_learnt(_without_references(data, config.properties, references), config)
-    mean = values.nanmean(0)
-    spread = (values - mean).abs().nanmean(0).clamp(min=1e-6)
-    model = PropertyModel(
-        ModelConfig(
-            name=name,
-            properties=config.properties,
-            units=tuple(info.unit for info in infos),
-            mean=tuple(mean.tolist()),
-            std=tuple(spread.tolist()),
-            elements=known_elements(data, initial),
-            network=network,
-            graph=GraphSettings(neighbours=config.neighbours),
-            functional=tuple(dataset.functional_of(info) for info in infos),
-            references=references,
-            logarithmic=config.log_targets,
-            training=provenance(config, dataset, data, network, initial),
-        )
-    )
-    if network.composition and network.multitask != "shared":
-        _start_per_atom(model)
-    if initial is not None:
-        _take_weights(model, initial, dataset.name)
-    return model
-
-
-def _without_references(
-    data: PreparedData, properties: tuple[str, ...], references: dict[str, dict[str, float]]
-) -> torch.Tensor:
-    """Training labels without the elements' energies, ``[n, outputs]``."""
-    values = data.train.values.clone()
-    for name, energies in references.items():
-        shares = composition(data.store, data.train.index)
-        table = torch.tensor([energies.get(s, 0.0) for s in symbols()], dtype=shares.dtype)
-        values[:, properties.index(name)] -= (shares @ table).to(values.dtype)
-    return values
-
-
-@torch.no_grad()
-def _start_per_atom(model: PropertyModel) -> None:
-    """Undo the composition branch's division by the formula's atoms where nothing asks for it."""
-    assert model.network.composition is not None
-    for at, name in enumerate(model.config.properties):
-        if name.partition("[")[0] not in _PER_FORMULA:
-            model.network.composition.scale[:, at] = torch.tensor([0.0, 1.0])
-
-
-def _as_learnt(values: torch.Tensor, config: TrainingConfig) -> torch.Tensor:
-    """Training labels ``[n, outputs]``, as logarithms where these are learnt.
-
-    Raises:
-        ReciNetError: If a label has no logarithm.
-    """
-    for name, column in zip(config.properties, values.T, strict=True):
-        wrong = int((column <= 0).sum()) if name in config.log_targets else 0
-        if wrong:
-            raise ReciNetError(
-                f"{wrong} training labels of {name} are not above zero and have no logarithm; "
-                f"leave {name} out of --log-targets"
-            )
-    return as_learnt(values, torch.tensor([p in config.log_targets for p in config.properties]))
-
-
-@torch.no_grad()
-def _take_weights(model: PropertyModel, initial: PropertyModel, dataset: str) -> None:
-    """Copy a trained network; outputs and branches that it does not have start afresh.
-
-    An output of a dataset by its property alone is that of the same dataset among several.
-
-    So does a decoder of another kind: then the encoder alone is taken over.
-
-    With one output on both sides the last layer is copied whatever the property:
-    measured on fine-tuning from formation energy to gaps, that start is the better one.
-    """
-    ours = model.network.state_dict()
-    known, wanted = initial.config.properties, model.config.properties
-    wanted = tuple(n if n in known else f"{n}[{dataset}]" for n in wanted)
-    same_head = known == wanted or len(known) == len(wanted) == 1
-    ours_is, theirs_is = (
-        [getattr(m.config.network, field) for field in DECODER_FIELDS] for m in (model, initial)
-    )
-    for key, value in initial.network.state_dict().items():
-        if key not in ours or (key.startswith("head.") and ours_is != theirs_is):
-            continue
-        axis = next((a for prefix, a in OUTPUT_AXIS.items() if key.startswith(prefix)), None)
-        if axis is None or same_head:
-            ours[key].copy_(value)
-            continue
-        for at, name in enumerate(wanted):
-            if name in known:
-                ours[key].select(axis, at).copy_(value.select(axis, known.index(name)))
 
 
 def train(
@@ -280,10 +69,11 @@ def train(
         learnt), and whether the run is complete.
 
     Raises:
+        ConversionStopped: If it was time to stop before the graphs were made; the folder can be
+            resumed.
         ReciNetError: For missing data, a folder in use, or a run that diverged.
     """
     at = resources or Resources()
-    deadline = None if at.max_minutes is None else time.monotonic() + 60 * at.max_minutes
     settings_file = folder / TRAINING_FILE
     if resume:
         config = load_settings(settings_file)
@@ -293,23 +83,39 @@ def train(
     if not resume and fabric.is_global_zero:
         _check_free(folder)
     say = on_message if fabric.is_global_zero else None
-    start = _start
     if isinstance(config, ForceTrainingConfig):
         from recinet_ase.forces.task import start_forces
 
-        start = start_forces
-    with fabric.rank_zero_first(local=True):  # one process builds the store, the others load it
-        run = start(config, folder, at, state, on_store, say)
-    trainer = Trainer(run.task, run.config, folder, fabric, on_step)
-    if state is not None:
-        trainer.restore(state)
-    if fabric.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-        _keep_settings(run.config, settings_file)
-        write_left_out(folder / LEFT_OUT_FILE, run.left_out)
-    fabric.barrier()
+        start: Callable[..., Run] = start_forces
+    else:
+        dataset, config = open_run_dataset(config, at.data_dir)
+        start = partial(_start, dataset)
     with _stop_signals() as interrupted:
-        complete = trainer.fit(deadline, interrupted)
+
+        def stop() -> bool:
+            late = at.deadline is not None and time.monotonic() > at.deadline
+            return late or interrupted()
+
+        run: Run | None = None
+        stopped: ConversionStopped | None = None
+        with fabric.rank_zero_first(local=True):  # one process builds the store, others load it
+            try:
+                run = start(config, folder, at, state, on_store, say, stop)
+            except ConversionStopped as error:
+                stopped = error
+        if fabric.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            _keep_settings(config if run is None else run.config, settings_file)
+        if run is None:
+            assert stopped is not None
+            raise stopped
+        trainer = Trainer(run.task, run.config, folder, fabric, on_step)
+        if state is not None:
+            trainer.restore(state)
+        if fabric.is_global_zero:
+            write_left_out(folder / LEFT_OUT_FILE, run.left_out)
+        fabric.barrier()
+        complete = trainer.fit(at.deadline, interrupted)
     if fabric.is_global_zero:
         best = None if math.isnan(trainer.best_val) else type(trainer.model).load(folder)
         if best is None:  # stopped before the first validation
@@ -340,27 +146,29 @@ def _check_free(folder: Path) -> None:
 
 
 def _start(
+    dataset: Dataset,
     config: TrainingConfig,
     folder: Path,
     at: Resources,
     state: dict[str, Any] | None,
     on_store: Callable[[int, int], None] | None,
     say: Callable[[str], None] | None,
+    stop: Callable[[], bool],
 ) -> Run:
-    """Model and data of a new run on properties, or of the one that ``state`` belongs to."""
-    dataset, config = open_run_dataset(config, at.data_dir)
+    """A new run on properties, or the one that ``state`` belongs to."""
     if say is not None and dataset.labels_note:
         say(dataset.labels_note)
+    workers = at.workers or default_workers()
     if state is None:
         initial = None if config.init is None else load_network(config.init)
         network = architecture(config, initial)
-        data = prepare_data(config, dataset, network, at.cache, at.workers, on_store, say)
+        data = prepare_data(config, dataset, network, at.cache, workers, on_store, say, stop)
         data = answerable(data, known_elements(data, initial), say)
         name = folder.resolve().name
         model = build_model(config, dataset, data, name, network, initial)
     else:
         stored = ModelConfig.from_json(state["config"], str(folder))
-        data = prepare_data(config, dataset, stored.network, at.cache, at.workers, on_store, say)
+        data = prepare_data(config, dataset, stored.network, at.cache, workers, on_store, say, stop)
         data = answerable(data, stored.elements)
         if ids_digest(data.train_ids) != stored.training["train_ids_sha256"]:
             raise ReciNetError(f"the training crystals are not those that {folder} began with")
@@ -417,9 +225,35 @@ def with_results(
         "validation": each,
         "n_labels": dict(zip(config.properties, labels, strict=True)),
         "epochs_done": trainer.epoch,
+        "best_epoch": trainer.best_epoch,
         "complete": complete,
         "hours": round(trainer.seconds / 3600, 3),
         "hardware": hardware(trainer.fabric),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
     }
-    return replace(config, training={**config.training, **figures})
+    return replace(
+        config,
+        caution=worse_than_mean(config, each),
+        training={**config.training, **figures},
+    )
+
+
+def worse_than_mean(config: ModelConfig, errors: Mapping[str, Mapping[str, float]]) -> str:
+    """What to say of a model that has learnt nothing, ``""`` of any other.
+
+    Args:
+        config: The model.
+        errors: ``"mae"`` and ``"mad"`` of each property on the validation crystals.
+    """
+    listed = [
+        f"{info.name} {errors[info.name]['mae']:.3g} against {errors[info.name]['mad']:.3g} "
+        f"{info.unit}".rstrip()
+        for info in config.infos
+        if errors[info.name]["mae"] >= errors[info.name]["mad"]
+    ]
+    if not listed:
+        return ""
+    return (
+        "no better than answering the mean of its training labels, whatever the crystal "
+        f"(validation error against that of the mean: {'; '.join(listed)})"
+    )

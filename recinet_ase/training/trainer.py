@@ -37,6 +37,8 @@ class Progress:
         step, steps: Steps done, and steps of the whole run.
         train_mae: Mean error of the epoch so far (units as in ``metrics.csv``).
         val_mae: Last validation error, NaN before the first.
+        best_mae, best_epoch: The best one and its epoch, NaN and 0 before the first.
+        unit: Unit of the errors.
     """
 
     epoch: int
@@ -44,6 +46,9 @@ class Progress:
     steps: int
     train_mae: float
     val_mae: float
+    best_mae: float = math.nan
+    best_epoch: int = 0
+    unit: str = ""
 
 
 class Task(ABC):
@@ -55,6 +60,7 @@ class Task(ABC):
             takes. Its parameters are those of the model.
         size: Training crystals.
         scale: What the reported errors are multiplied by, for ``metrics.csv``.
+        unit: Unit of the errors so multiplied.
         frozen: Modules that keep their weights and running statistics.
     """
 
@@ -62,6 +68,7 @@ class Task(ABC):
     module: nn.Module
     size: int
     scale: float = 1.0
+    unit: str = ""
     frozen: tuple[nn.Module, ...] = ()
 
     @abstractmethod
@@ -202,14 +209,14 @@ class Trainer:
             network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True
         )
         optimizers = make_optimizers(
-            config.optimizer, network, config.learning_rate, config.weight_decay
+            config.optimizer, network, config.peak_rate, config.weight_decay
         )
         self.module, *self.optimizers = fabric.setup(task.module, *optimizers)
         total = max(3, self.steps)
         self.schedules = [
             torch.optim.lr_scheduler.OneCycleLR(
                 optimizer,
-                max_lr=config.learning_rate,
+                max_lr=config.peak_rate,
                 total_steps=total,
                 pct_start=max(0.1, 2 / total),  # a warm-up of one step divides by zero
                 cycle_momentum="betas" in optimizer.defaults,
@@ -223,7 +230,7 @@ class Trainer:
         self._read_every = 1 if fabric.device.type == "cpu" else _READ_STEPS
         self.last_val = self.best_val = math.nan
         self.best_errors: dict[str, float] = {}
-        self.waited = 0  # validations since the best one
+        self.best_epoch = self.waited = 0  # and validations since the best one
         self.seconds = 0.0
 
     @property
@@ -271,7 +278,7 @@ class Trainer:
         return True
 
     def _out_of_patience(self) -> bool:
-        return self.config.patience is not None and self.waited >= self.config.patience
+        return 0 < self.config.validations_waited <= self.waited
 
     def _agree_to_stop(self, wish: bool) -> bool:
         """Whether to stop: all processes do if the first one wishes."""
@@ -310,7 +317,12 @@ class Trainer:
         if self.on_step is not None and rank == 0:
             read = self.step - len(self._unread)
             mean = self.loss_sum / read * self.task.scale if read else math.nan
-            self.on_step(Progress(self.epoch + 1, done + 1, self.steps, mean, self.last_val))
+            self.on_step(
+                Progress(
+                    self.epoch + 1, done + 1, self.steps, mean,
+                    self.last_val, self.best_val, self.best_epoch, self.task.unit,
+                )
+            )  # fmt: skip
 
     def _read(self) -> None:
         """Add up the errors of the steps since the last time.
@@ -346,6 +358,7 @@ class Trainer:
             self.last_val, each = self.fabric.broadcast(found)
             if math.isnan(self.best_val) or self.last_val < self.best_val:
                 self.best_val, self.best_errors, self.waited = self.last_val, each, 0
+                self.best_epoch = self.epoch + 1
                 if self.fabric.is_global_zero:
                     self.averaged_model.save(self.folder, half=False)
             else:
@@ -400,6 +413,7 @@ class Trainer:
                 for part, its in zip(parts, saved, strict=True):
                     part.load_state_dict(its)
             self.task.restore(state)
+            state.setdefault("best_epoch", 0)  # checkpoints of earlier versions do not say
             for key in _POSITION:
                 setattr(self, key, state[key])
         except Exception as error:
@@ -407,5 +421,24 @@ class Trainer:
 
 
 _POSITION = (
-    "epoch", "step", "loss_sum", "last_val", "best_val", "best_errors", "waited", "seconds",
+    "epoch", "step", "loss_sum", "last_val", "best_val", "best_epoch", "best_errors", "waited",
+    "seconds",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that can begin.
+
+    Attributes:
+        task: What is learnt.
+        config: Its settings, completed from the data.
+        left_out: Rows that could not be used, by id, with the reason.
+        finish: Leaves the best model with its figures and card in the run folder; called with
+            the model, the trainer, the folder, and whether the run is complete.
+    """
+
+    task: Task
+    config: TrainingConfig
+    left_out: dict[str, str]
+    finish: Callable[[Any, Trainer, Path, bool], None]

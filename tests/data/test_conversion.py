@@ -34,25 +34,27 @@ def test_a_stopped_conversion_goes_on(
     pairs[5] = ("bad", Atoms("Cu2", positions=[[0, 0, 0], [0.1, 0, 0]], cell=[4] * 3, pbc=True))
     whole = build_store(pairs, StoreSettings())
     source = JARVIS.archive_path(jarvis_folder)
+    asked = 0
+
+    def attempt(rows: list[tuple[str, Any]], chunks: int) -> PackedStore:
+        def stop() -> bool:
+            nonlocal asked
+            asked += 1
+            return asked % chunks == 0
+
+        return cached_store(source, lambda: rows, StoreSettings(), tmp_path, workers, stop=stop)
+
     done = 0
-
-    def progress(n: int) -> None:
-        nonlocal done
-        done = n
-
-    def attempt(rows: list[tuple[str, Any]], limit: int) -> PackedStore:
-        return cached_store(
-            source, lambda: rows, StoreSettings(), tmp_path, workers, progress,
-            stop=lambda: done >= limit,
-        )  # fmt: skip
-
-    with pytest.raises(ConversionStopped, match="12 structures"):
-        attempt(pairs, 12)
-    with pytest.raises(ConversionStopped, match="20 structures"):
-        attempt([(key, ValueError("not read again")) for key, _ in pairs[:12]] + pairs[12:], 20)
-    lost = [(key, ValueError("not read again")) for key, _ in pairs[:20]] + pairs[20:]
+    for chunks in (3, 1):
+        lost = [(key, ValueError("not read again")) for key, _ in pairs[:done]] + pairs[done:]
+        with pytest.raises(ConversionStopped) as stopped:
+            attempt(lost, chunks)
+        now = int(str(stopped.value).split()[2])
+        assert now == done + 4 * chunks
+        done = now
+    lost = [(key, ValueError("not read again")) for key, _ in pairs[:done]] + pairs[done:]
     equal(attempt(lost, 99), whole)
-    equal(attempt([], 0), whole)  # from the cache
+    equal(attempt([], 99), whole)  # from the cache
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
 

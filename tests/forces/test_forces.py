@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from recinet_ase.forces.settings import ForceTrainingConfig
 from recinet_ase.forces.sources import divide, read_labelled, stress_of
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.pretrained import model_folder
-from recinet_ase.training.run import Resources
+from recinet_ase.training.devices import Resources
 from recinet_ase.training.run import train as run_training
 
 SMALL = ForceNetworkConfig(width=16, blocks=2, angular=4, channels=4, n_basis=12)
@@ -348,7 +349,7 @@ def test_a_stopped_run_goes_on_to_the_same_model(
 ) -> None:
     """A time limit, a signal's wish and a resume change nothing."""
     folder = tmp_path / "copper"
-    at = Resources(mlearn_folder, max_minutes=0.01)
+    at = Resources(mlearn_folder, deadline=time.monotonic() + 0.6)
     _, complete = run_training(TRAINING, folder, at)
     assert not complete and not ForceModel.load(folder).config.training["complete"]
     _, complete = run_training(TRAINING, folder, Resources(mlearn_folder), resume=True)

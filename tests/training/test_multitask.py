@@ -38,7 +38,7 @@ from recinet_ase.training.labels import (
 from recinet_ase.training.property_task import PropertyTask
 from recinet_ase.training.recipes import load_recipe
 from recinet_ase.training.references import composition, fit_references
-from recinet_ase.training.run import build_model
+from recinet_ase.training.start import build_model
 from recinet_ase.training.trainer import Trainer
 from recinet_ase.training.weighting import TaskWeights
 

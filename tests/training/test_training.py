@@ -25,13 +25,14 @@ from support import EXAMPLES, random_model, write_jarvis_folder
 from recinet_ase import Predictor, ReciNetError, load_model
 from recinet_ase.cli.screen import screen
 from recinet_ase.cli.train import train
+from recinet_ase.data import conversion
 from recinet_ase.data.published import JARVIS
 from recinet_ase.properties import PROPERTIES
 from recinet_ase.training.config import OPTIMIZERS, TrainingConfig
 from recinet_ase.training.labels import open_run_dataset, prepare_data
 from recinet_ase.training.property_task import PropertyTask, absolute_errors
 from recinet_ase.training.provenance import check_start, clean_tasks
-from recinet_ase.training.run import build_model
+from recinet_ase.training.start import build_model
 from recinet_ase.training.trainer import Trainer
 
 QUICK = ["--props", "bandgap", "--size", "tiny", "--batch-size", "8", "--validate-every", "5"]
@@ -100,6 +101,54 @@ def test_validation_error_is_that_of_the_shipped_road(trained: Path, jarvis_fold
     stated = load_model(trained).config.training["validation_mae"]
     assert len(known) == load_model(trained).config.training["n_val"] < len(results)
     assert sum(known) / len(known) == pytest.approx(stated, rel=0.02, abs=2e-3)
+
+
+def test_a_run_that_stops_while_converting_is_resumed(
+    tmp_path: Path, jarvis_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "CHUNK", 8)
+    folder, cache = tmp_path / "run", ("--cache-dir", tmp_path / "cache", "--workers", 1)
+    first = run(folder, jarvis_folder, *cache, "--epochs", 2, "--max-minutes", 0)
+    assert first.exit_code == 0, first.output
+    assert f"8 structures were converted; continue with --resume -o {folder}" in first.output
+    assert not (folder / "checkpoint.pt").exists()
+    again = run(folder, jarvis_folder, *cache, "--epochs", 2)
+    assert again.exit_code == 2 and "already holds a run" in again.output
+    last = CliRunner().invoke(
+        train, ["--resume", "-o", str(folder), "--data-dir", str(jarvis_folder), *map(str, cache)]
+    )
+    assert last.exit_code == 0, last.output
+    assert load_model(folder).config.training["epochs_done"] == 2
+
+
+def test_the_log_names_unit_and_best_epoch(tmp_path: Path, jarvis_folder: Path) -> None:
+    result = run(tmp_path / "run", jarvis_folder, "--epochs", 5, "--validate-every", 1)
+    rows = metrics(tmp_path / "run")
+    best = min(rows, key=lambda row: float(row["val_mae"]))
+    assert f"best of 5 epochs: {best['epoch']}" in result.output
+    early = min(rows[:4], key=lambda row: float(row["val_mae"]))
+    assert f" eV, best {float(early['val_mae']):.4g} in epoch {early['epoch']}" in result.output
+    assert load_model(tmp_path / "run").config.training["best_epoch"] == int(best["epoch"])
+
+
+def test_a_model_worse_than_the_mean_says_so(tmp_path: Path, jarvis_folder: Path) -> None:
+    """A step of an epoch at a tiny rate leaves random weights."""
+    folder = tmp_path / "run"
+    result = run(folder, jarvis_folder, "--epochs", 1, "--lr", "1e-9", "--seed", 1)
+    figures = load_model(folder).config.training
+    assert figures["validation_mae"] > figures["validation_mad"]  # else choose another seed
+    assert "caution: this model is no better than answering the mean" in result.output
+    assert "no better than answering the mean" in (folder / "README.md").read_text()
+    screened = CliRunner().invoke(screen, [str(EXAMPLES), "--model", str(folder)])
+    assert "no better than answering the mean" in screened.output
+
+
+def test_fine_tuning_is_gentle_and_stops() -> None:
+    scratch, tuned = TrainingConfig(), TrainingConfig(init="jarvis-mbj")
+    assert (scratch.peak_rate, scratch.validations_waited) == (1e-3, 0)
+    assert tuned.peak_rate < scratch.peak_rate and tuned.validations_waited > 0
+    chosen = TrainingConfig(init="jarvis-mbj", learning_rate=2e-3, patience=0)
+    assert (chosen.peak_rate, chosen.validations_waited) == (2e-3, 0)
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path, jarvis_folder: Path) -> None:
