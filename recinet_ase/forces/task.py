@@ -26,11 +26,10 @@ from recinet_ase.forces.sources import divide, read_labelled
 from recinet_ase.graph.upload import upload
 from recinet_ase.pretrained import load_force_model
 from recinet_ase.training.devices import hardware
-from recinet_ase.training.trainer import Task, Trainer
+from recinet_ase.training.trainer import Run, Task, Trainer
 
 if TYPE_CHECKING:
     from recinet_ase.training.devices import Resources
-    from recinet_ase.training.trainer import Run
 
 _POOL = 32  # batches whose cells are sorted by neighbours, so that those of a batch are alike
 _LISTED = 5_000  # ids that a model lists; of more it keeps a hash

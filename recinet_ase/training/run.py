@@ -103,16 +103,16 @@ def train(
                 run = start(config, folder, at, state, on_store, say, stop)
             except ConversionStopped as error:
                 stopped = error
-        if fabric.is_global_zero:
-            folder.mkdir(parents=True, exist_ok=True)
-            _keep_settings(config if run is None else run.config, settings_file)
         if run is None:
             assert stopped is not None
+            if fabric.is_global_zero:
+                _keep_settings(config, settings_file)
             raise stopped
         trainer = Trainer(run.task, run.config, folder, fabric, on_step)
         if state is not None:
             trainer.restore(state)
         if fabric.is_global_zero:
+            _keep_settings(run.config, settings_file)
             write_left_out(folder / LEFT_OUT_FILE, run.left_out)
         fabric.barrier()
         complete = trainer.fit(at.deadline, interrupted)
@@ -128,6 +128,7 @@ def train(
 
 def _keep_settings(config: TrainingConfig, path: Path) -> None:
     """Write the settings, and the list of ids that they name beside them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if config.leave_out is not None:
         copy = path.parent / LEFT_OUT_IDS_FILE
         if Path(config.leave_out).resolve() != copy.resolve():

@@ -132,11 +132,16 @@ def test_the_log_names_unit_and_best_epoch(tmp_path: Path, jarvis_folder: Path) 
 
 
 def test_a_model_worse_than_the_mean_says_so(tmp_path: Path, jarvis_folder: Path) -> None:
-    """A step of an epoch at a tiny rate leaves random weights."""
-    folder = tmp_path / "run"
-    result = run(folder, jarvis_folder, "--epochs", 1, "--lr", "1e-9", "--seed", 1)
-    figures = load_model(folder).config.training
-    assert figures["validation_mae"] > figures["validation_mad"]  # else choose another seed
+    """A step of an epoch at a tiny rate leaves random weights, mostly worse than the mean."""
+    for seed in range(9):
+        folder = tmp_path / f"run-{seed}"
+        asked = ["--epochs", 1, "--lr", "1e-9", "--seed", seed]
+        result = run(folder, jarvis_folder, *asked)
+        figures = load_model(folder).config.training
+        if figures["validation_mae"] > figures["validation_mad"]:
+            break
+    else:
+        raise AssertionError("no seed of nine is worse than the mean")
     assert "caution: this model is no better than answering the mean" in result.output
     assert "no better than answering the mean" in (folder / "README.md").read_text()
     screened = CliRunner().invoke(screen, [str(EXAMPLES), "--model", str(folder)])
