@@ -287,6 +287,8 @@ def _check_orthogonal(tags: _Tags, lattice: np.ndarray) -> None:
     ]
     shift = [tags.one(f"_atom_sites_fract_transf_vector[{i}]") or "0" for i in (1, 2, 3)]
     if not all(all(row) for row in stated):
+        if tags.has("_atom_sites_cartn_tra"):
+            raise StructureError("the CIF states Cartesian axes of its own and no fractions")
         return
     matrix = np.stack([_numbers(row) for row in stated])
     if not np.allclose(matrix @ lattice.T, np.eye(3), atol=1e-2) or _numbers(shift).any():

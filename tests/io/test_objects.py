@@ -44,7 +44,7 @@ def test_trajectories_rows_entries_and_phonopys_atoms(
     assert len(results) == 2
     results += predict([row, entry], predictor)
     for result in results:
-        assert not result.error and (result.formula, result.n_atoms) == ("ClNa", 2)
+        assert not result.error and (result.formula, result.n_atoms) == ("NaCl", 2)
         assert result.values["bandgap"] == pytest.approx(wanted, abs=1e-5)
     assert predict_structure(row, predictor)["bandgap"] == pytest.approx(wanted, abs=1e-5)
 
