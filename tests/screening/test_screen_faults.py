@@ -27,6 +27,7 @@ from recinet_ase.screening.execution.schedule import in_order, split
 from recinet_ase.screening.journal import Journal
 
 ROWS = 1700  # four chunks
+PATIENCE = 300  # seconds, on a machine with much else to do
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def complete(*arguments: str | list[str], **variables: str) -> subprocess.Comple
     flat = [a for part in arguments for a in ([part] if isinstance(part, str) else part)]
     environment = {**os.environ, **variables}
     return subprocess.run(
-        flat, capture_output=True, text=True, timeout=200, check=False, env=environment
+        flat, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment
     )
 
 
@@ -77,7 +78,7 @@ def clean(database: Path, model_folder: Path, tmp_path_factory: pytest.TempPathF
 def wait_for_lines(out: Path, lines: int, process: subprocess.Popen[str]) -> None:
     """Until the journal has so many chunks."""
     rows = out.with_name(f"{out.name}.part") / "rows.jsonl"
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         if rows.exists() and rows.read_bytes().count(b"\n") >= lines:
             return
@@ -110,7 +111,7 @@ def stopped_in_the_journal(call: list[str], out: Path, lines: int) -> subprocess
         # Where tests run in the background of a shell, programs begin deaf to interrupts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None and not there.exists():
         time.sleep(0.005)
     assert there.exists(), process.communicate() if process.poll() is not None else "no progress"
@@ -174,7 +175,7 @@ def test_ended_politely(
     )
     workers_of = children_of(process)
     process.send_signal(number)
-    _, message = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, message
     assert "interrupted after" in message and "--resume" in message
     assert "Traceback" not in message
@@ -194,7 +195,7 @@ def test_a_worker_that_is_killed(
         if "forkserver" in " ".join(child.cmdline()) and not child.children():
             child.kill()
             break
-    _, message = process.communicate(timeout=120)
+    _, message = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, message
     assert out.read_bytes() == clean
 
@@ -206,7 +207,7 @@ def test_the_process_that_workers_are_forked_from_is_killed(
     process = begun(command(database, model_folder, out, "--workers", "2"), out)
     (server,) = (child for child in children_of(process) if child.children())
     server.kill()
-    _, message = process.communicate(timeout=120)
+    _, message = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, message
     assert out.read_bytes() == clean
 
@@ -219,7 +220,7 @@ def test_a_full_disk(database: Path, model_folder: Path, clean: bytes, tmp_path:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
     done = subprocess.run(
-        call, preexec_fn=small_files, capture_output=True, text=True, timeout=200, check=False
+        call, preexec_fn=small_files, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 2
     assert "cannot write" in done.stderr and "go on with --resume" in done.stderr
@@ -460,7 +461,7 @@ def test_dask_workers(database: Path, model_folder: Path, clean: bytes, tmp_path
     ]
     assert workers
     workers[-1].kill()
-    _, message = process.communicate(timeout=150)
+    _, message = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, message
     assert out.read_bytes() == clean
 

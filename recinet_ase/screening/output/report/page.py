@@ -115,7 +115,7 @@ def write_report(
         title: Heading, by default the names of the sources.
         sources: Input files.
         command: The command line.
-        provenance: From `engine.provenance`; lines that start with ``caution,`` stand out.
+        provenance: From `provenance_lines`; lines that start with ``caution,`` stand out.
         versions: Name and version of what was used, this package and its main libraries by
             default.
         seconds: How long the screen took; of a resumed one, its last part.
