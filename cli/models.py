@@ -17,6 +17,7 @@ def models() -> None:
         available_models,
         model_card,
     )
+    from recinet_ase.stability.references import references_for
 
     rows = [("model", "property", "unit", "functional", "training data", "validation MAE")]
     for name in sorted([*available_models(), *available_ensembles()]):
@@ -37,6 +38,10 @@ def models() -> None:
                     f"{error:.4f}" if isinstance(error, float) else "not measured",
                 )
             )
+            references = references_for(rows[-1][3]) if prop == "formation_energy" else None
+            if references is not None:
+                source = f"computed, known phases of {references}"
+                rows.append((name, "ehull", "eV/atom", rows[-1][3], source, "as above"))
     for name in available_force_models():
         card = model_card(name)
         training = card["training"]

@@ -16,6 +16,8 @@ from recinet_ase.properties import PROPERTIES, get_property_info, parse_properti
         ("gap", "bandgap", "eV"),
         ("band-gap", "bandgap", "eV"),
         ("e_above_hull", "ehull", "eV/atom"),
+        ("energy_above_hull", "ehull", "eV/atom"),
+        ("hull_distance", "ehull", "eV/atom"),
         ("Kv", "bulk_modulus", "GPa"),
         ("gv", "shear_modulus", "GPa"),
         ("etot", "total_energy", "eV/atom"),
@@ -25,6 +27,13 @@ from recinet_ase.properties import PROPERTIES, get_property_info, parse_properti
 def test_aliases(alias: str, name: str, unit: str) -> None:
     info = get_property_info(alias)
     assert (info.name, info.unit) == (name, unit)
+
+
+@pytest.mark.parametrize("name", ["ef", "k_vrh", "g_vrh", "mbj_bandgap", "bandgap_mbj", "mbj"])
+def test_names_of_other_quantities_are_no_aliases(name: str) -> None:
+    """A Fermi energy, Voigt-Reuss-Hill averages, a gap that a PBE model must not answer for."""
+    with pytest.raises(UnknownNameError):
+        get_property_info(name)
 
 
 def test_no_alias_means_two_things() -> None:

@@ -70,6 +70,9 @@ def test_unknown_datasets_and_properties() -> None:
         get_dataset("jarvi")
     with pytest.raises(UnknownNameError, match="mp property 'ehull'"):
         DATASETS["mp"].split_name(PROPERTIES["ehull"])
+    with pytest.raises(ReciNetError, match="kept for the benchmark as ehull_label"):
+        DATASETS["jarvis"].split_name(PROPERTIES["ehull"])
+    assert DATASETS["jarvis"].split_name(PROPERTIES["ehull_label"]) == "dft_3d_ehull"
     for dataset in DATASETS.values():
         assert set(dataset.tasks) <= set(PROPERTIES)
 

@@ -240,7 +240,7 @@ def test_a_release_without_split_files(crystals: dict[str, Atoms], tmp_path: Pat
 
 
 def test_jarvis_by_name(jarvis_folder: Path, tmp_path: Path) -> None:
-    dataset = open_dataset("jarvis", jarvis_folder, prop="bandgap")
+    dataset = open_dataset("jarvis", jarvis_folder, prop="gap")
     info = dataset.info("gap")
     split, labels = dataset.split(info), dataset.labels(info)
     assert split == JARVIS.split(info, jarvis_folder)

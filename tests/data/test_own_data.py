@@ -250,7 +250,7 @@ def test_the_only_numbers_are_not_labels_whatever_they_are_called(
         open_dataset(path_with("spacegroup"), prop="melting_temperature", unit="K")
     chosen = open_dataset(path_with("spacegroup"), target="spacegroup", prop="bandgap")
     assert list(gap(chosen).values()) == pytest.approx([label(atoms) for atoms in few])
-    for key in ("target", "Value", "label", "y", "property"):
+    for key in ("target", "Value", "label", "y", "property", "eg"):
         dataset = open_dataset(path_with(key), prop="bandgap")
         assert dataset.labels_note == f"{key}.extxyz: labels are '{key}', taken as bandgap in eV"
     note = open_dataset(path_with("gap"), unit="meV").labels_note

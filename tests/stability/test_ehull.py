@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from support import random_model
 
 from recinet_ase import Predictor, ReciNetCalculator, annotate, predict, predict_structure
+from recinet_ase.cli.evaluate import evaluate
 from recinet_ase.cli.screen import screen
 from recinet_ase.errors import ReciNetError
 from recinet_ase.inference.predict import default_models
@@ -113,7 +114,7 @@ def test_a_screen_says_it_all(structures: Path, tmp_path: Path) -> None:
     rows = table(out)
     assert rows and all(r["in_domain"] == "true" for r in rows)
     assert all(float(r["ehull_high"]) < 0.05 for r in rows)
-    assert {r["formula"] for r in rows} <= {"BaHfO3", "MgO", "Si2", "ClNa"}
+    assert {r["formula"] for r in rows} <= {"BaHfO3", "MgO", "Si", "NaCl"}
     assert all(r["decomposition"].startswith("1.00 ") for r in rows)
     html = page.read_text()
     for row in rows:
@@ -217,3 +218,30 @@ def test_one_bad_structure_costs_no_other(predictor: Predictor) -> None:
     odd = Atoms("MgO", positions=[[0, 0, 0], [0, 0, 0]], cell=[4, 4, 4], pbc=True)
     first, second = predictor.predict_many([odd, BAHFO3])
     assert first.error and "ehull" not in first.values and "ehull" in second.values
+
+
+def test_elements_that_a_model_hardly_knows_are_flagged() -> None:
+    model = random_model()
+    model.config = replace(
+        model.config, training={"n_train": 5000, "rare_elements": {"Cs": 7, "I": 9}}
+    )
+    predictor = Predictor(model, device="cpu")
+    rare, usual = predictor.predict_many([CSI, SOME[1]])
+    said = "random: its training data have only 9 crystals with I and 7 crystals with Cs"
+    assert rare.warnings == (said,) and rare.in_domain is False
+    assert usual.warnings == () and usual.in_domain is None
+    small = {**model.config.training, "n_train": 500}  # of few crystals all would be flagged
+    model.config = replace(model.config, training=small)
+    assert Predictor(model, device="cpu").predict_many([CSI])[0].warnings == ()
+
+
+def test_an_evaluation_judges_distances(tmp_path: Path) -> None:
+    labelled = SOME[1].copy()
+    labelled.info["ehull"] = 0.01
+    write(tmp_path / "own.extxyz", [labelled, SOME[4]])
+    words = ["jarvis-eform", "--dataset", str(tmp_path / "own.extxyz"), "--prop", "ehull"]
+    found = CliRunner().invoke(evaluate, [*words, "--device", "cpu"])
+    assert found.exit_code == 0, found.output
+    assert "jarvis-eform (ehull, OptB88vdW)" in found.output
+    found = CliRunner().invoke(evaluate, ["jarvis-eform", "--dataset", "jarvis", "--prop", "ehull"])
+    assert found.exit_code == 2 and "as ehull_label" in found.stderr
