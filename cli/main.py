@@ -6,6 +6,7 @@ import click
 
 from recinet_ase._version import __version__
 from recinet_ase.cli.analyze import analyze
+from recinet_ase.cli.calibrate import calibrate
 from recinet_ase.cli.embed import embed
 from recinet_ase.cli.evaluate import evaluate
 from recinet_ase.cli.models import models
@@ -24,6 +25,7 @@ def main() -> None:
 main.add_command(screen)
 main.add_command(train)
 main.add_command(evaluate)
+main.add_command(calibrate)
 main.add_command(analyze)
 main.add_command(embed)
 main.add_command(phonons)

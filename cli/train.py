@@ -145,6 +145,14 @@ _LOOP = (
         "relative errors.  [default: labels]",
     ),
     click.option("--seed", type=int, help="[default: 0]"),
+    click.option(
+        "--no-calibrate",
+        "calibrate",
+        flag_value=False,
+        default=None,
+        type=bool,
+        help="Fit no intervals at the end.",
+    ),
 )
 _RESOURCES = (
     click.option(

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from heldout import crystals_of
 
 from recinet_ase import Predictor
 from recinet_ase.errors import StructureError
@@ -26,6 +25,7 @@ from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.crystal import neighbours_of
 from recinet_ase.models.ensemble import AnyModel
 from recinet_ase.pretrained import available_ensembles, available_models, load_model
+from recinet_ase.uncertainty.heldout import crystals_of
 
 FOLDER = Path(__file__).parents[1] / "tests" / "fixtures"
 CRYSTALS = FOLDER / "validation.json.gz"

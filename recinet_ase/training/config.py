@@ -74,6 +74,8 @@ class TrainingConfig:
         balance: Weight of the experts' imbalance in the loss (``multitask = "moe"``).
         references: Properties from which a sum of elements' energies is taken before learning
             (see `recinet_ase.training.references`).
+        calibrate: Fit intervals and a domain at the end, where there are validation crystals
+            enough.
         recipe: Name of the recipe that the settings were taken from, or None.
         kind: What is learnt: ``"property"``, or ``"forces"``
             (`recinet_ase.forces.settings.ForceTrainingConfig`).
@@ -113,6 +115,7 @@ class TrainingConfig:
     task_weights: str = "labels"
     balance: float = 0.01
     references: tuple[str, ...] = ()
+    calibrate: bool = True
     recipe: str | None = None
     kind: str = "property"
     version: int = CONFIG_VERSION

@@ -180,6 +180,8 @@ def _start(
         best.config = with_results(best.config, trainer, data, trainer.best_errors, complete)
         best.save(folder, half=False)
         write_report(best, data, folder)
+        if complete and config.calibrate and not stop():
+            _calibrate(dataset, data, folder, at, say)
 
     return Run(task, config, data.left_out, finish)
 
@@ -198,6 +200,32 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
+
+
+def _calibrate(
+    dataset: Dataset,
+    data: PreparedData,
+    folder: Path,
+    at: Resources,
+    say: Callable[[str], None] | None,
+) -> None:
+    """Intervals and a domain for the run's model, or why there are none."""
+    from recinet_ase.uncertainty.calibrate import calibrate
+    from recinet_ase.uncertainty.fit import MINIMUM_CRYSTALS
+
+    fewest = int((~data.val.values.isnan()).sum(0).min())
+    reason = ""
+    if len(dataset.members) > 1 or "" not in dataset.members:
+        reason = "it learnt from several datasets"
+    elif fewest < MINIMUM_CRYSTALS:
+        reason = f"{fewest} validation crystals, and at least {MINIMUM_CRYSTALS} are needed"
+    else:
+        try:
+            calibrate(str(folder), at.data_dir)
+        except ReciNetError as error:
+            reason = str(error)
+    if reason and say is not None:
+        say(f"no intervals for this model: {reason}")
 
 
 def with_results(

@@ -167,7 +167,7 @@ class Calibration:
                 other weights.
         """
         path, arrays = folder / CALIBRATION_FILE, folder / ARRAYS_FILE
-        again = "run tools/calibrate.py on the folder, or delete both calibration files"
+        again = "run 'recinet calibrate' on the folder, or delete both calibration files"
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             payload = arrays.read_bytes()

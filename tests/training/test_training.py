@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from ase import Atoms
@@ -131,17 +132,17 @@ def test_the_log_names_unit_and_best_epoch(tmp_path: Path, jarvis_folder: Path) 
     assert load_model(tmp_path / "run").config.training["best_epoch"] == int(best["epoch"])
 
 
-def test_a_model_worse_than_the_mean_says_so(tmp_path: Path, jarvis_folder: Path) -> None:
-    """A step of an epoch at a tiny rate leaves random weights, mostly worse than the mean."""
-    for seed in range(9):
-        folder = tmp_path / f"run-{seed}"
-        asked = ["--epochs", 1, "--lr", "1e-9", "--seed", seed]
-        result = run(folder, jarvis_folder, *asked)
-        figures = load_model(folder).config.training
-        if figures["validation_mae"] > figures["validation_mad"]:
-            break
-    else:
-        raise AssertionError("no seed of nine is worse than the mean")
+def test_a_model_worse_than_the_mean_says_so(tmp_path: Path, crystals: dict[str, Atoms]) -> None:
+    """Labels without any meaning: what is learnt by heart makes validation worse."""
+    values = np.random.default_rng(0).uniform(0, 5, len(crystals))
+    with connect(tmp_path / "noise.db") as database:
+        for atoms, value in zip(crystals.values(), values, strict=True):
+            database.write(atoms, gap=value)
+    folder = tmp_path / "run"
+    own = ("--dataset", tmp_path / "noise.db", "--target", "gap", "--cache-dir", tmp_path / "cache")
+    result = run(folder, tmp_path, *own, "--epochs", 30, "--validate-every", 30, "--lr", 5e-3)
+    figures = load_model(folder).config.training
+    assert figures["validation_mae"] > figures["validation_mad"]
     assert "caution: this model is no better than answering the mean" in result.output
     assert "no better than answering the mean" in (folder / "README.md").read_text()
     screened = CliRunner().invoke(screen, [str(EXAMPLES), "--model", str(folder)])
@@ -195,7 +196,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path: Path, jarvis_folder: Pa
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     checkpoint = folder / "checkpoint.pt"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

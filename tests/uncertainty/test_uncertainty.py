@@ -52,7 +52,7 @@ def assert_same(a: object, b: object, rtol: float = 1e-5) -> None:
 def test_stored_coverage(name: str) -> None:
     """Cross-fitted: each crystal was judged by a calibration that never saw it."""
     calibration = load_model(name).calibration
-    assert calibration is not None, f"python tools/calibrate.py {name} --data-dir DIR"
+    assert calibration is not None, f"recinet calibrate {name}"
     n = max(p["crystals"] for p in calibration.figures["properties"].values())
     # Five per cent, and what the limits of a small validation set (81 crystals) can be off by.
     assert calibration.figures["flagged"] <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / n)
@@ -310,7 +310,7 @@ def test_damaged_arrays(folder: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-9] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ReciNetError, match=r"calibration.safetensors is damaged.*tools/calibrate"):
+    with pytest.raises(ReciNetError, match=r"safetensors is damaged.*recinet calibrate"):
         load_model(folder)
 
 

@@ -1,9 +1,10 @@
-"""The validation and training crystals behind a model, for the tools that measure it."""
+"""The validation and training crystals behind a model, by which it is calibrated."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from recinet_ase.data.dataset import Dataset
@@ -33,7 +34,7 @@ def crystals_of(
     name: str,
     config: ModelConfig,
     sample: int,
-    data_dir: str | None = None,
+    data_dir: str | Path | None = None,
     spec: str | None = None,
     target: str | None = None,
     unit: str | None = None,
