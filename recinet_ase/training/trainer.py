@@ -153,7 +153,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        state["config"]
+        state["step"]
     except Exception as error:
         raise ReciNetError(f"cannot resume from {path}: {error}") from None
     assert isinstance(state, dict)

@@ -23,6 +23,8 @@ from support import write_jarvis_folder
 
 from recinet_ase import Predictor, ReciNetError, load_model
 from recinet_ase.cli.train import train
+from recinet_ase.forces.network import ForceNetworkConfig
+from recinet_ase.forces.settings import ForceTrainingConfig, learns_forces
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.recipes import RECIPES, load_recipe, recipe_names
 
@@ -226,7 +228,12 @@ def test_a_queue_that_ends_the_job_leaves_a_checkpoint(tmp_path: Path, jarvis_fo
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_a_configuration(name: str) -> None:
-    config = TrainingConfig(**load_recipe(name))
+    settings = load_recipe(name)
+    if learns_forces(settings.get("dataset"), settings["properties"]):
+        forces = ForceTrainingConfig(**settings)
+        assert forces.force_network(ForceNetworkConfig()).width > 0 and forces.recipe == name
+        return
+    config = TrainingConfig(**settings)
     config.architecture(len(config.properties))
     assert config.recipe == name
 
