@@ -34,10 +34,14 @@ Found = dict[str, Any]
 
 
 class Clock:
-    """The time that a part has."""
+    """The time that a part has.
 
-    def __init__(self, seconds: float) -> None:
-        self.end = time.monotonic() + seconds
+    Args:
+        end: When it ends, on the clock that all processes of a machine share.
+    """
+
+    def __init__(self, end: float) -> None:
+        self.end = end
 
     @property
     def left(self) -> float:
@@ -110,41 +114,39 @@ def large(n: int) -> list[Any]:
     return cells
 
 
-def about_device(device: str, clock: Clock) -> Found:
+def about_device(device: str, clock: Clock, found: Found) -> None:
     """(a) What there is, and how long a process takes to have it."""
     start = time.perf_counter()
     import torch
 
     imported = time.perf_counter()
     torch.ones(1, device=device).sum().item()
-    found: Found = {
-        "torch": torch.__version__,
-        "import_s": round(imported - start, 2),
-        "context_s": round(time.perf_counter() - imported, 2),
-        "threads": torch.get_num_threads(),
-    }
+    found["torch"] = torch.__version__
+    found["import_s"] = round(imported - start, 2)
+    found["context_s"] = round(time.perf_counter() - imported, 2)
+    found["threads"] = torch.get_num_threads()
     if device.startswith("cuda"):
         about = torch.cuda.get_device_properties(device)
         free, total = torch.cuda.mem_get_info(device)
-        found |= {"name": about.name, "cuda": torch.version.cuda, "memory_gb": total / 1e9}
-        found |= {"free_gb": free / 1e9, "multiprocessors": about.multi_processor_count}
-    return found
+        found["name"], found["cuda"] = about.name, torch.version.cuda
+        found["memory_gb"], found["free_gb"] = total / 1e9, free / 1e9
+        found["multiprocessors"] = about.multi_processor_count
 
 
-def agreement(device: str, clock: Clock) -> Found:
+def agreement(device: str, clock: Clock, found: Found) -> None:
     """(b) The largest deviations from the CPU, and whether a second time gives the same bits."""
     from recinet_ase import Predictor
 
-    small = examples()
-    found: Found = {}
+    small = examples() if device.startswith("cuda") else examples()[:10]
     for kind in ("float32", "float64"):
         here = Predictor(MODEL, device=device, dtype=kind)
         cpu = Predictor(MODEL, device="cpu", dtype=kind)
         for name, cells in (
-            ("small", small), ("large", large(4)), ("mixed", [*small[:20], *large(2)])
+            ("small", small), ("large", large(1)), ("mixed", [*small[:20], *large(1)])
         ):  # fmt: skip
             if clock.left < 1:
-                return {**found, "stopped": "out of time"}
+                found["stopped"] = "out of time"
+                return
             ours, theirs = here.predict_many(cells), cpu.predict_many(cells)
             pairs = [
                 (one.values[PROPERTY], two.values[PROPERTY])
@@ -165,10 +167,9 @@ def agreement(device: str, clock: Clock) -> Found:
                 "refused_alike": [o.error for o in ours] == [t.error for t in theirs],
                 "same_bits_again": here.predict_many(cells) == ours,
             }
-    return found
 
 
-def profiles(device: str, clock: Clock) -> Found:
+def profiles(device: str, clock: Clock, found: Found) -> None:
     """(c) Time, kernels and memory of windows of several kinds and of large batches."""
     import torch
 
@@ -177,22 +178,23 @@ def profiles(device: str, clock: Clock) -> Found:
     gpu = device.startswith("cuda")
     predictor = Predictor(MODEL, device=device)
     width = predictor.models[0].config.network.width
+    n, few = (512, 16) if gpu else (64, 2)
     kinds = {
-        "512 small": list(many(512)),
-        "16 large": large(16),
-        "480 small, 8 large": [*many(480), *large(8)],
+        f"{n} small": list(many(n)),
+        f"{few} large": large(few),
+        f"{n} small, {few} large": [*many(n), *large(few)],
     }
-    for n in (2048, 8192, 32768) if gpu else (1024,):
-        kinds[f"{n} small"] = []
-    found: Found = {}
+    first = kinds[f"{n} small"]
+    for times in (4, 16, 64) if gpu else (2,):
+        kinds[f"{times * n} small"] = []
     for name, cells in kinds.items():
         if clock.left < (8 if gpu else 3):
-            return {**found, "stopped": f"out of time before {name}"}
+            found["stopped"] = f"out of time before {name}"
+            return
         if cells:
             window = predictor.preparation(cells)
         else:  # copies of the first window, as a screen joins them
-            n = int(name.split()[0])
-            window = joined([predictor.preparation(kinds["512 small"])] * (n // 512))
+            window = joined([predictor.preparation(first)] * (int(name.split()[0]) // n))
 
         def run(window: Any = window) -> None:
             for _ in predictor.compute(window):
@@ -203,7 +205,7 @@ def profiles(device: str, clock: Clock) -> Found:
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
         seconds = timed(run, device, clock)
-        found[name] = {
+        row: Found = {
             "crystals": batch.n_crystals,
             "edges": len(batch.centre),
             "ms": round(1e3 * seconds, 2),
@@ -212,18 +214,18 @@ def profiles(device: str, clock: Clock) -> Found:
         }
         if gpu:
             used = torch.cuda.max_memory_allocated() - before
-            found[name]["bytes_per_edge_and_width"] = round(used / len(batch.centre) / width, 1)
+            row["bytes_per_edge_and_width"] = round(used / len(batch.centre) / width, 1)
         start = time.process_time()
         part = list(predictor.compute(window))
         results = list(window.results)
         middle = time.process_time()
         for some in part:
             predictor.read(window, some, results)
-        found[name]["host_us_crystal"] = {
+        row["host_us_crystal"] = {
             "device process": round(1e6 * (middle - start) / batch.n_crystals, 1),
             "reading": round(1e6 * (time.process_time() - middle) / batch.n_crystals, 1),
         }
-    return found
+        found[name] = row
 
 
 def joined(windows: list[Any]) -> Any:
@@ -262,14 +264,14 @@ def utilisation(device: str) -> Iterator[list[float]]:
     stop.set()
 
 
-def screens(device: str, clock: Clock) -> Found:
+def screens(device: str, clock: Clock, found: Found) -> None:
     """(d) ``recinet-screen``: structures a second; the same rows with a worker killed."""
     import psutil
     from ase.io import write
 
     gpu = device.startswith("cuda")
-    rows = ROWS if gpu else int(min(2000, 12 * clock.left))
-    found: Found = {"rows": rows}
+    rows = ROWS if gpu else 600
+    found["rows"] = rows
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "many.extxyz"
         write(source, list(many(rows)), format="extxyz")
@@ -281,7 +283,8 @@ def screens(device: str, clock: Clock) -> Found:
         runs: dict[str, list[str]] = {"plain": [], "intervals": ["--intervals"], "killed": []}
         for name, more in runs.items():
             if clock.left < 5:
-                return {**found, "stopped": f"out of time before {name}"}
+                found["stopped"] = f"out of time before {name}"
+                return
             out = Path(folder) / f"{name}.csv"
             start = time.perf_counter()
             with utilisation(device) as used:
@@ -298,19 +301,21 @@ def screens(device: str, clock: Clock) -> Found:
                     _, said = process.communicate(timeout=max(5.0, clock.left))
                 except subprocess.TimeoutExpired:
                     process.terminate()
-                    return {**found, name: "out of time"}
+                    found[name] = "out of time"
+                    return
             seconds = time.perf_counter() - start
             texts[name] = out.read_text() if out.exists() else ""
-            found[name] = {"s": round(seconds, 1), "structures_s": round(rows / seconds)}
+            row: Found = {"s": round(seconds, 1), "structures_s": round(rows / seconds)}
             if process.returncode:
-                found[name]["said"] = said[-500:]
+                row["said"] = said[-500:]
             if used:
-                found[name]["gpu_percent"] = round(sum(used) / len(used))
-        found["killed"] |= {"same_bytes": texts["killed"] == texts["plain"]}
-        found["killed"]["errors"] = sum(bool(e) for e in _errors(texts["killed"]))
+                row["gpu_percent"] = round(sum(used) / len(used))
+            if name == "killed":
+                row["same_bytes"] = texts["killed"] == texts["plain"]
+                row["errors"] = sum(bool(error) for error in _errors(texts["killed"]))
+            found[name] = row
         with suppress(ImportError):
             found["chgnet"] = chgnet(device, clock)
-    return found
 
 
 def _errors(text: str) -> list[str]:
@@ -335,20 +340,19 @@ def chgnet(device: str, clock: Clock) -> Found:
     return {"structures_s": round(done / (time.perf_counter() - start), 1), "rows": done}
 
 
-def failures(device: str, clock: Clock) -> Found:
+def failures(device: str, clock: Clock, found: Found) -> None:
     """(e) What is said where memory is exhausted, and where a kernel fails."""
-    found: Found = {}
     for name, code in (("out of memory", _NO_MEMORY), ("device assert", _ASSERT)):
-        done = subprocess.run(
-            [sys.executable, "-c", code, device, str(Path(__file__).parent)],
-            capture_output=True,
-            text=True,
-            timeout=max(5.0, clock.left),
-            check=False,
-        )
+        command = [sys.executable, "-c", code, device, str(Path(__file__).parent)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=max(5.0, clock.left), check=False
+            )
+        except subprocess.TimeoutExpired:
+            found[name] = "out of time"
+            return
         lines = [x for x in (done.stdout + done.stderr).splitlines() if x.strip()]
         found[name] = {"exit": done.returncode, "said": lines[-1][:300] if lines else ""}
-    return found
 
 
 _NO_MEMORY = """
@@ -398,7 +402,7 @@ except Exception as error:
 """
 
 
-def training(device: str, clock: Clock) -> Found:
+def training(device: str, clock: Clock, found: Found) -> None:
     """(f) Milliseconds a step, and the loss of the first steps beside the CPU's."""
     import torch
 
@@ -413,12 +417,12 @@ def training(device: str, clock: Clock) -> Found:
     from recinet_ase.training.trainer import Trainer
 
     gpu = device.startswith("cuda")
-    cells = examples()
+    cells = examples() if gpu else examples()[:20]
     store = build_store(((str(i), a) for i, a in enumerate(cells)), StoreSettings())
     rows = torch.arange(512 * 4) % len(store)
     volume = torch.tensor([atoms.get_volume() / len(atoms) / 10 for atoms in cells])
     train = Targets(rows, volume[rows][:, None])
-    val = Targets(rows[:50], volume[rows[:50]][:, None])
+    val = Targets(rows[:20], volume[rows[:20]][:, None])
 
     def trainer(where: str, size: str, precision: str, batch: int, folder: str) -> Trainer:
         torch.manual_seed(0)
@@ -447,22 +451,22 @@ def training(device: str, clock: Clock) -> Found:
                 break
         return torch.stack(seen).tolist()
 
-    found: Found = {}
-    n = 100 if gpu else 4
+    n = 100 if gpu else 1
     with tempfile.TemporaryDirectory() as folder:
-        for size in ("small", "paper"):
+        for size in ("small", "paper") if gpu else ("small",):
             for precision in ("float32", "bfloat16"):
-                for batch in (64, 512):
+                for batch in (64, 512) if gpu else (64,):
                     name = f"{size} {precision} {batch}"
                     if clock.left < 3:
-                        return {**found, "stopped": f"out of time before {name}"}
+                        found["stopped"] = f"out of time before {name}"
+                        return
                     run = trainer(device, size, precision, batch, folder)
-                    losses = steps(run, 20 if gpu else 2)
+                    losses = steps(run, 20 if gpu else 1)
                     wait_for(device)
                     start = time.perf_counter()
                     done = len(steps(run, n))
                     wait_for(device)
-                    found[name] = {
+                    row: Found = {
                         "ms_step": round(1e3 * (time.perf_counter() - start) / done, 2),
                         "first_loss": losses[0],
                         "last_of_first_loss": losses[-1],
@@ -470,11 +474,11 @@ def training(device: str, clock: Clock) -> Found:
                     }
                     if gpu and batch == 64 and size == "small" and clock.left > 15:
                         other = steps(trainer("cpu", size, precision, batch, folder), 20)
-                        found[name]["cpu_last_of_first_loss"] = other[-1]
-    return found
+                        row["cpu_last_of_first_loss"] = other[-1]
+                    found[name] = row
 
 
-def forces(device: str, clock: Clock) -> Found:
+def forces(device: str, clock: Clock, found: Found) -> None:
     """(g) The force calculator: deviations from the CPU, and milliseconds a call."""
     import numpy as np
     from ase.build import bulk
@@ -488,12 +492,14 @@ def forces(device: str, clock: Clock) -> Found:
 
     here = ReciNetForceCalculator("mlearn-pes", device=device)
     cpu = ReciNetForceCalculator("mlearn-pes", device="cpu")
-    found: Found = {}
     sets = {"8 atoms": [cell(1)], "64 atoms": [cell(2)], "512 atoms": [cell(4)]}
     sets["32 cells of 64"] = [cell(2, seed) for seed in range(32)]
+    if not device.startswith("cuda"):
+        sets = {"8 atoms": [cell(1)], "4 cells of 8": [cell(1, seed) for seed in range(4)]}
     for name, cells in sets.items():
         if clock.left < 3:
-            return {**found, "stopped": f"out of time before {name}"}
+            found["stopped"] = f"out of time before {name}"
+            return
         ours, theirs = list(here.many(cells)), list(cpu.many(cells))
         found[name] = {
             "force_deviation_ev_a": max(
@@ -503,10 +509,26 @@ def forces(device: str, clock: Clock) -> Found:
             "ms": round(1e3 * timed(lambda c=cells: list(here.many(c)), device, clock), 2),  # type: ignore[misc]
             **profiled(lambda c=cells: list(here.many(c)), device),  # type: ignore[misc]
         }
-    return found
 
 
-PARTS: dict[str, Callable[[str, Clock], Found]] = {
+class Saved(dict[str, Any]):
+    """Results that are in a file as soon as they are known.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Set and write."""
+        super().__setitem__(key, value)
+        self.path.write_text(json.dumps(self))
+
+
+PARTS: dict[str, Callable[[str, Clock, Found], None]] = {
     "a": about_device, "b": agreement, "c": profiles, "d": screens, "e": failures, "f": training,
     "g": forces,
 }  # fmt: skip
@@ -543,10 +565,10 @@ def main() -> None:
     parser.add_argument("--parts", default="".join(PARTS))
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
-        found = PARTS[arguments.part](arguments.device, Clock(arguments.seconds))
-        arguments.out.write_text(json.dumps(found))
+        PARTS[arguments.part](arguments.device, Clock(arguments.until), Saved(arguments.out))
         return
     total = sum(SHARES[part] for part in arguments.parts)
     report: Found = {"device": arguments.device, "seconds": arguments.seconds, "parts": {}}
@@ -554,19 +576,19 @@ def main() -> None:
         limit = arguments.seconds * SHARES[part] / total
         result = arguments.out.with_suffix(f".{part}.part")
         command = [sys.executable, __file__, "--part", part, "--device", arguments.device]
-        # The part stops itself after four fifths of its time; imports are in it, too.
-        command += ["--seconds", str(0.8 * limit), "--out", str(result)]
         start = time.monotonic()
+        # It begins nothing new after nine tenths of its time.
+        command += ["--until", str(start + 0.9 * limit), "--out", str(result)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=limit, check=False
             )
             said = (done.stderr or "").strip().splitlines()
-            found = {"failed": said[-1] if said else f"exit {done.returncode}"}
+            found = {"failed": said[-1] if said else ""} if done.returncode else {}
         except subprocess.TimeoutExpired:
             found = {"failed": f"took more than {limit:.0f} s"}
         if result.exists():
-            found = json.loads(result.read_text())
+            found = json.loads(result.read_text()) | found
             result.unlink()
         report["parts"][part] = found | {"seconds": round(time.monotonic() - start, 1)}
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
