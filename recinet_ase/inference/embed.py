@@ -223,7 +223,7 @@ def contributions(predictor: Predictor, structure: Any, prop: str | None = None)
     hook = model.network.pool.register_forward_pre_hook(lambda _, given: kept.append(given[0]))
     try:
         with torch.no_grad():
-            values, latent = model.explain(batch)
+            values, latent = model.unclipped(batch)
     finally:
         hook.remove()
     column = model.config.properties.index(name)
@@ -279,14 +279,15 @@ def _property_of(predictor: Predictor, name: str | None) -> str:
     """The property that a name or alias means, or the only one there is."""
     from recinet_ase.properties import answer_for, get_property_info
 
-    given = list(predictor.properties)
+    sources = predictor.properties.items()
+    given = [prop for prop, model in sources if prop in model.config.properties]
     if name is None:
         if len(given) > 1:
             raise ReciNetError(f"say which property is to be explained: {', '.join(given)}")
         return given[0]
     found = name if name in given else answer_for(get_property_info(name).name, given)
     if found is None:
-        raise ReciNetError(f"{name} is not predicted here; there is {', '.join(given)}")
+        raise ReciNetError(f"no network here gives {name}; there is {', '.join(given)}")
     return found
 
 
