@@ -39,7 +39,7 @@ def test_the_conversion_to_graphs_is_seen_in_a_log(
             now += 0.2 if done <= 500 else 1.0
             on_store(done, 1000)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[:2] == ["100 of 1,000 structures converted", "200 of 1,000 structures converted"]
+    assert lines[:2] == ["100 of 1,000 structures read", "200 of 1,000 structures read"]
     assert len(lines) == 5 + 500 // 30
     with training_display() as (_, on_store, _):
         for done in range(1, 51):

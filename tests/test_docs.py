@@ -117,6 +117,16 @@ def test_the_page_of_commands_is_made_from_the_commands(monkeypatch: pytest.Monk
         assert f"## recinet {name}" in text and option in text
 
 
+def test_pages_are_made_from_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import site_hooks
+
+    page = (ROOT / "docs/start/first-hour.md").read_text(encoding="utf-8")
+    text = site_hooks.on_page_markdown(page)
+    assert text.startswith("# The first hour\n") and "examples/first_hour.ipynb" in text
+    assert "```python\n" in text and "](../howto/unrelaxed.md)" in text and "ipynb]" not in text
+
+
 def test_the_citation_has_the_version() -> None:
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {__version__}\n" in text

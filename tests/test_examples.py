@@ -1,7 +1,8 @@
-"""The example scripts run, and say what is true."""
+"""The example scripts and notebooks run, and say what is true."""
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from support import ROOT
 
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 TOUR = {
     "calculator.py": "recinet_bandgap_model",
@@ -78,3 +80,19 @@ def test_the_examples_run(script: Path, tmp_path: Path) -> None:
     assert TOUR[script.name] in done.stdout
     for name in FILES.get(script.name, ()):
         assert (tmp_path / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_the_notebooks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "examples" / "crystals.json", tmp_path)
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    space: dict[str, object] = {"__name__": "__main__"}
+    for i, cell in enumerate(cells):
+        assert not cell.get("outputs"), "notebooks are kept without their output"
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"{path.name}, cell {i}", "exec"), space)
+    if path.name == "first_hour.ipynb":
+        shortlist = space["shortlist"]
+        assert 0 < len(shortlist) <= 10 and (shortlist.bandgap > 3.1).all()  # type: ignore
+        assert (tmp_path / "shortlist.html").stat().st_size > 10_000

@@ -1,22 +1,40 @@
-"""What mkdocs calls while it builds the site: the page of commands is made from the commands.
+"""What mkdocs calls while it builds the site, so that pages cannot fall behind the program.
 
-A line ``{{ commands }}`` in a page becomes the help of every command, so that the reference
-cannot fall behind the program.
+A line ``{{ commands }}`` in a page becomes the help of every command, and
+``{{ notebook NAME }}`` the cells of a notebook in ``examples/``.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-MARK = "{{ commands }}"
+COMMANDS = "{{ commands }}"
+NOTEBOOK = re.compile(r"\{\{ notebook (\S+) \}\}")
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The page's text, with the commands in place of the mark."""
-    if MARK not in markdown:
+    """The page's text, with commands and notebooks in place of the marks."""
+    markdown = NOTEBOOK.sub(lambda found: notebook(found[1]), markdown)
+    if COMMANDS not in markdown:
         return markdown
-    return markdown.replace(MARK, "\n\n".join(sections()))
+    return markdown.replace(COMMANDS, "\n\n".join(sections()))
+
+
+def notebook(name: str) -> str:
+    """The cells of a notebook as markdown; links into docs/ become those between pages."""
+    cells = json.loads((EXAMPLES / name).read_text(encoding="utf-8"))["cells"]
+    parts = [f"As a notebook to run: `examples/{name}`."]
+    for cell in cells:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+    title, parts[0:2] = parts[1].partition("\n")[0], [parts[0], parts[1].partition("\n")[2]]
+    text = "\n\n".join([title, *parts]).replace("](../docs/", "](../")
+    return re.sub(r"\[([^]]+\.ipynb)\]\([^)]+\)", r"`examples/\1`", text)
 
 
 def sections() -> Iterator[str]:

@@ -289,7 +289,7 @@ def _property_of(predictor: Predictor, name: str | None) -> str:
         return given[0]
     found = name if name in given else answer_for(get_property_info(name).name, given)
     if found is None:
-        raise ReciNetError(f"{name} is not predicted here; there is {', '.join(given)}")
+        raise ReciNetError(f"no network here gives {name}; there is {', '.join(given)}")
     return found
 
 

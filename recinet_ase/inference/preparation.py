@@ -221,6 +221,9 @@ def describe(structure: Any) -> tuple[str, int]:
             species["element"] for site in atoms.get("sites", []) for species in site["species"]
         ]
         return formula_of(names), len(names)
+    if hasattr(structure, "get_chemical_symbols"):
+        names = structure.get_chemical_symbols()
+        return formula_of(names), len(names)
     if hasattr(structure, "composition"):
         return structure.composition.reduced_formula, len(structure)
     if hasattr(structure, "numbers"):

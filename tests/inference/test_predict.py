@@ -42,7 +42,7 @@ def test_what_cannot_be_chosen(structures: list[Atoms]) -> None:
 
 
 def test_a_table_has_a_row_for_each_structure(structures: list[Atoms]) -> None:
-    results = predict(structures, "jarvis-eform:ensemble")
+    results = predict(structures, "jarvis-eform:ensemble", props="formation_energy")
     frame = results.to_frame()
     assert list(frame.columns) == [
         "formula", "natoms", "formation_energy", "formation_energy_low", "formation_energy_high",
