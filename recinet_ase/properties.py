@@ -25,7 +25,7 @@ class PropertyInfo:
         default_model: Pretrained model that answers the property unless told otherwise, ``""``
             if there is none.
         aliases: Other accepted spellings, lower case.
-        minimum: Physical lower bound; predictions are clipped to it.
+        minimum, maximum: Physical bounds; predictions are clipped to them.
         per_atom: Whether the quantity is normalised per atom.
         derived_from: Property that it is computed from where a model does not give it itself.
         variant_of: Property that this is another level of theory of; a model that is named
@@ -42,6 +42,7 @@ class PropertyInfo:
     default_model: str
     aliases: tuple[str, ...] = ()
     minimum: float | None = None
+    maximum: float | None = None
     per_atom: bool = False
     derived_from: str | None = None
     variant_of: str | None = None
@@ -188,7 +189,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "",
             "jarvis-functional",
             ("epsilon", "eps", "mepsx", "dielectric_constant", "dielectric_mbj"),
-            minimum=0.0,
+            minimum=1.0,
             symbol="ε∞",
             description=(
                 "mean of the diagonal of the static electronic dielectric tensor, from "
@@ -201,7 +202,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "",
             "jarvis-functional",
             ("epsx", "epsilon_opt", "eps_opt"),
-            minimum=0.0,
+            minimum=1.0,
             variant_of="dielectric",
             symbol="ε∞",
             description="as dielectric, from OptB88vdW bands, whose gaps are too small",
@@ -233,6 +234,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "jarvis-functional",
             ("solar_efficiency", "sq_slme"),
             minimum=0.0,
+            maximum=33.7,  # Shockley and Queisser's limit, as JARVIS defines it
             symbol="SLME",
             description="of a thin-film solar cell, from the absorption spectrum",
         ),
@@ -306,6 +308,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "jarvis-functional",
             ("ph_heat_capacity", "cv"),
             minimum=0.0,
+            maximum=24.943,  # 3 R
             per_atom=True,
             symbol="C_V",
             description="of the phonons at room temperature; at most 3 R = 24.94 J/(mol K)",

@@ -213,7 +213,8 @@ class ReciNetModel(MatGLModel):
             with torch.no_grad():
                 output = self(graph)
                 if self.bounded:
-                    output = torch.maximum(output, self.property_model.minimum.squeeze())
+                    model = self.property_model
+                    output = output.clamp(model.minimum.squeeze(), model.maximum.squeeze())
                 return output
         finally:
             self.train(training)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -38,6 +39,7 @@ class EnsembleModel(nn.Module):
     """
 
     minimum: torch.Tensor
+    maximum: torch.Tensor
 
     def __init__(self, config: ModelConfig, members: Sequence[PropertyModel]) -> None:
         super().__init__()
@@ -57,6 +59,7 @@ class EnsembleModel(nn.Module):
         names = "\n".join(member.fingerprint for member in members)
         self.fingerprint = hashlib.sha256(names.encode()).hexdigest()
         self.register_buffer("minimum", members[0].minimum.clone(), persistent=False)
+        self.register_buffer("maximum", members[0].maximum.clone(), persistent=False)
 
     @property
     def members(self) -> tuple[PropertyModel, ...]:
@@ -65,17 +68,18 @@ class EnsembleModel(nn.Module):
 
     def forward(self, batch: CrystalBatch, sums: LatticeSums | None = None) -> torch.Tensor:
         """Properties in their units ``[B, outputs]``."""
-        return torch.maximum(self.outcome(batch, sums).output, self.minimum)
+        return self.outcome(batch, sums).output.clamp(self.minimum, self.maximum)
 
     def outcome(self, batch: CrystalBatch, sums: LatticeSums | None = None) -> ModelOutput:
         """Mean and spread of the members; the representation is the first member's."""
         sums = LatticeSums(batch) if sums is None else sums
         found = [member.outcome(batch, sums) for member in self.members]
         outputs = torch.stack([one.output for one in found])
-        bounded = torch.maximum(outputs, self.minimum)
+        bounded = outputs.clamp(self.minimum, self.maximum)
         mean = bounded.mean(0)
         # Where all members are beyond a bound, how far they are says how sure they are.
-        output = torch.where(mean > self.minimum, mean, outputs.mean(0))
+        inside = (mean > self.minimum) & (mean < self.maximum)
+        output = torch.where(inside, mean, outputs.mean(0))
         return ModelOutput(output, found[0].latent, bounded.std(0))
 
     @classmethod
@@ -99,7 +103,8 @@ class EnsembleModel(nn.Module):
         """
         model = cls(config, [PropertyModel.load(path, calibrated=False) for path in members])
         if calibrated and calibrations.present(folder):
-            model.calibration = Calibration.load(folder, model.fingerprint)
+            found = Calibration.load(folder, model.fingerprint)
+            model.calibration = replace(found, bounds=config.bounds)
         return model.eval()
 
 

@@ -35,7 +35,7 @@ from recinet_ase.nn.recinet import ReciNet, ReciNetConfig, ReciNetMT
 from recinet_ase.nn.reciprocal import LatticeOperator, LatticeSums, crystal_mean
 from recinet_ase.properties import PropertyInfo, property_of, source_of
 from recinet_ase.uncertainty import calibration as calibrations
-from recinet_ase.uncertainty.calibration import Calibration
+from recinet_ase.uncertainty.calibration import Bounds, Calibration
 
 FORMAT_VERSION = 3
 
@@ -85,6 +85,18 @@ class ModelConfig:
     def infos(self) -> list[PropertyInfo]:
         """What the properties are: the registry's entries, and custom ones by name and unit."""
         return [property_of(n, unit) for n, unit in zip(self.properties, self.units, strict=True)]
+
+    @property
+    def bounds(self) -> tuple[Bounds, ...]:
+        """What values of each property can be."""
+        return tuple(
+            Bounds(
+                -math.inf if info.minimum is None else info.minimum,
+                math.inf if info.maximum is None else info.maximum,
+                info.name in self.logarithmic,
+            )
+            for info in self.infos
+        )
 
     def functional_of(self, name: str) -> str:
         """Level of theory of one property or of what follows from one, ``""`` if not stated."""
@@ -165,6 +177,7 @@ class PropertyModel(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
     minimum: torch.Tensor
+    maximum: torch.Tensor
     reference: torch.Tensor
     logarithms: torch.Tensor
 
@@ -180,8 +193,9 @@ class PropertyModel(nn.Module):
         )
         self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
-        low = [-float("inf") if i.minimum is None else i.minimum for i in config.infos]
-        self.register_buffer("minimum", torch.tensor(low), persistent=False)
+        for name, ends in (("minimum", 0), ("maximum", 1)):
+            limits = torch.tensor([bounds[ends] for bounds in config.bounds])
+            self.register_buffer(name, limits, persistent=False)
         reference = torch.zeros(len(symbols()), len(config.properties))
         for column, name in enumerate(config.properties):
             for symbol, value in config.references.get(name, {}).items():
@@ -211,8 +225,8 @@ class PropertyModel(nn.Module):
     def forward(
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
     ) -> torch.Tensor:
-        """Properties in their units ``[B, outputs]``, clipped to their physical lower bound."""
-        return torch.maximum(self.unclipped(batch, lattice_sum)[0], self.minimum)
+        """Properties in their units ``[B, outputs]``, clipped to their physical bounds."""
+        return self.unclipped(batch, lattice_sum)[0].clamp(self.minimum, self.maximum)
 
     def unclipped(
         self, batch: CrystalBatch, lattice_sum: LatticeOperator | None = None
@@ -270,7 +284,8 @@ class PropertyModel(nn.Module):
         take_weights(model.network, state, folder)
         model.fingerprint = _fingerprint(config, state)
         if calibrated and calibrations.present(folder):
-            model.calibration = Calibration.load(folder, model.fingerprint)
+            found = Calibration.load(folder, model.fingerprint)
+            model.calibration = replace(found, bounds=config.bounds)
         return model.eval()
 
 

@@ -12,7 +12,7 @@ import json
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -34,6 +34,22 @@ JUDGED = ("distance", *EXPECTED, "mean_coordination")
 """What the domain is judged by: each has a lower and an upper limit."""
 
 _T = TypeVar("_T", Reference, Difficulty, Widths)
+
+
+class Bounds(NamedTuple):
+    """What values of a property, and the ends of its intervals, can be.
+
+    Attributes:
+        low, high: Physical bounds, infinite where there is none.
+        positive: Whether the logarithm was learnt, so that no value is 0 or less.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    positive: bool = False
+
+
+_LEAST_SHARE = 0.01  # of a value whose logarithm was learnt, for the lower end of its interval
 
 
 @dataclass(frozen=True)
@@ -83,6 +99,7 @@ class Calibration:
         minimum: Physical lower bound of each property, or None.
         model: Fingerprint of the model it was fitted for.
         figures: Cross-fitted coverage and other figures, for people and tests.
+        bounds: What values can be, in the model's order, from the model; not stored.
     """
 
     reference: Reference
@@ -91,6 +108,7 @@ class Calibration:
     minimum: tuple[float | None, ...]
     model: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
+    bounds: tuple[Bounds, ...] = ()
 
     def assess(self, found: Descriptors) -> list[Assessment]:
         """Intervals and warnings for a batch of crystals."""
@@ -100,10 +118,13 @@ class Calibration:
             zip(self.properties.values(), self.minimum, strict=True)
         ):
             half = part.half_widths(found, place, column, minimum)
-            low = -math.inf if minimum is None else minimum
-            value = found.output[:, column].clamp(min=low)
-            lower = (value - half).clamp(min=low)
-            columns.append(list(zip(lower.tolist(), (value + half).tolist(), strict=True)))
+            bounds = self.bounds[column] if self.bounds else Bounds()
+            low = max(bounds.low, -math.inf if minimum is None else minimum)
+            value = found.output[:, column].clamp(low, bounds.high)
+            lower, upper = (end.clamp(low, bounds.high) for end in (value - half, value + half))
+            if bounds.positive:
+                lower = torch.maximum(lower, _LEAST_SHARE * value)
+            columns.append(list(zip(lower.tolist(), upper.tolist(), strict=True)))
         judged = judged_by(found, place)
         limits = self.limits.double()
         outside = (judged < limits[:, 0]) | (judged > limits[:, 1])

@@ -141,6 +141,7 @@ def test_a_model_worse_than_the_mean_says_so(tmp_path: Path, crystals: dict[str,
     folder = tmp_path / "run"
     own = ("--dataset", tmp_path / "noise.db", "--target", "gap", "--cache-dir", tmp_path / "cache")
     result = run(folder, tmp_path, *own, "--epochs", 30, "--validate-every", 30, "--lr", 5e-3)
+    assert result.exit_code == 0, result.output
     figures = load_model(folder).config.training
     assert figures["validation_mae"] > figures["validation_mad"]
     assert "caution: this model is no better than answering the mean" in result.output
