@@ -249,6 +249,7 @@ class ForceModel(nn.Module):
         weights = read_weights(folder, config.sha256)
         for name in _LATENT:
             if name in weights:
-                getattr(model, name)[list(config.elements)] = weights.pop(name)
+                table = getattr(model, name)
+                table[list(config.elements)] = weights.pop(name).to(table)
         take_weights(model.network, weights, folder)
         return model.eval()

@@ -16,6 +16,7 @@ QUANTITIES = ("energy", "forces", "stress")
 
 _TUPLES = ("properties", "hold_out", "references", "log_targets")
 _ATOMS_A_STEP = 128
+_LEARNING_RATE, _FINE_TUNING_RATE = 3e-3, 1e-3
 UNUSED = frozenset(
     ("unit", "size", "neighbours", "reduce", "hold_out", "leave_out", "log_targets", "freeze",
      "task_weights", "balance", "references")
@@ -33,6 +34,8 @@ class ForceTrainingConfig(TrainingConfig):
         target: Prefix of the labels' keys in own data, as ``"REF_"``; None finds it.
         units: Units and signs of the labels in own data, a key of `forces.labels.UNITS`.
         batch_size: Cells a step; None is as many as have 128 atoms.
+        learning_rate: Peak of the OneCycle schedule; None is 3e-3, or 1e-3 for a run that starts
+            from a model.
         network: The architecture where it differs from `ForceNetworkConfig`, by field name.
         energy_weight: Weight of the error of the energy, per eV/atom.
         force_weight: Weight of the mean error of a force component, per eV/angstrom.
@@ -43,7 +46,6 @@ class ForceTrainingConfig(TrainingConfig):
     properties: tuple[str, ...] = QUANTITIES
     units: str = "ase"
     epochs: int = 100
-    learning_rate: float = 3e-3
     clip: float = 10.0
     validate_every: int = 5
     energy_weight: float = 5.0
@@ -58,6 +60,12 @@ class ForceTrainingConfig(TrainingConfig):
                 raise UnknownNameError("label of a force model", name, QUANTITIES)
         if "forces" not in self.properties:
             raise ReciNetError("a force model needs forces to learn: add them to --props")
+
+    @property
+    def peak_rate(self) -> float:
+        """Peak learning rate."""
+        default = _LEARNING_RATE if self.init is None else _FINE_TUNING_RATE
+        return default if self.learning_rate is None else self.learning_rate
 
     def cells_a_step(self, cells: int, atoms: int) -> int:
         """Cells a step, for so many training cells with so many atoms in all."""

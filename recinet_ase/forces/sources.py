@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recinet_ase.data.conversion import ConversionStopped
 from recinet_ase.data.left_out import check_share
 from recinet_ase.data.mlearn import NAMES as MLEARN
 from recinet_ase.data.mlearn import MLearn
@@ -54,6 +55,7 @@ def read_labelled(
     cache: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     message: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[LabelledCells, dict[str, str]]:
     """The cells of a run's data.
 
@@ -64,11 +66,13 @@ def read_labelled(
         cache: Folder where large sets are kept once read.
         progress: Called with the number of cells read, and that of all if known.
         message: Called with what the user should know.
+        stop: Asked after each configuration whether to stop.
 
     Returns:
         The cells, and the rows left out, by id, with the reason.
 
     Raises:
+        ConversionStopped: If it was time to stop.
         ReciNetError: If the data are missing, no force data, too many of them bad, or their
             stresses are no derivatives of their energies.
     """
@@ -82,7 +86,7 @@ def read_labelled(
             raise ReciNetError(
                 f"{config.dataset} is neither mlearn nor a file or folder with forces"
             )
-        found, left_out = _own(path, config, network, cache, progress, message)
+        found, left_out = _own(path, config, network, cache, progress, message, stop)
     check_share(left_out, len(found) + len(left_out), config.max_bad)
     if "energy" not in config.properties:
         found = replace(found, energy=np.full_like(found.energy, np.nan))
@@ -118,6 +122,7 @@ def _own(
     cache: str | Path | None,
     progress: Callable[[int, int], None] | None,
     message: Callable[[str], None] | None,
+    stop: Callable[[], bool],
 ) -> tuple[LabelledCells, dict[str, str]]:
     files = sorted(f for f in path.rglob("*") if f.suffix in _FILES) if path.is_dir() else [path]
     if not files:
@@ -149,6 +154,8 @@ def _own(
             _add(collector, key, atoms, prefix, UNITS[config.units])
             if progress is not None:
                 progress(number + 1, 0)
+            if stop():
+                raise ConversionStopped(f"stopped while reading {file.name}")
     cells = collector.cells()
     if len(cells) >= _CACHE_FROM:
         cells.save(kept, collector.left_out)

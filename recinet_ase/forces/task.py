@@ -150,6 +150,7 @@ def start_forces(
     """Model and data of a new run on forces, or of the one that ``state`` belongs to.
 
     Raises:
+        ConversionStopped: If it was time to stop before all were read.
         ReciNetError: If the data are missing, or the model to start from does not fit.
     """
     assert isinstance(config, ForceTrainingConfig)
@@ -161,7 +162,7 @@ def start_forces(
     network = config.force_network(start)
     if initial is not None and network != start:
         raise ReciNetError(f"{config.init} has another architecture; leave out the changes to it")
-    cells, left_out = read_labelled(config, network, at.data_dir, at.cache, on_store, say)
+    cells, left_out = read_labelled(config, network, at.data_dir, at.cache, on_store, say, stop)
     train, val, test = divide(cells, config)
     atoms = int(cells.n_atoms[train].sum())
     config = replace(config, batch_size=config.cells_a_step(len(train), atoms))
@@ -240,7 +241,7 @@ def _provenance(
     dataset = Path(config.dataset).name
     about: dict[str, Any] = {
         "dataset": dataset,
-        "settings": asdict(config),
+        "settings": {**asdict(config), "learning_rate": config.peak_rate},
         "train": len(train_ids),
         "train_ids_sha256": ids_digest(train_ids),
     }

@@ -360,7 +360,7 @@ def test_a_stopped_run_goes_on_to_the_same_model(
 def test_a_run_of_the_first_version_goes_on(run: Path, mlearn_folder: Path, tmp_path: Path) -> None:
     """Its settings had no kind, and its checkpoint a layout of its own."""
     folder = tmp_path / "copper"
-    run_training(TRAINING, folder, Resources(mlearn_folder, max_minutes=0.01))
+    run_training(TRAINING, folder, Resources(mlearn_folder, deadline=time.monotonic() + 1))
     settings = json.loads((folder / "training.json").read_text())
     first = ("dataset", "network", "split_seed", "epochs", "batch_size", "learning_rate", "clip",
              "force_weight", "stress_weight", "energy_weight", "validate_every")  # fmt: skip
