@@ -441,7 +441,7 @@ def training(device: str, clock: Clock, found: Found) -> None:
     def steps(run: Trainer, n: int) -> list[float]:
         """Errors of so many steps, over epochs."""
         seen = []
-        run._read_every = n + 1
+        run._unread, run._read_every = [], sys.maxsize
         for _ in range(n):
             if run.step == run.steps_per_epoch:
                 run.epoch, run.step = run.epoch + 1, 0
