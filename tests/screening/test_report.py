@@ -19,6 +19,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.screening.output.report import write_report
 from recinet_ase.screening.output.report.cell import draw_cell, find_symmetry, svg
 from recinet_ase.screening.output.report.charts import histogram, scatter, ticks
+from recinet_ase.screening.output.report.page import _link
 from recinet_ase.screening.output.statistics import error_kinds, property_figures
 from recinet_ase.screening.output.terminal import print_summary
 from recinet_ase.screening.selection.selection import Selection
@@ -80,7 +81,8 @@ def test_everything_is_on_the_page(small: ListTable, tmp_path: Path) -> None:
     )
     indices = SELECTION.indices(small)
     for index, row in zip(indices, small.rows(indices), strict=True):
-        assert f'<td class="id" data-v="{row["id"]}">{row["id"]}</td>' in page
+        shown = _link(row["id"])
+        assert f'<td class="id" data-v="{row["id"]}">{shown}</td>' in page
         assert f"{small.column('bandgap')[index]:.4g}" in page
     for text in (
         "<h1>candidates.db</h1>", "model jarvis-mbj (TB-mBJ)", "</strong> x: beware",
@@ -97,7 +99,9 @@ def test_everything_is_on_the_page(small: ListTable, tmp_path: Path) -> None:
 def test_the_page_is_self_contained_and_reproducible(small: ListTable, tmp_path: Path) -> None:
     page = written(tmp_path / "a.html", small)
     assert page == written(tmp_path / "b.html", small)
-    assert not re.search(r"https?://|@import|<link(?! rel=\"icon\" href=\"data:,\")| src=", page)
+    # Links are followed by readers alone; nothing is loaded from anywhere.
+    bare = re.sub(r'<a href="https://[^"]+" rel="noreferrer"', "<a", page)
+    assert not re.search(r"https?://|@import|<link(?! rel=\"icon\" href=\"data:,\")| src=", bare)
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy and policy[1].startswith("default-src 'none'")
     for tag, directive in (("script", "script-src"), ("style", "style-src")):
@@ -105,6 +109,16 @@ def test_the_page_is_self_contained_and_reproducible(small: ListTable, tmp_path:
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert f"{directive} 'sha256-{digest}'" in policy[1]
     assert [p.name for p in tmp_path.iterdir() if p.suffix != ".html"] == []
+
+
+@pytest.mark.parametrize(
+    ("identity", "linked"),
+    [("JVASP-1002", True), ("mp-149", True), ("mp-149x", False), ("<b>mp-1</b>", False)],
+)
+def test_ids_of_public_databases_are_links(identity: str, linked: bool) -> None:
+    found = _link(identity)
+    assert found.startswith("<a href=") is linked
+    assert "<b>" not in found and ('rel="noreferrer"' in found) is linked
 
 
 def test_hostile_text_is_escaped(crystals: dict[str, Atoms], tmp_path: Path) -> None:

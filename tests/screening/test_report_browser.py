@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -83,6 +86,15 @@ def test_the_page_works(browser: Any, crystals: dict[str, Atoms], tmp_path: Path
     assert cells(browser, "band gap (eV)") == ascending[::-1]
     click_head(browser, "formula")
     assert cells(browser, "formula") == sorted(formulas(table), key=str.lower)
+
+    browser.execute_script(
+        "HTMLAnchorElement.prototype.click = function () { window.saved = this.href; };"
+        "document.getElementById('download').click()"
+    )
+    saved = unquote(browser.execute_script("return window.saved").partition(",")[2])
+    lines = list(csv.DictReader(io.StringIO(saved)))
+    assert [line["formula"] for line in lines] == cells(browser, "formula")
+    assert all(float(line["band gap (eV)"]) > 0 for line in lines)
 
     wanted = formulas(table)[0]
     browser.find_element("id", "filter").send_keys(wanted.lower())

@@ -207,6 +207,7 @@ def _render(context: Mapping[str, Any], data: Any) -> str:
     )
     environment.filters["formula"] = _formula
     environment.filters["formula_of_mixture"] = _mixture
+    environment.filters["link"] = _link
     environment.filters["short"] = lambda value: f"{value:.4g}" if value == value else ""
     return environment.get_template("page.html").render(
         context,
@@ -234,6 +235,23 @@ def _json(data: Any) -> Markup:
 def _formula(text: str | None) -> Markup:
     """A formula with its numbers as subscripts."""
     return Markup(re.sub(r"(\d+)", r"<sub>\1</sub>", str(escape(text or ""))))
+
+
+_PAGES = (
+    (re.compile(r"JVASP-\d+"), "https://www.ctcms.nist.gov/~knc6/static/JARVIS-DFT/{}.xml"),
+    (re.compile(r"mp-\d+"), "https://materialsproject.org/materials/{}"),
+)
+"""Ids of public databases, and where their pages are."""
+
+
+def _link(identity: Any) -> Markup:
+    """An id, as a link where it is that of a public database."""
+    text = str(identity)
+    for pattern, address in _PAGES:
+        if pattern.fullmatch(text):
+            found = Markup('<a href="{}" rel="noreferrer" target="_blank">{}</a>')
+            return found.format(address.format(text), text)
+    return escape(text)
 
 
 def _mixture(text: str) -> Markup:

@@ -33,6 +33,18 @@
         body.append(...[...known, ...keyed.filter(([v]) => v === "")].map(([, row]) => row));
       });
     });
+    // The rows as they are sorted and filtered now; numbers in full.
+    $("download").addEventListener("click", () => {
+      const cells = (row) => [...row.cells].filter((c) => !c.classList.contains("cell"));
+      const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+      const head = heads.filter((h) => h.textContent !== "cell").map((h) => h.textContent.trim());
+      const rows = [...body.rows].filter((row) => !row.hidden).map((row) => cells(row).map((c) => c.dataset.v ?? ""));
+      const text = [head, ...rows].map((row) => row.map(quoted).join(",")).join("\n") + "\n";
+      const link = document.createElement("a");
+      link.href = `data:text/csv;charset=utf-8,${encodeURIComponent(text)}`;
+      link.download = "shortlist.csv";
+      link.click();
+    });
     $("filter").addEventListener("input", (event) => {
       const wanted = event.target.value.trim().toLowerCase();
       for (const row of body.rows) {
