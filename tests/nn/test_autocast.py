@@ -13,7 +13,8 @@ from ase import Atoms
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recinet_ase.data.store import StoreSettings, build_store
+from recinet_ase.data.conversion import build_store
+from recinet_ase.data.store import StoreSettings
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.nn.recinet import SIZES, ReciNet
 
