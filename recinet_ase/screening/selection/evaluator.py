@@ -36,7 +36,7 @@ _HINTS = {
     ast.Invert: "use 'not', not '~'",
     ast.Pow: "powers are not known here; multiply",
 }
-_FORMULA = re.compile(r"([A-Z][a-z]?\d*)+").fullmatch
+_FORMULA = re.compile(r"(?:[A-Z][a-z]?\d*|\((?:[A-Z][a-z]?\d*)+\)\d*)+").fullmatch
 _LISTS = (ast.Tuple, ast.List, ast.Set)
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
