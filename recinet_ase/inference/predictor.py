@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 _CPU_EDGES = 5_000  # about 100 crystals of 10 atoms: activations stay near the cache
 _BYTES_PER_EDGE_AND_WIDTH = 60
 _GPU_SHARE = 0.5
-_FEW_CRYSTALS = 2_000  # of a model that hardly knows most elements: all would be flagged
+_FEW_CRYSTALS = 5_000  # a smaller training set has few crystals of most elements
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
