@@ -176,7 +176,9 @@ class ReciNetCalculator(Calculator):
             values["in_domain"] = result.in_domain
         self.results, self._prediction = values, result
         if not set(wanted) <= set(values):
-            raise StructureError(result.error)
+            raise StructureError(
+                result.error or f"there is no ehull: the references lack: {result.lacks}"
+            )
 
     def get_prediction(self, atoms: Atoms | None = None) -> Prediction:
         """Everything known about one structure: values, intervals, warnings, error.

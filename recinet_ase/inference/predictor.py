@@ -247,7 +247,9 @@ class Predictor:
         config = self._outputs[SOURCE].config
         functional = config.functional_of(SOURCE)
         chosen = choose_hull(hull, functional, config.name, wanted=asked)
-        return None if chosen is None else HullDistance(chosen, config.name, decomposition)
+        if chosen is None:
+            return None
+        return HullDistance(chosen, config.name, decomposition, asked or hull is not None)
 
     def _edge_budget(self) -> float:
         if self.device.type != "cuda":

@@ -30,7 +30,7 @@ def temporary_beside(path: Path) -> Path:
 
     Random, since processes on two machines that share a file system may have the same number.
     """
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:7]}.part")
 
 
 @contextmanager

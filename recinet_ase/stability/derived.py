@@ -117,10 +117,15 @@ class HullDistance:
         hull: The hull.
         model: Name of the model, for warnings.
         decomposition: Give the competing phases, too.
+        asked: Whether the distance was asked for by name. Then it is given with a warning where
+            the references lack something; else it is left out there, and what was asked for
+            stays as it is.
     """
 
-    def __init__(self, hull: Hull, model: str, decomposition: bool = True) -> None:
-        self.hull, self.model, self.decomposition = hull, model, decomposition
+    def __init__(
+        self, hull: Hull, model: str, decomposition: bool = True, asked: bool = True
+    ) -> None:
+        self.hull, self.model, self.decomposition, self.asked = hull, model, decomposition, asked
         self._lacking: dict[frozenset[str], str] = {}
 
     def __call__(self, results: Sequence[Prediction]) -> list[Prediction]:
@@ -143,6 +148,9 @@ class HullDistance:
     def _extended(
         self, result: Prediction, amounts: Mapping[str, float], energy: float, mixture: Any
     ) -> Prediction:
+        lacks = self.lacking(amounts)
+        if lacks and not self.asked:
+            return replace(result, lacks=lacks)
         intervals = dict(result.intervals)
         if SOURCE in intervals:
             low, high = intervals[SOURCE]
@@ -150,7 +158,6 @@ class HullDistance:
         spreads = dict(result.spreads)
         if SOURCE in spreads:
             spreads[DISTANCE] = spreads[SOURCE]
-        lacks = self.lacking(amounts)
         warning = (f"{self.model}: {DISTANCE} cannot be trusted, {self._name} lack: {lacks}",)
         return replace(
             result,

@@ -37,7 +37,6 @@ from recinet_ase.data.splits import (
     composition_split,
     fold_split,
     kfold,
-    leaderboard_split,
     published_recipe,
     random_split,
 )
@@ -180,9 +179,8 @@ def test_the_recipe_makes_the_leaderboards_split(
 
     The archive at hand may lack a few crystals, which moves the others up by so many lines.
     """
-    path = JARVIS.listed_split(PROPERTIES[name])
-    assert path is not None
-    split = leaderboard_split(path)
+    split = JARVIS.listed_split(PROPERTIES[name])
+    assert split is not None
     parts = [list(split.train), list(split.val), list(split.test)]
     found = [f"{p[0]}/{p[-1]}".replace("JVASP-", "") for p in parts]
     assert " ".join(found) == ends

@@ -46,11 +46,10 @@ def test_a_table_has_a_row_for_each_structure(structures: list[Atoms]) -> None:
     frame = results.to_frame()
     assert list(frame.columns) == [
         "formula", "natoms", "formation_energy", "formation_energy_low", "formation_energy_high",
-        "formation_energy_spread", "ehull", "ehull_low", "ehull_high", "ehull_spread",
-        "ehull_lacks", "decomposition", "in_domain", "warnings", "error",
+        "formation_energy_spread", "in_domain", "warnings", "error",
     ]  # fmt: skip
     assert list(frame.formula) == ["NaCl", "H2", "Si"]
-    assert frame.attrs["units"] == {"formation_energy": "eV/atom", "ehull": "eV/atom"}
+    assert frame.attrs["units"] == {"formation_energy": "eV/atom"}
     assert math.isnan(frame.formation_energy[1]) and frame.error[1] == results[1].error != ""
     assert (frame.formation_energy_low[[0, 2]] <= frame.formation_energy[[0, 2]]).all()
     assert frame.formation_energy.dtype == float

@@ -285,7 +285,14 @@ def cluster(tmp_path: Path) -> Iterator[str]:
     """A Dask scheduler with two plain workers and one that says that it has a GPU."""
     pytest.importorskip("distributed")
     contact = tmp_path / "scheduler.json"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    # The workers find this file's functions by its name.
+    places = os.pathsep.join(str(folder) for folder in Path(__file__).parents[:2])
+    environment = {**os.environ, "PYTHONPATH": places}
+    quiet: dict[str, Any] = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "env": environment,
+    }
     dask = [sys.executable, "-m", "dask"]
     connect_ = ["--scheduler-file", str(contact)]
     worker = [*dask, "worker", *connect_, "--nthreads", "1", "--no-dashboard"]
@@ -323,9 +330,6 @@ def test_dask_workers_with_and_without_a_gpu(
 
 
 def test_a_dask_worker_whose_device_is_lost_is_started_again(cluster: str) -> None:
-    import cloudpickle
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
     source = Source("numbers", "none", "none")
     chunks = [Chunk(k, (Piece(source, 8 * k, tuple(range(8 * k, 8 * k + 8))),)) for k in range(3)]
     backend = DaskWorkers(cluster, device="cuda")
@@ -338,7 +342,6 @@ def test_a_dask_worker_whose_device_is_lost_is_started_again(cluster: str) -> No
         after = backend._client.run(os.getpid)
     finally:
         backend.close()
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     assert [row["id"] for row in rows] == [str(i) if i != 13 else "numbers#13" for i in range(24)]
     assert [i for i, row in enumerate(rows) if row["error"]] == [13]
     assert rows[13]["error"].startswith("cuda has failed on the Dask worker tcp")

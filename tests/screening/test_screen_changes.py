@@ -228,7 +228,7 @@ def test_a_disordered_cif_with_its_formula(model_folder: Path, tmp_path: Path) -
     path.write_text(salt.to(fmt="cif"))
     assert "_chemical_formula_sum" in path.read_text()
     found = call(path, "--model", model_folder)
-    assert "is disordered (" in found.output and "cut off" not in found.output
+    assert "disordered: " in found.output and "cut off" not in found.output
 
 
 @pytest.mark.parametrize(

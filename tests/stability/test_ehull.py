@@ -42,7 +42,7 @@ def structures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor("jarvis-eform", device="cpu")
+    return Predictor("jarvis-eform", device="cpu", properties=["formation_energy", "ehull"])
 
 
 def test_stable_is_what_is_stable(predictor: Predictor) -> None:
