@@ -96,8 +96,11 @@ def test_almost_no_validation_crystal_is_flagged() -> None:
 
 def test_examples_are_ordinary(predictor: Predictor, crystals: dict[str, Atoms]) -> None:
     results = predictor.predict_many(crystals.values())
-    # A few in a hundred crystals are outside of what is usual for a model, by construction.
-    assert sum(not r.in_domain for r in results) <= 3
+    # A few in a hundred crystals are outside of what is usual for a model, by construction;
+    # and elements that few training crystals hold (here Cs and La) are told apart from these.
+    rare = [any("training data have only" in w for w in r.warnings) for r in results]
+    assert 0 < sum(rare) <= 4
+    assert sum(not r.in_domain for r in results) - sum(rare) <= 3
     copper = results[list(crystals).index("Cu2")]
     low, high = copper.intervals["bandgap"]
     assert low == 0.0 and 0 < high < 1.0

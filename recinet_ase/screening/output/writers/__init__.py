@@ -35,7 +35,7 @@ _FORMATS = {
 
 
 _LONGEST_NAME = 255
-_LONGEST_ENDING = len("..meta.json.0123456789ab.part")  # of the files beside an output
+_LONGEST_ENDING = len("..meta.json.0123456.part")  # of the files beside an output
 
 
 class RowWriter(Protocol):
