@@ -81,10 +81,12 @@ def write_crystals(data_dir: str | None) -> None:
 
 def absolute_errors(name: str, fixture: dict[str, Any]) -> dict[str, np.ndarray]:
     """Absolute errors of a shipped model on its crystals of the fixture, by property."""
-    predictor = Predictor(uncalibrated(name), device="cpu")
-    dataset = predictor.models[0].config.training["dataset"]
+    model = uncalibrated(name)
+    wanted = list(model.config.properties)  # and nothing that follows from them
+    predictor = Predictor(model, device="cpu", properties=wanted)
+    dataset = model.config.training["dataset"]
     found = {}
-    for prop in predictor.properties:
+    for prop in wanted:
         labels = fixture["labels"][f"{dataset}/{prop}"]
         structures = [fixture["structures"][f"{dataset}/{key}"] for key in labels]
         pairs = zip(predictor.predict_many(structures), labels.values(), strict=True)
