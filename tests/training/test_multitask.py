@@ -367,7 +367,7 @@ def test_runs_are_models_with_figures_for_each_property(
     assert model.config.training["clean_for"] == ["bandgap", "formation_energy"]
     results = Predictor(trained, device="cpu").predict_many(crystals.values())
     learnt = {"formation_energy", "bandgap"}
-    assert {frozenset(r.values) - {"ehull"} for r in results if not r.error} == {learnt}
+    assert {frozenset(r.values) - {"ehull"} for r in results if not r.error} == {frozenset(learnt)}
 
 
 def test_no_crystal_judged_by_any_task_is_learnt_from(tasks: Path) -> None:
