@@ -188,7 +188,7 @@ class Hull:
         Elements without a phase, and pairs of elements without a binary compound that can be
         expected to form one: their electronegativities differ by `POLAR` at least. (Other pairs,
         Ba and Hf for instance, often form none; crystals with such a pair lie below JARVIS' hull
-        no more often than others do, docs/stability.md.)
+        no more often than others do, docs/concepts/stability.md.)
         """
         names = sorted(amounts_of(composition), key=atomic_numbers().__getitem__)
         lacking = [name for name in names if name not in self._elements]
