@@ -166,7 +166,7 @@ def start_forces(
     train, val, test = divide(cells, config)
     atoms = int(cells.n_atoms[train].sum())
     config = replace(config, batch_size=config.cells_a_step(len(train), atoms))
-    if state is not None and "config" in state:
+    if state is not None:
         model = ForceModel(ForceModelConfig.from_json(state["config"], str(folder)))
         if ids_digest(cells.ids[i] for i in train) != model.config.training["train_ids_sha256"]:
             raise ReciNetError(f"the training cells are not those that {folder} began with")
@@ -176,8 +176,6 @@ def start_forces(
         about = _provenance(config, [cells.ids[i] for i in train], held_out, initial)
         about |= {"validation": len(val), "test": len(test)}
         model.config = replace(model.config, training=about)
-    if state is not None and "config" not in state:
-        state.update(_of_first_layout(state, len(train), config.batch_size or 1))
     task = ForceTask(model, cells, train, val, config)
 
     def finish(best: ForceModel, trainer: Trainer, folder: Path, complete: bool) -> None:
@@ -196,35 +194,6 @@ def start_forces(
         write_card(best, cells, val, folder)
 
     return Run(task, config, left_out, finish)
-
-
-def _of_first_layout(state: dict[str, Any], cells: int, batch_size: int) -> dict[str, Any]:
-    """A checkpoint of version 0.1, when forces had a loop of their own, in the present layout.
-
-    Args:
-        state: The checkpoint.
-        cells: Training cells.
-        batch_size: Cells a step.
-    """
-    done = int(state["step"])
-    epoch, step = divmod(done, -(-cells // batch_size))
-    last = state["history"][-1] if state["history"] else {}
-    errors = {name: last[key] for name, key in _COLUMNS.items() if key in last}
-    best = float(state["best"]) if errors else float("nan")
-    return {
-        "model": {f"network.{key}": value for key, value in state["network"].items()},
-        "average": {
-            "n_averaged": torch.tensor(done),
-            **{f"module.{key}": value for key, value in state["average"].items()},
-        },
-        "epoch": epoch,
-        "step": min(step, cells // batch_size - 1),  # a smaller last batch is left out now
-        "loss_sum": 0.0,
-        "last_val": best,
-        "best_val": best,
-        "best_errors": errors,
-        "waited": 0,
-    }
 
 
 def _provenance(

@@ -27,8 +27,8 @@ def append_metrics(folder: Path, row: Mapping[str, object]) -> None:
     ]
     rows.append(row)
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as handle:
-        extra = [key for key in row if key not in _COLUMNS]
-        writer = csv.DictWriter(handle, [*_COLUMNS, *extra], lineterminator="\n")
+        columns = dict.fromkeys((*_COLUMNS, *(key for each in rows for key in each)))
+        writer = csv.DictWriter(handle, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

@@ -407,13 +407,10 @@ class Trainer:
         try:
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
-            # Checkpoints of version 0.1 hold those of one optimiser.
-            for key, parts in (("optimizer", self.optimizers), ("schedule", self.schedules)):
-                saved = [state[key]] if key in state else state[f"{key}s"]
-                for part, its in zip(parts, saved, strict=True):
+            for key, parts in (("optimizers", self.optimizers), ("schedules", self.schedules)):
+                for part, its in zip(parts, state[key], strict=True):
                     part.load_state_dict(its)
             self.task.restore(state)
-            state.setdefault("best_epoch", 0)  # checkpoints of earlier versions do not say
             for key in _POSITION:
                 setattr(self, key, state[key])
         except Exception as error:

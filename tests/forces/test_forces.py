@@ -357,32 +357,6 @@ def test_a_stopped_run_goes_on_to_the_same_model(
     assert (folder / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
-def test_a_run_of_the_first_version_goes_on(run: Path, mlearn_folder: Path, tmp_path: Path) -> None:
-    """Its settings had no kind, and its checkpoint a layout of its own."""
-    folder = tmp_path / "copper"
-    run_training(TRAINING, folder, Resources(mlearn_folder, deadline=time.monotonic() + 1))
-    settings = json.loads((folder / "training.json").read_text())
-    first = ("dataset", "network", "split_seed", "epochs", "batch_size", "learning_rate", "clip",
-             "force_weight", "stress_weight", "energy_weight", "validate_every")  # fmt: skip
-    old = {key: settings[key] for key in first}
-    (folder / "training.json").write_text(json.dumps({**old, "version": 1}))
-    state = torch.load(folder / "checkpoint.pt", weights_only=True)
-    average = {k.removeprefix("module."): v for k, v in state["average"].items() if "module" in k}
-    done = state["epoch"] * (32 // settings["batch_size"]) + state["step"]
-    torch.save(
-        {
-            "network": {k.removeprefix("network."): v for k, v in state["model"].items()},
-            "average": average, "optimizer": state["optimizers"][0],
-            "schedule": state["schedules"][0], "seconds": 1.0, "history": [], "best": float("inf"),
-            "step": done,
-        },
-        folder / "checkpoint.pt",
-    )  # fmt: skip
-    _, complete = run_training(TRAINING, folder, Resources(mlearn_folder), resume=True)
-    assert complete
-    assert (folder / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
-
-
 def test_command(mlearn_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     call = ["--dataset", "mlearn_Cu", "--data-dir", str(mlearn_folder), "-o", str(out)]
