@@ -33,11 +33,10 @@ from ase.data import chemical_symbols, covalent_radii
 from ase.units import GPa
 
 from recinet_ase.data.published import JARVIS
-from recinet_ase.data.splits import leaderboard_split
 from recinet_ase.formula import reduced_counts
 
 TASKS = (
-    "formation_energy", "total_energy", "ehull", "bandgap", "bandgap_opt", "bulk_modulus",
+    "formation_energy", "total_energy", "ehull_label", "bandgap", "bandgap_opt", "bulk_modulus",
     "shear_modulus", "exfoliation_energy", "heat_capacity",
 )  # fmt: skip
 """Properties that the model gives, that are computed with it, or that are predicted for crystals
@@ -78,9 +77,8 @@ def training_crystals(data_dir: str | None, most_atoms: int) -> list[Cell]:
     records = JARVIS.records(data_dir)
     held: set[str] = set()
     for name in TASKS:
-        path = JARVIS.split_path(JARVIS_INFO[name], data_dir)
-        assert path is not None, f"the split of {name} is missing"
-        split = leaderboard_split(path)
+        split = JARVIS.listed_split(JARVIS_INFO[name], data_dir)
+        assert split is not None, f"the split of {name} is missing"
         held |= set(split.val) | set(split.test)
     keys = {jid: _formula_and_volume(record) for jid, record in records.items()}
     taken: dict[tuple[tuple[str, int], ...], list[float]] = defaultdict(list)
