@@ -197,7 +197,7 @@ def profiles(device: str, clock: Clock, found: Found) -> None:
             window = joined([predictor.preparation(first)] * (int(name.split()[0]) // n))
 
         def run(window: Any = window) -> None:
-            for _ in predictor.compute(window):
+            for _ in predictor.computation(window):
                 pass
 
         (batch,) = (next(iter(b.graphs.values())) for b in window.batches)
@@ -216,11 +216,11 @@ def profiles(device: str, clock: Clock, found: Found) -> None:
             used = torch.cuda.max_memory_allocated() - before
             row["bytes_per_edge_and_width"] = round(used / len(batch.centre) / width, 1)
         start = time.process_time()
-        part = list(predictor.compute(window))
+        part = list(predictor.computation(window))
         results = list(window.results)
         middle = time.process_time()
         for some in part:
-            predictor.read(window, some, results)
+            predictor._assembly.read(window, some, results)
         row["host_us_crystal"] = {
             "device process": round(1e6 * (middle - start) / batch.n_crystals, 1),
             "reading": round(1e6 * (time.process_time() - middle) / batch.n_crystals, 1),
@@ -393,8 +393,8 @@ else:
     def outcome(*_):
         raise RuntimeError("CUDA error: device-side assert triggered")
     predictor.models[0].outcome = outcome
-    predictor.device = torch.device("cuda")
-    predictor._outcomes = outcome
+    predictor.computation.device = torch.device("cuda")
+    predictor.computation._outcomes = outcome
 try:
     print({f.error for f in predictor.predict_many(list(gpu.many(5)))})
 except Exception as error:

@@ -54,7 +54,6 @@ def embed(
         raise ReciNetError(f"representations are written as .npz, not {output!r}")
     from recinet_ase.analysis.sample import file_entries
     from recinet_ase.inference.embed import Embeddings
-    from recinet_ase.inference.embed import embed as embedded
     from recinet_ase.inference.predictor import Predictor
 
     known = None if nearest is None else Embeddings.load(nearest)
@@ -67,22 +66,22 @@ def embed(
                 progress("embedding", done, None)
                 yield entry
 
-        found = embedded(predictor, counted(), name)
-        failed = sum(bool(error) for error in found.errors)
+        table = predictor.embeddings(counted(), name)
+        failed = sum(bool(error) for error in table.errors)
         if output is not None:
-            found.save(output)
-        shape = " x ".join(str(n) for n in found.vectors.shape)
+            table.save(output)
+        shape = " x ".join(str(n) for n in table.vectors.shape)
         message(f"{name}: {shape} numbers, {failed} with errors{f' -> {output}' if output else ''}")
     if known is not None:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(("id", "formula", "rank", "known_id", "known_formula", "distance", "error"))
-        for i, pairs in enumerate(found.nearest(known, count)):
-            here = (found.ids[i], found.formulas[i])
+        for i, pairs in enumerate(table.nearest(known, count)):
+            here = (table.ids[i], table.formulas[i])
             for rank, (j, distance) in enumerate(pairs, 1):
                 there = (known.ids[j], known.formulas[j])
                 writer.writerow((*here, rank, *there, f"{distance:.4g}", ""))
             if not pairs:
-                writer.writerow((*here, "", "", "", "", found.errors[i]))
+                writer.writerow((*here, "", "", "", "", table.errors[i]))
 
 
 def main() -> None:

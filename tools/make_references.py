@@ -12,6 +12,10 @@ part of a lowest mixture. Withheld test labels are not used.
 from __future__ import annotations
 
 import argparse
+import csv
+import gzip
+import io
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ from typing import Any
 from recinet_ase.data.splits import read_json_zip
 from recinet_ase.stability.hull import Hull
 from recinet_ase.stability.phases import Phase
-from recinet_ase.stability.references import SHIPPED, write_references
+from recinet_ase.stability.references import SHIPPED
 
 _TARGET = Path(__file__).parents[1] / "recinet_ase" / "stability" / "data"
 
@@ -74,6 +78,31 @@ def labelled(
                     counts = Counter(records[identity]["atoms"]["elements"])
                     found[part].append(Phase.of(counts, energy, identity))
     return found
+
+
+def write_references(folder: Path, hull: Hull, about: dict[str, Any]) -> None:
+    """Write a hull as a set of references.
+
+    Args:
+        folder: Where to.
+        hull: The hull, with its name and level of theory.
+        about: Source, licence and how it was made.
+    """
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    writer.writerow(("formula", "energy", "id"))
+    writer.writerows((phase.formula, f"{phase.energy:.6g}", phase.id) for phase in hull)
+    packed = gzip.compress(rows.getvalue().encode(), compresslevel=9, mtime=0)
+    (folder / f"{hull.name}.csv.gz").write_bytes(packed)
+    card = {
+        "name": hull.name,
+        "functional": hull.functional,
+        **about,
+        "corners": len(hull),
+        "pairs": " ".join(sorted("-".join(sorted(pair)) for pair in hull.pairs)),
+    }
+    text = json.dumps(card, indent=2) + "\n"
+    (folder / f"{hull.name}.json").write_text(text, encoding="utf-8")
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from recinet_ase.forces.card import write_card
-from recinet_ase.forces.domain import measure_domain
 from recinet_ase.forces.errors import errors_of
+from recinet_ase.forces.measure_domain import measure_domain
 from recinet_ase.forces.model import ForceModel
 from recinet_ase.forces.settings import ForceTrainingConfig
 from recinet_ase.forces.sources import divide, read_labelled

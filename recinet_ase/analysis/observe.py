@@ -129,7 +129,7 @@ def observe(
         for i, result in enumerate(prepared.results):
             if result.error:
                 refused[sample.ids[start + i]] = result.error
-        for part in predictor.batches(prepared):
+        for part in predictor.computation.batches(prepared):
             batch = part.graphs[model.config.graph].to(predictor.device)
             _run(model, batch, columns, gates, routing)
             columns.places += [start + i for i in part.places]

@@ -20,7 +20,7 @@ from recinet_ase.forces.batch import ForceBatch, ForceGraph
 from recinet_ase.forces.domain import DomainWarning
 from recinet_ase.forces.model import ForceModel
 from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.inference.predictor import choose_device, choose_dtype
+from recinet_ase.inference.devices import choose_device, choose_dtype
 from recinet_ase.nn.precision import full_precision
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from recinet_ase.data.splits import ids_digest
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
 from recinet_ase.forces.card import write_card
-from recinet_ase.forces.domain import measure_domain
 from recinet_ase.forces.errors import errors_of
 from recinet_ase.forces.labels import LabelledCells
+from recinet_ase.forces.measure_domain import measure_domain
 from recinet_ase.forces.model import ForceModel, ForceModelConfig
 from recinet_ase.forces.network import ForceNetworkConfig
 from recinet_ase.forces.settings import ForceTrainingConfig

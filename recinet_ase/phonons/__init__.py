@@ -6,10 +6,10 @@
 >>> result.at("X")  # frequencies at a high-symmetry point, THz
 >>> result.write("copper")  # phonopy.yaml, plots, tables
 
-The road: `structure` (checks, symmetry, supercell), `relaxation`, `forces` (of the displaced
+The road: `structure` (checks, symmetry, supercell), `forces` (of the displaced
 supercells, kept as they come), `harmonic` (force constants and what phonopy makes of them),
-`result`, `files` and `plots` (what is written). `calculators` finds calculators by name;
-`calculation` puts it all together.
+`spectra` and `result` (what comes out), `files` and `plots` (what is written); `calculation` puts
+it all together.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.phonons.result import (
+from recinet_ase.phonons.spectra import (
     DensityOfStates,
     ImaginaryMode,
     Segment,

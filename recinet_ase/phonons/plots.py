@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.constants import speed_of_light
 
+from recinet_ase.phonons.spectra import DensityOfStates, Segment, ThermalProperties
+
 if TYPE_CHECKING:
+    from ase import Atoms
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from recinet_ase.phonons.result import Phonons
 
 _FONT = 13
 _DPI = 200
@@ -23,55 +25,57 @@ _GAS_CONSTANT = 8.314462618  # J/K/mol
 _INVERSE_CM = 1e10 / speed_of_light  # of a THz
 
 
-def band_plot(phonons: Phonons, path: Path) -> None:
+def band_plot(bands: Sequence[Segment], imaginary: bool, title: str, path: Path) -> None:
     """Frequencies along the band path, imaginary ones below zero."""
     figure, axes = _canvas(7.0, 4.8)
-    for segment in phonons.bands:
+    for segment in bands:
         axes.plot(segment.distances, segment.frequencies, color=_BLUE, linewidth=1.3)
         # Bands cross zero between wave vectors: the imaginary part is drawn over the band.
         below = np.where(segment.frequencies < 0, segment.frequencies, np.nan)
         axes.plot(segment.distances, below, color=_ORANGE, linewidth=1.8)
-    places, labels = ticks(phonons)
+    places, labels = ticks(bands)
     for place in places:
         axes.axvline(place, color="0.8", linewidth=0.8, zorder=0)
     axes.set_xlim(places[0], places[-1])
     axes.set_xticks(places, labels, fontsize=_FONT)
     axes.tick_params(axis="x", length=0)
-    low = min(float(segment.frequencies.min()) for segment in phonons.bands)
-    _frequency_axis(axes, low, phonons.highest_frequency, phonons.imaginary is not None)
-    axes.set_title(_title(phonons), fontsize=_FONT)
+    low = min(float(segment.frequencies.min()) for segment in bands)
+    high = max(float(segment.frequencies.max()) for segment in bands)
+    _frequency_axis(axes, low, high, imaginary)
+    axes.set_title(title, fontsize=_FONT)
     figure.savefig(path, dpi=_DPI)
 
 
-def dos_plot(phonons: Phonons, path: Path) -> None:
+def dos_plot(dos: DensityOfStates, imaginary: bool, title: str, path: Path) -> None:
     """Density of states against frequency, in THz below and in 1/cm above."""
     figure, axes = _canvas(7.0, 4.2)
-    frequencies, states = phonons.dos.frequencies, phonons.dos.states
+    frequencies, states = dos.frequencies, dos.states
     axes.fill_between(frequencies, states, color=_BLUE, alpha=0.2, linewidth=0)
     axes.plot(frequencies, states, color=_BLUE, linewidth=1.3)
-    if phonons.imaginary:
+    if imaginary:
         below = frequencies < 0
         axes.fill_between(frequencies, states, where=below, color=_ORANGE, alpha=0.4, linewidth=0)
         axes.axvline(0, color=_GREY, linewidth=0.8)
     axes.set_xlim(float(frequencies[0]), float(frequencies[-1]))
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("frequency (THz)" + (", imaginary negative" if phonons.imaginary else ""))
+    axes.set_xlabel("frequency (THz)" + (", imaginary negative" if imaginary else ""))
     axes.set_ylabel("states (1/THz per primitive cell)")
     second = axes.secondary_xaxis("top", functions=(_to_wave_number, _to_thz))
     second.set_xlabel("wave number (cm$^{-1}$)", fontsize=_FONT)
     second.tick_params(labelsize=_FONT - 2)
-    axes.set_title(_title(phonons), fontsize=_FONT)
+    axes.set_title(title, fontsize=_FONT)
     figure.savefig(path, dpi=_DPI)
 
 
-def thermal_plot(phonons: Phonons, path: Path) -> None:
+def thermal_plot(
+    thermal: ThermalProperties, primitive: Atoms, imaginary: bool, title: str, path: Path
+) -> None:
     """Heat capacity and entropy, and the free energy, against temperature."""
     figure, axes = _canvas(9.6, 4.2, 2)
-    thermal = phonons.thermal
     left, right = axes.figure.axes[:2]
     left.plot(thermal.temperatures, thermal.heat_capacity, color=_BLUE, label="$C_V$")
     left.plot(thermal.temperatures, thermal.entropy, color=_ORANGE, label="$S$")
-    limit = 3 * len(phonons.primitive) * _GAS_CONSTANT
+    limit = 3 * len(primitive) * _GAS_CONSTANT
     left.axhline(limit, color=_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
     left.annotate(
         r"$3Nk_\mathrm{B}$", (0, limit), (4, 3), textcoords="offset points", color=_GREY,
@@ -86,19 +90,19 @@ def thermal_plot(phonons: Phonons, path: Path) -> None:
     for panel in (left, right):
         panel.set_xlabel("temperature (K)")
         panel.set_xlim(0, float(thermal.temperatures[-1]))
-    text = f"{_title(phonons)}; per mole of {phonons.primitive.get_chemical_formula()}"
-    if phonons.imaginary:
+    text = f"{title}; per mole of {primitive.get_chemical_formula()}"
+    if imaginary:
         text += "; imaginary modes left out"
     figure.suptitle(text, fontsize=_FONT)
     figure.savefig(path, dpi=_DPI)
 
 
-def ticks(phonons: Phonons) -> tuple[list[float], list[str]]:
+def ticks(bands: Sequence[Segment]) -> tuple[list[float], list[str]]:
     """Places (1/A) and names of the path's high-symmetry points; jumps as ``U|K``."""
     places: list[float] = []
     labels: list[str] = []
     end = ""
-    for segment in phonons.bands:
+    for segment in bands:
         if not places:
             places.append(float(segment.distances[0]))
             labels.append(point_label(segment.start))
@@ -115,10 +119,6 @@ def point_label(name: str) -> str:
     base, _, index = name.partition("_")
     text = "\\" + base.capitalize() if base in _GREEK else re.sub(r"[^A-Za-z]", "", base)
     return rf"$\mathrm{{{text}}}{f'_{{{index}}}' if index else ''}$"
-
-
-def _title(phonons: Phonons) -> str:
-    return f"{phonons.formula}, {phonons.space_group.symbol}, {phonons.calculator}"
 
 
 def _frequency_axis(axes: Axes, low: float, high: float, imaginary: bool) -> None:

@@ -2,104 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from recinet_ase._version import __version__
 from recinet_ase.errors import UnknownNameError
+from recinet_ase.phonons import files
+from recinet_ase.phonons.spectra import (
+    DensityOfStates,
+    ImaginaryMode,
+    Segment,
+    ThermalProperties,
+)
 from recinet_ase.phonons.structure import SpaceGroup, formula
 
 if TYPE_CHECKING:
     from ase import Atoms
     from phonopy import Phonopy
-
-THZ_TO_INVERSE_CM = 33.35640951981521
-"""Wave numbers (1/cm) in a THz: 1e10 over the speed of light in m/s."""
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One straight piece of the band path (n wave vectors, m = 3 N modes).
-
-    Attributes:
-        start: High-symmetry point where it begins, by seekpath's name (``"GAMMA"``, ``"X"``).
-        end: Where it ends.
-        qpoints: Wave vectors ``[n, 3]`` in the primitive cell's reciprocal vectors.
-        distances: Length of the path so far ``[n]`` in 1/A (without 2 pi).
-        frequencies: ``[n, m]`` in THz, ascending, imaginary ones negative.
-    """
-
-    start: str
-    end: str
-    qpoints: np.ndarray
-    distances: np.ndarray
-    frequencies: np.ndarray
-
-
-@dataclass(frozen=True)
-class DensityOfStates:
-    """Phonon density of states.
-
-    Attributes:
-        frequencies: ``[n]`` in THz.
-        states: States per THz and primitive cell ``[n]``; the integral is 3 N.
-    """
-
-    frequencies: np.ndarray
-    states: np.ndarray
-
-
-@dataclass(frozen=True)
-class ThermalProperties:
-    """Harmonic thermal properties at constant volume, per mole of primitive cells.
-
-    Modes with imaginary frequencies are left out.
-
-    Attributes:
-        temperatures: ``[n]`` in K.
-        free_energy: Helmholtz free energy of the vibrations ``[n]`` in kJ/mol.
-        entropy: ``[n]`` in J/K/mol.
-        heat_capacity: At constant volume ``[n]`` in J/K/mol.
-    """
-
-    temperatures: np.ndarray
-    free_energy: np.ndarray
-    entropy: np.ndarray
-    heat_capacity: np.ndarray
-
-
-@dataclass(frozen=True)
-class ImaginaryMode:
-    """The worst of the imaginary modes.
-
-    Attributes:
-        frequency: In THz, negative.
-        qpoint: Wave vector ``[3]`` in the primitive cell's reciprocal vectors.
-        label: Name of the high-symmetry point, or ``""``.
-        exact: Whether modes are also imaginary at wave vectors that fit into the supercell,
-            where nothing is interpolated.
-    """
-
-    frequency: float
-    qpoint: tuple[float, float, float]
-    label: str
-    exact: bool
-
-    def __str__(self) -> str:
-        where = ", ".join(f"{x + 0.0:.4g}" for x in self.qpoint)
-        text = (
-            f"imaginary modes: the worst is {self.frequency:.3g} THz "
-            f"({self.frequency * THZ_TO_INVERSE_CM:.0f} 1/cm) at q = ({where})"
-            f"{f' = {self.label}' if self.label else ''}"
-        )
-        if self.exact:
-            text += "; the structure is no minimum of the energy"
-        else:
-            text += "; none at wave vectors that fit into the supercell: try a larger one"
-        return f"{text}. Thermal properties leave imaginary modes out"
 
 
 @dataclass(frozen=True)
@@ -181,7 +107,72 @@ class Phonons:
         return self.frequencies(self.points[point])[0]
 
     def write(self, folder: str | Path) -> Path:
-        """Write phonopy.yaml, plots, tables and a summary into a folder, and return it."""
-        from recinet_ase.phonons.files import write_folder
+        """Write phonopy.yaml, plots, tables and a summary into a folder, and return it.
 
-        return write_folder(self, Path(folder))
+        Raises:
+            ReciNetError: If the folder cannot be made.
+        """
+        from ase.io import write
+
+        from recinet_ase.phonons import plots
+
+        folder, imaginary = Path(folder), self.imaginary is not None
+        title = f"{self.formula}, {self.space_group.symbol}, {self.calculator}"
+        cell = self.primitive
+        files.write_folder(
+            folder,
+            {
+                files.PARAMETERS: lambda to: self.phonopy.save(to, {"force_constants": True}),
+                "phonopy.yaml": lambda to: shutil.copyfile(folder / files.PARAMETERS, to),
+                "relaxed.extxyz": lambda to: write(to, self.structure, format="extxyz"),
+                "relaxed.cif": lambda to: write(to, self.structure, format="cif"),
+                "bands.csv": lambda to: files.write_bands(self.bands, to),
+                "dos.csv": lambda to: files.write_dos(self.dos, to),
+                "thermal.csv": lambda to: files.write_thermal(self.thermal, to),
+                "band.png": lambda to: plots.band_plot(self.bands, imaginary, title, to),
+                "dos.png": lambda to: plots.dos_plot(self.dos, imaginary, title, to),
+                "thermal.png": lambda to: plots.thermal_plot(
+                    self.thermal, cell, imaginary, title, to
+                ),
+                # Written last: where it is, the folder is complete.
+                files.SUMMARY: lambda to: to.write_text(
+                    json.dumps(self.summary(), indent=2) + "\n", encoding="utf-8"
+                ),
+            },
+        )
+        return folder
+
+    def summary(self) -> dict[str, Any]:
+        """What ``phonons.json`` holds; keys end in their unit."""
+        worst = self.imaginary
+        packages = ("phonopy", "seekpath", "spglib", "ase", "numpy")
+        return {
+            "formula": self.formula,
+            "space_group": self.space_group.symbol,
+            "space_group_number": self.space_group.number,
+            "calculator": self.calculator,
+            "cell_lengths_A": files.rounded(self.structure.cell.lengths()),
+            "cell_angles_deg": files.rounded(self.structure.cell.angles()),
+            "supercell": list(self.supercell),
+            "supercell_atoms": len(self.phonopy.supercell),
+            "primitive_cell": self.primitive.get_chemical_formula(),
+            "displacements": len(self.phonopy.displacements),
+            "relaxation_steps": self.steps,
+            "residual_force_eV_per_A": files.rounded(self.residual_force),
+            "pressure_GPa": None if self.pressure is None else files.rounded(self.pressure),
+            "frequencies_at_gamma_THz": files.rounded(self.gamma),
+            "frequencies_THz": {name: files.rounded(self.at(name)) for name in self.points},
+            "highest_frequency_THz": files.rounded(self.highest_frequency),
+            "imaginary_mode": None
+            if worst is None
+            else {
+                "frequency_THz": files.rounded(worst.frequency),
+                "qpoint": list(worst.qpoint),
+                "point": worst.label,
+                "at_wave_vector_of_supercell": worst.exact,
+            },
+            "high_symmetry_points": {name: files.rounded(q) for name, q in self.points.items()},
+            "settings": self.settings,
+            "warnings": list(self.warnings),
+            "versions": {"recinet-ase": __version__} | {name: version(name) for name in packages},
+        }

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.stability.hull import Hull
 from recinet_ase.stability.phases import Phase
 
 if TYPE_CHECKING:
@@ -24,14 +23,13 @@ def to_entries(phases: Iterable[Phase]) -> list[PDEntry]:
     ]
 
 
-def to_diagram(hull: Hull, system: Sequence[str]) -> PhaseDiagram:
-    """``PhaseDiagram`` of a chemical system; elements without a phase have the energy 0."""
+def to_diagram(phases: Sequence[Phase], system: Sequence[str]) -> PhaseDiagram:
+    """``PhaseDiagram`` of a system's phases; elements without a phase have the energy 0."""
     from pymatgen.analysis.phase_diagram import PhaseDiagram
 
-    phases = hull.phases(system)
     known = {next(iter(p.amounts)) for p in phases if len(p.amounts) == 1}
-    phases += [Phase.of(symbol, 0.0) for symbol in system if symbol not in known]
-    return PhaseDiagram(to_entries(phases))
+    elements = [Phase.of(symbol, 0.0) for symbol in system if symbol not in known]
+    return PhaseDiagram(to_entries([*phases, *elements]))
 
 
 def phases_of_entries(source: Any) -> list[Phase]:

@@ -14,7 +14,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.inference.result import Prediction
 from recinet_ase.stability.composition import parse_formula
 from recinet_ase.stability.hull import Hull
-from recinet_ase.stability.references import SHIPPED, load_references, references_for
+from recinet_ase.stability.references import SHIPPED, references_for
 
 if TYPE_CHECKING:
     from recinet_ase.models.property_model import ModelConfig
@@ -49,7 +49,7 @@ def choose_hull(
     if given is None:
         name = references_for(functional)
         if name is not None:
-            return load_references(name)
+            return Hull.load(name)
         if not wanted:
             return None
         theory = f"{functional!r}" if functional else "a level of theory that is not stated"
@@ -93,7 +93,7 @@ def _elements(functional: str) -> Hull:
     Of no other use than to measure energies from, so that no pair of elements lacks here.
     """
     name = references_for(functional)
-    elements = [p for p in load_references(name) if len(p.amounts) == 1] if name else []
+    elements = [p for p in Hull.load(name) if len(p.amounts) == 1] if name else []
     return Hull(elements, functional, OWN, map(frozenset, combinations(symbols()[1:], 2)))
 
 
@@ -105,7 +105,7 @@ def named_hull(name: str) -> Hull:
         UnknownNameError: If there are neither.
         ReciNetError: If the file cannot be used.
     """
-    return load_references(name) if name in SHIPPED else Hull.read(name)
+    return Hull.load(name) if name in SHIPPED else Hull.read(name)
 
 
 class HullDistance:

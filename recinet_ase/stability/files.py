@@ -25,7 +25,7 @@ from typing import Any
 from recinet_ase.errors import ReciNetError, UnknownNameError, reason_of
 from recinet_ase.properties import get_property_info
 from recinet_ase.stability.composition import amounts_of, reduced_formula
-from recinet_ase.stability.hull import Hull
+from recinet_ase.stability.convert import phases_of_entries
 from recinet_ase.stability.phases import Phase
 
 _FORMULA = ("formula", "composition", "formula_pretty", "pretty_formula", "reduced_formula")
@@ -47,8 +47,8 @@ class _Row:
     theory: str = ""
 
 
-def read_references(path: str | Path) -> Hull:
-    """The hull of the phases in a file.
+def read_phases(path: str | Path) -> tuple[list[Phase], str]:
+    """The phases in a file, and their level of theory (``""`` if not stated).
 
     Raises:
         ReciNetError: If the file cannot be read, or a row is not what it should be; says which.
@@ -60,7 +60,7 @@ def read_references(path: str | Path) -> Hull:
         )
     name = path.name.lower()
     if name.endswith((".csv", ".csv.gz")):
-        return _hull(path, _csv_rows(path))
+        return _checked(path, _csv_rows(path))
     if name.endswith((".json", ".json.gz")):
         document = _json(path)
         records = document
@@ -71,12 +71,12 @@ def read_references(path: str | Path) -> Hull:
             if records and all(isinstance(r, dict) and "@class" in r for r in records):
                 return _entries(path, records)
             if not any(isinstance(r, dict) and "atoms" in r for r in records):
-                return _hull(path, _records(path, enumerate(records, 1)))
-    return _hull(path, _structures(path))
+                return _checked(path, _records(path, enumerate(records, 1)))
+    return _checked(path, _structures(path))
 
 
-def _hull(path: Path, rows: Iterable[_Row]) -> Hull:
-    """The hull of rows that have been looked at."""
+def _checked(path: Path, rows: Iterable[_Row]) -> tuple[list[Phase], str]:
+    """The phases of rows that have been looked at, and their level of theory."""
     phases = []
     theories: dict[str, str] = {}
     for row in rows:
@@ -94,7 +94,7 @@ def _hull(path: Path, rows: Iterable[_Row]) -> Hull:
             f"({phases[extreme].formula}: {phases[extreme].energy:.4g}); formation energies per "
             "atom are needed, these look like total energies or those of a cell"
         )
-    return Hull(phases, _only(theories), path.name)
+    return phases, _only(theories)
 
 
 def _only(theories: Mapping[str, str]) -> str:
@@ -198,12 +198,10 @@ def _first(values: Mapping[str, Any], names: Iterable[str]) -> Any:
     return next((lower[n] for n in names if lower.get(n) not in (None, "")), None)
 
 
-def _entries(path: Path, records: list[dict[str, Any]]) -> Hull:
+def _entries(path: Path, records: list[dict[str, Any]]) -> tuple[list[Phase], str]:
     """Entries of pymatgen as it writes them: total energies to energies of formation."""
     from pymatgen.analysis.phase_diagram import PDEntry
     from pymatgen.core import Composition
-
-    from recinet_ase.stability.convert import phases_of_entries
 
     entries = []
     theories: dict[str, str] = {}
@@ -235,6 +233,4 @@ def _entries(path: Path, records: list[dict[str, Any]]) -> Hull:
     except ReciNetError as error:
         raise ReciNetError(f"{path}: {error}") from None
     rows = [_Row(f"{path}, row {i}", p.amounts, p.energy, p.id) for i, p in enumerate(phases, 1)]
-    hull = _hull(path, rows)
-    hull.functional = functional
-    return hull
+    return _checked(path, rows)[0], functional

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain, combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +18,13 @@ from recinet_ase.stability.composition import (
     atomic_numbers,
     system_of,
 )
+from recinet_ase.stability.convert import phases_of_entries, to_diagram, to_entries
+from recinet_ase.stability.files import read_phases
 from recinet_ase.stability.phases import Component, Phase
+from recinet_ase.stability.references import shipped_phases
 from recinet_ase.stability.simplex import Mixtures, lowest_mixtures
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 
 POLAR = 1.0
@@ -80,9 +83,7 @@ class Hull:
         Raises:
             UnknownNameError: If there are none of that name.
         """
-        from recinet_ase.stability.references import load_references
-
-        return load_references(name)
+        return _shipped(name)
 
     @classmethod
     def read(cls, path: str | Path) -> Hull:
@@ -91,15 +92,12 @@ class Hull:
         Raises:
             ReciNetError: If the file cannot be read or is not what it should be; says which row.
         """
-        from recinet_ase.stability.files import read_references
-
-        return read_references(path)
+        phases, functional = read_phases(path)
+        return cls(phases, functional, Path(path).name)
 
     @classmethod
     def from_pymatgen(cls, source: Any, functional: str = "", name: str = "") -> Hull:
         """The hull of a pymatgen ``PhaseDiagram``, or of a list of its entries."""
-        from recinet_ase.stability.convert import phases_of_entries
-
         return cls(phases_of_entries(source), functional, name)
 
     def with_phases(self, phases: Iterable[Phase], name: str = "") -> Hull:
@@ -219,8 +217,6 @@ class Hull:
 
     def entries(self, system: str | Iterable[str]) -> list[PDEntry]:
         """The phases of a chemical system as pymatgen's ``PDEntry``, energies of formation."""
-        from recinet_ase.stability.convert import to_entries
-
         return to_entries(self.phases(system))
 
     def phase_diagram(self, system: str | Iterable[str]) -> PhaseDiagram:
@@ -228,9 +224,7 @@ class Hull:
 
         An element that has no phase here is put in with the energy 0.
         """
-        from recinet_ase.stability.convert import to_diagram
-
-        return to_diagram(self, system_of(system))
+        return to_diagram(self.phases(system), system_of(system))
 
     def forget(self) -> None:
         """Free what is remembered of chemical systems that were asked for."""
@@ -398,3 +392,11 @@ class Hull:
         moles = sum(share / phase.atoms for phase, share in found)
         made = [Component(phase, share, share / phase.atoms / moles) for phase, share in found]
         return tuple(sorted(made, key=lambda c: (-round(c.moles, 9), c.phase.formula)))
+
+
+@lru_cache(maxsize=2)
+def _shipped(name: str) -> Hull:
+    """The hull of shipped references, read once."""
+    phases, card = shipped_phases(name)
+    pairs = [frozenset(pair.split("-")) for pair in card["pairs"].split()]
+    return Hull.of_corners(phases, card["functional"], name, pairs)

@@ -37,7 +37,7 @@ def observe(
     stream = iter(structures)
     while window := list(islice(stream, WINDOW)):
         graphs = predictor.preparation([structure for _, structure in window])
-        for prepared in predictor.batches(graphs):
+        for prepared in predictor.computation.batches(graphs):
             batch = prepared.graphs[model.config.graph]
             outcome = model.outcome(batch, LatticeSums(batch))
             found = Descriptors(

@@ -13,8 +13,9 @@ from ase import Atoms
 from ase.build import bulk
 
 from recinet_ase import ReciNetForceCalculator, StructureError
-from recinet_ase.forces.domain import DomainWarning, ForceDomain, measure_domain
+from recinet_ase.forces.domain import DomainWarning, ForceDomain
 from recinet_ase.forces.labels import Collector
+from recinet_ase.forces.measure_domain import measure_domain
 from recinet_ase.forces.model import ForceModel, ForceModelConfig
 from recinet_ase.forces.network import ForceNetworkConfig
 from recinet_ase.graph.adapters import to_crystal

@@ -16,7 +16,7 @@ from support import EXAMPLES, random_model
 from recinet_ase import Predictor
 from recinet_ase.cli.main import main
 from recinet_ase.errors import ReciNetError, StructureError
-from recinet_ase.inference.embed import Embeddings, embed
+from recinet_ase.inference.embed import Embeddings
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +37,23 @@ def test_a_row_for_each_structure(predictor: Predictor) -> None:
 def test_the_nearest_known_crystal_is_the_like_one(predictor: Predictor, tmp_path: Path) -> None:
     known = {"NaCl": 5.64, "KCl": 6.3, "MgO": 4.21}
     cells = [(name, bulk(name, "rocksalt", a=a)) for name, a in known.items()]
-    library = embed(predictor, [*cells, ("bad", Atoms("H")), ("Cu", bulk("Cu"))])
+    library = predictor.embeddings([*cells, ("bad", Atoms("H")), ("Cu", bulk("Cu"))])
     library.save(tmp_path / "known.npz")
     library = Embeddings.load(tmp_path / "known.npz")
     assert library.errors[3] and not library.errors[0]
     new = [("a", bulk("NaBr", "rocksalt", a=5.97)), ("b", bulk("Ag")), ("c", Atoms("H"))]
-    salt, silver, none = embed(predictor, new).nearest(library, 2)
+    salt, silver, none = predictor.embeddings(new).nearest(library, 2)
     assert library.ids[salt[0][0]] in ("NaCl", "KCl") and library.ids[silver[0][0]] == "Cu"
     assert salt[0][1] < salt[1][1] and none == []
-    same = embed(predictor, cells[:1]).nearest(library, 1)[0]
+    same = predictor.embeddings(cells[:1]).nearest(library, 1)[0]
     assert same[0][0] == 0 and same[0][1] == pytest.approx(0, abs=1e-4)
 
 
 def test_what_cannot_be_compared(predictor: Predictor, tmp_path: Path) -> None:
     salt = [("a", bulk("NaCl", "rocksalt", a=5.64))]
-    other = embed(Predictor("jarvis-opt", device="cpu"), salt)
+    other = Predictor("jarvis-opt", device="cpu").embeddings(salt)
     with pytest.raises(ReciNetError, match="two models"):
-        embed(predictor, salt).nearest(other)
+        predictor.embeddings(salt).nearest(other)
     (tmp_path / "no.npz").write_bytes(b"PK")
     with pytest.raises(ReciNetError, match="no embeddings"):
         Embeddings.load(tmp_path / "no.npz")

@@ -118,7 +118,7 @@ def test_several_windows_in_one_call(gpu: PretendedGpu, crystals: dict[str, Atom
         prepared = [predictor.preparation(some) for some in windows]
         sent = [pickle.loads(pickle.dumps(window.batches)) for window in prepared]
         gpu.reset()
-        done = predictor.compute_together(sent)
+        done = predictor.computation.together(sent)
     # One for the answers, one for a first look at the span of the embeddings.
     assert not gpu.mixed and gpu.waits <= 3, gpu.report()
     for cells, window, parts in zip(windows, prepared, done, strict=True):

@@ -18,7 +18,7 @@ from support import random_model
 from recinet_ase import Predictor, ReciNetError, StructureError, UnknownNameError, predict
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.waves import WaveBasis
-from recinet_ase.inference.predictor import choose_device, choose_dtype
+from recinet_ase.inference.devices import choose_device, choose_dtype
 
 
 def test_single_equals_batch_equals_any_batch_size(

@@ -272,9 +272,10 @@ def test_batches_that_do_not_fit_are_halved(crystals: dict[str, Atoms]) -> None:
 
 def test_a_device_that_is_gone_answers_for_nothing(crystals: dict[str, Atoms]) -> None:
     predictor = small_memory(0, RuntimeError)
-    predictor.device = torch.device("cuda")  # where such an error is for good
-    predictor.batches = lambda window: iter(window.batches)  # type: ignore[method-assign]
-    predictor._outcomes = lambda batch: predictor.models[0].outcome(  # type: ignore[method-assign]
+    computation = predictor.computation
+    computation.device = torch.device("cuda")  # where such an error is for good
+    computation.batches = lambda window: iter(window.batches)  # type: ignore[method-assign]
+    computation._outcomes = lambda batch: predictor.models[0].outcome(  # type: ignore[method-assign]
         next(iter(batch.graphs.values()))
     )
     with pytest.raises(DeviceLostError, match="cuda has failed .*illegal memory access"):

@@ -326,7 +326,7 @@ def compute_packed(spec: ScreenSpec, graphs: Sequence[bytes], device: str) -> li
     beginning(math.inf)  # loading models is no structure's time
     predictor = loaded_predictor(spec, device)
     windows = [pickle.loads(data) for data in graphs]
-    done = predictor.compute_together(windows, beginning)
+    done = predictor.computation.together(windows, beginning)
     return [pickle.dumps(parts, protocol=5) for parts in done]
 
 

@@ -82,7 +82,7 @@ def choose_devices(device: str | None, elsewhere: bool = False) -> tuple[str, ..
     Raises:
         ReciNetError: If a device does not exist.
     """
-    from recinet_ase.inference.predictor import choose_device
+    from recinet_ase.inference.devices import choose_device
 
     if device is None or device == "auto":
         n = torch.cuda.device_count() if torch.cuda.is_available() and not elsewhere else 0

@@ -1,0 +1,179 @@
+"""Batches through the networks of a predictor: all of a prediction that takes the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from recinet_ase.errors import DeviceLostError, reason_of
+from recinet_ase.inference.preparation import WINDOW, PreparedBatch, PreparedWindow, failed
+from recinet_ase.inference.result import Prediction
+from recinet_ase.models.ensemble import AnyModel
+from recinet_ase.models.property_model import ModelOutput
+from recinet_ase.nn.precision import full_precision
+from recinet_ase.nn.reciprocal import LatticeSums
+
+_CPU_EDGES = 5_000  # about 100 crystals of 10 atoms: activations stay near the cache
+_BYTES_PER_EDGE_AND_WIDTH = 60
+_GPU_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What the networks made of some crystals of a window, on the CPU.
+
+    Attributes:
+        places: Their positions in the window.
+        outcomes: For each model that was asked, in order.
+        error, fault: Why there are none (see `Prediction`), ``""`` otherwise.
+    """
+
+    places: list[int]
+    outcomes: tuple[ModelOutput, ...] = ()
+    error: str = ""
+    fault: str = ""
+
+    def __getitem__(self, some: slice) -> Computed:
+        """Some of the crystals."""
+        outcomes = tuple(ModelOutput(*(part[some] for part in one)) for one in self.outcomes)
+        return replace(self, places=self.places[some], outcomes=outcomes)
+
+
+class Computation:
+    """Some models on a device, and how much of a window goes through them together.
+
+    Args:
+        models: The models that answer, on the device.
+        device: Where they compute.
+        batch_size: Crystals a batch at most, or ``"auto"``: as many as fit a budget of edges that
+            follows from the device's memory.
+        intervals: Return what calibrations judge by, where a model has one.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[AnyModel],
+        device: torch.device,
+        batch_size: int | str,
+        intervals: bool,
+    ) -> None:
+        self.models = models
+        self.device = device
+        self.intervals = intervals
+        auto = batch_size == "auto"
+        most = math.inf if device.type == "cuda" else WINDOW
+        self._most_crystals = most if auto else int(batch_size)
+        self._most_edges = self._edge_budget() if auto else math.inf
+
+    def _edge_budget(self) -> float:
+        """Edges of a batch that the device's memory has room for."""
+        if self.device.type != "cuda":
+            return _CPU_EDGES
+        free, _ = torch.cuda.mem_get_info(self.device)
+        width = max(m.config.network.width for model in self.models for m in model.members)
+        return max(_CPU_EDGES, _GPU_SHARE * free / (_BYTES_PER_EDGE_AND_WIDTH * width))
+
+    def batches(self, window: PreparedWindow) -> Iterator[PreparedBatch]:
+        """What goes through the network together: as much as fits the memory of the device."""
+        for batch in window.batches:
+            yield from batch.divided(self._most_crystals, self._most_edges)
+
+    def __call__(
+        self, window: PreparedWindow, beginning: Callable[[int], None] = lambda crystals: None
+    ) -> Iterator[Computed]:
+        """What the networks make of a window: all of a prediction that takes the device.
+
+        Args:
+            window: The crystals.
+            beginning: Told the number of crystals of each batch before its turn.
+
+        Raises:
+            DeviceLostError: If the device has failed.
+        """
+        for batch in self.batches(window):
+            beginning(len(batch))
+            yield from self._safely(batch)
+
+    def together(
+        self,
+        windows: Sequence[Sequence[PreparedBatch]],
+        beginning: Callable[[int], None] = lambda crystals: None,
+    ) -> list[list[Computed]]:
+        """The same for the batches of several windows, on a GPU all at once.
+
+        A GPU does thousands of small crystals in the time of a few hundred. A CPU gains nothing,
+        and takes them window by window, so that rounding is that of each by itself.
+
+        Raises:
+            DeviceLostError: If the device has failed.
+        """
+        if self.device.type == "cpu":
+            return [
+                list(self(PreparedWindow(batches=list(batches)), beginning)) for batches in windows
+            ]
+        parts = [(k, batch) for k, batches in enumerate(windows) for batch in batches]
+        if not parts:
+            return [[] for _ in windows]
+        room = 1 + max(max(batch.places) for _, batch in parts)
+        whole = PreparedBatch.join([b for _, b in parts], [k * room for k, _ in parts])
+        found: list[list[Computed]] = [[] for _ in windows]
+        for part in self(PreparedWindow(batches=[whole]), beginning):
+            owner = torch.tensor(part.places) // room
+            for k in owner.unique().tolist():
+                rows = torch.nonzero(owner == k).flatten()
+                outcomes = tuple(ModelOutput(*(x[rows] for x in one)) for one in part.outcomes)
+                places = [part.places[i] - k * room for i in rows.tolist()]
+                found[k].append(replace(part, places=places, outcomes=outcomes))
+        return found
+
+    def _safely(self, batch: PreparedBatch) -> Iterator[Computed]:
+        """Run a batch; where it fails, run its halves, down to the one at fault."""
+        try:
+            done = Computed(batch.places, self._outcomes(batch))
+        except Exception as error:
+            if self.device.type != "cpu" and _is_lost(error):
+                raise DeviceLostError(f"{self.device} has failed ({reason_of(error)})") from None
+            failure = failed(Prediction(), error)
+            done = Computed(batch.places, error=failure.error, fault=failure.fault)
+        if not done.error or len(batch) == 1:
+            yield done
+            return
+        # Out of the handler, which would keep the failed tensors alive.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = len(batch) // 2
+        yield from self._safely(batch.part(slice(None, half)))
+        yield from self._safely(batch.part(slice(half, None)))
+
+    @full_precision()
+    @torch.inference_mode()
+    def _outcomes(self, prepared: PreparedBatch) -> tuple[ModelOutput, ...]:
+        """The outcome of each model that is asked, on the CPU."""
+        batches = {s: batch.to(self.device) for s, batch in prepared.graphs.items()}
+        sums = {settings: LatticeSums(batch) for settings, batch in batches.items()}
+        found = []
+        for model in self.models:
+            settings = model.config.graph
+            outcome = model.outcome(batches[settings], sums[settings])
+            if not self.intervals:
+                outcome = outcome._replace(spread=outcome.spread[:, :0])
+            if not self.intervals or model.calibration is None:
+                outcome = outcome._replace(latent=outcome.latent[:, :0])
+            found.append(outcome)
+        if self.device.type == "cpu":
+            return tuple(found)
+        # One copy, and so one wait for the device.
+        columns = [part for outcome in found for part in outcome]
+        parts = torch.cat(columns, dim=1).cpu().split([part.shape[1] for part in columns], dim=1)
+        return tuple(ModelOutput(*parts[i : i + 3]) for i in range(0, len(parts), 3))
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether the device will fail from now on, whatever it is asked (a fault in a kernel)."""
+    kind = getattr(torch, "AcceleratorError", None)  # since PyTorch 2.8
+    lost = kind is not None and isinstance(error, kind)
+    text = str(error)
+    return (lost or "CUDA error" in text) and "out of memory" not in text
