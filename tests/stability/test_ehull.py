@@ -65,9 +65,9 @@ def test_stable_is_what_is_stable(predictor: Predictor) -> None:
 
 def test_no_silent_number_where_references_lack(predictor: Predictor) -> None:
     (found,) = predictor.predict_many([CSI])
-    assert found.in_domain is False and found.lacks == "no elemental Cs; no binary I-Cs"
+    assert found.in_domain is False and found.lacks == "no elemental Cs; no binary Cs-I"
     said = " ".join(found.warnings)
-    assert "references jarvis lack: no elemental Cs; no binary I-Cs" in said
+    assert "references jarvis lack: no elemental Cs; no binary Cs-I" in said
     assert "its training data have only 16 crystals with Cs" in said
 
 
@@ -95,7 +95,7 @@ def test_one_number_by_every_road(predictor: Predictor, structures: Path, tmp_pa
         call(structures, "--props", "bandgap,ehull", "--workers", workers, "-o", str(out))
         rows = table(out)
         assert [float(r["ehull"]) for r in rows] == pytest.approx(expected, abs=2e-5)
-        assert [r["ehull_lacks"] for r in rows][3] == "no elemental Cs; no binary I-Cs"
+        assert [r["ehull_lacks"] for r in rows][3] == "no elemental Cs; no binary Cs-I"
         assert not any(r["error"] for r in rows)
 
 
