@@ -46,6 +46,12 @@ if TYPE_CHECKING:
 @click.option(
     "--props", "--prop", "prop", metavar="NAME", help="Property to judge by, else the model's own."
 )
+@click.option(
+    "--hull",
+    multiple=True,
+    metavar="FILE",
+    help="References for ehull: a file of formation energies, jarvis or mp; may be repeated.",
+)
 @click.option("-o", "--output", metavar="FOLDER", help="Write predictions, report and plot here.")
 @click.option(
     "--compare",
@@ -78,6 +84,7 @@ def evaluate(
     target: str | None,
     unit: str | None,
     prop: str | None,
+    hull: tuple[str, ...],
     output: str | None,
     others: tuple[str, ...],
     leaderboard: bool,
@@ -106,12 +113,13 @@ def evaluate(
     from recinet_ase.evaluation.leaderboard import leaderboard_name
     from recinet_ase.evaluation.report import make_report, write_report
     from recinet_ase.inference.predictor import Predictor
+    from recinet_ase.pretrained import load_model
     from recinet_ase.properties import parse_properties
 
     rule = _rule(split_by, split_seed)
-    predictor = Predictor(model, device)
-    config = predictor.models[0].config
+    config = load_model(model).config
     name = None if prop is None else parse_properties(prop, config.infos)[0].name
+    predictor = _predictor(model, device, name, hull)
     choice = choose_data(model, config, dataset, target, unit, rule)
     data = open_data(choice, name or config.properties[0], data_dir)
     if data.labels_note:
@@ -122,7 +130,7 @@ def evaluate(
     site_name = leaderboard_name(data.name, info) if leaderboard else ""
     if leaderboard and (choice.rule or data.default_rule).kind != "published":
         raise ReciNetError("the leaderboard judges by the published split; leave out --split-by")
-    answers = [_other(other, device) for other in others]
+    answers = [_other(other, device, name, hull) for other in others]
     for _, answer in answers:
         if isinstance(answer, Predictor):
             runner.choose_property(answer.models[0].config, data, info.name)
@@ -186,17 +194,33 @@ def _rule(text: str | None, seed: int | None) -> SplitRule | None:
     return SplitRule.parse(text, PUBLISHED_SEED if seed is None else seed)
 
 
-def _other(spec: str, device: str) -> tuple[str, PredictionTable | Predictor]:
+def _predictor(spec: str, device: str, name: str | None, hull: tuple[str, ...]) -> Predictor:
+    """A model's predictor.
+
+    The distance to the hull is asked for by name, so that crystals whose references lack
+    something are judged, too.
+    """
+    from recinet_ase.errors import ReciNetError
+    from recinet_ase.inference.predict import as_predictor
+    from recinet_ase.stability.derived import DISTANCE
+
+    if hull and name != DISTANCE:
+        raise ReciNetError("--hull is of the distance to it: add --props ehull")
+    return as_predictor(spec, device, props=name if name == DISTANCE else None, hull=hull or None)
+
+
+def _other(
+    spec: str, device: str, name: str | None, hull: tuple[str, ...]
+) -> tuple[str, PredictionTable | Predictor]:
     """What to compare with: a file of predictions, or another model."""
     from recinet_ase.evaluation.table import PredictionTable
-    from recinet_ase.inference.predictor import Predictor
 
     path = Path(spec)
     if path.suffix in (".csv", ".zip") or path.is_file():
         return spec, PredictionTable.from_csv(path)
     if (path / "predictions.csv").is_file() and not (path / "config.json").is_file():
         return spec, PredictionTable.from_csv(path / "predictions.csv")
-    return spec, Predictor(spec, device)
+    return spec, _predictor(spec, device, name, hull)
 
 
 def _contribute(tested: Evaluation, name: str, folder: Path) -> None:

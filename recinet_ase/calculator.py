@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from ase import Atoms
 
+    from recinet_ase.stability.derived import References
     from recinet_ase.stability.phases import Component
 
 
@@ -58,6 +60,9 @@ class ReciNetCalculator(Calculator):
         device: Torch device; a GPU where there is one by default.
         dtype: ``"float32"`` (default) or ``"float64"``.
         atoms: Attach the calculator to these atoms.
+        hull: What ``ehull`` is measured from: a `recinet_ase.stability.Hull`, a file of formation
+            energies, ``"jarvis"`` or ``"mp"``, or a list of these; by default the shipped
+            references of the model's level of theory.
 
     Attributes:
         predictor: What the numbers come from.
@@ -66,7 +71,8 @@ class ReciNetCalculator(Calculator):
 
     Raises:
         UnknownNameError: For an unknown model.
-        ReciNetError: If a model is damaged, or two give the same property.
+        ReciNetError: If a model is damaged, two give the same property, or references cannot be
+            used.
     """
 
     name = "recinet"
@@ -79,8 +85,10 @@ class ReciNetCalculator(Calculator):
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         atoms: Atoms | None = None,
+        hull: References | None = None,
     ) -> None:
-        self.predictor = inference.as_predictor(model, device, dtype)
+        self._owners: list[weakref.ref[Atoms]] = []
+        self.predictor = inference.as_predictor(model, device, dtype, hull=hull)
         sources = {name: m.config.name for name, m in self.predictor.properties.items()}
         # Databases and trajectories store the parameters: where a number came from.
         super().__init__(atoms=atoms, models=sources)
@@ -106,6 +114,19 @@ class ReciNetCalculator(Calculator):
         self.implemented_properties = list(self.units)  # type: ignore[misc]
         self._prediction = Prediction()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the atoms that it is attached to, which hold it themselves."""
+        return {**self.__dict__, "_owners": []}
+
+    def set_atoms(self, atoms: Atoms) -> None:
+        """Take note of atoms that the calculator is attached to (ASE calls this)."""
+        self._owners = [ref for ref in self._owners if ref() is not None] + [weakref.ref(atoms)]
+
+    def _owner(self) -> Atoms | None:
+        """The atoms that it is attached to, None if there are none or several."""
+        owners = {id(a): a for ref in self._owners if (a := ref()) is not None and a.calc is self}
+        return next(iter(owners.values())) if len(owners) == 1 else None
+
     def __repr__(self) -> str:
         """``<ReciNetCalculator: bandgap (eV, jarvis-mbj) on cpu>``."""
         return repr(self.predictor).replace("Predictor", type(self).__name__, 1)
@@ -128,6 +149,9 @@ class ReciNetCalculator(Calculator):
     ) -> Any:
         """A property by its name or an alias (``"gap"``, ``"e_above_hull"``), in `units`.
 
+        Without ``atoms`` it is that of the atoms that the calculator is attached to, where
+        these are the only ones.
+
         ``"bandgap_low"`` and ``"bandgap_high"`` (``"gap_low"``..., also ``"gap_lower"`` and
         ``"gap_upper"``) are the ends of the 90 % interval, where the model is calibrated.
 
@@ -146,6 +170,7 @@ class ReciNetCalculator(Calculator):
             given = ", ".join(self.implemented_properties)
             models = ", ".join(dict.fromkeys(self.models.values()))
             raise PropertyNotImplementedError(f"{models} gives no {name!r}; it gives: {given}")
+        atoms = self._owner() if atoms is None else atoms
         return super().get_property(known, atoms, allow_calculation)
 
     def calculate(
@@ -163,7 +188,10 @@ class ReciNetCalculator(Calculator):
         wanted = list(properties or self.implemented_properties)
         super().calculate(atoms, wanted, system_changes)
         if self.atoms is None:
-            raise CalculatorSetupError("no atoms: attach the calculator or pass atoms")
+            raise CalculatorSetupError(
+                "no atoms, or several that share this calculator: pass the ones that are meant, "
+                "as in calc.get_property(name, atoms)"
+            )
         (result,) = self.predictor.predict_many([self.atoms])
         values: dict[str, float | bool] = dict(result.values)
         for name, interval in result.intervals.items():

@@ -18,7 +18,7 @@ from typing import Any
 from make_references import records_of
 
 from recinet_ase.data.catalogue import open_dataset
-from recinet_ase.pretrained import available_models, model_folder
+from recinet_ase.pretrained import available_models, model_card, model_folder
 from recinet_ase.training.elements import RARE, listed_rare
 
 _TITLE = "## Where not to trust it\n\n"
@@ -67,6 +67,9 @@ def main() -> None:
             readme = path.with_name("README.md")
             if readme.exists():
                 write_line(readme, rare)
+        if (folder / "ensemble").is_dir():
+            merged = model_card(f"{name}:ensemble")["training"]["rare_elements"]
+            write_line(folder / "ensemble" / "README.md", merged)
 
 
 def write_line(readme: Path, rare: dict[str, int]) -> None:

@@ -12,9 +12,12 @@ from recinet_ase.graph.ordering import check_ordering, ordered
 from recinet_ase.inference.predictor import Predictor
 from recinet_ase.inference.result import Prediction, Predictions
 from recinet_ase.models.ensemble import AnyModel
+from recinet_ase.stability.derived import SELF
 
 if TYPE_CHECKING:
     import torch
+
+    from recinet_ase.stability.derived import References
 
 ModelLike = str | Path | AnyModel
 Models = ModelLike | Sequence[ModelLike] | Predictor
@@ -48,6 +51,7 @@ def as_predictor(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     props: str | Iterable[str] | None = None,
+    hull: References | None = None,
 ) -> Predictor:
     """A `Predictor` of whatever names models; a given one is shared, not copied.
 
@@ -56,19 +60,22 @@ def as_predictor(
         device: Torch device.
         dtype: Type of the numbers.
         props: Properties to give, comma-separated or a list.
+        hull: As for `predict`.
 
     Raises:
         UnknownNameError: For an unknown model or property.
         ReciNetError: If a file is damaged, two models give the same property, none gives a wanted
-            one, or device or dtype are given beside a predictor that has its own.
+            one, or anything is given beside a predictor that has its own.
     """
     wanted = props.split(",") if isinstance(props, str) else None if props is None else [*props]
     if isinstance(models, Predictor):
-        if device is not None or dtype is not None:
-            raise ReciNetError("a Predictor has its device and dtype; do not give them again")
-        if wanted is not None:
-            raise ReciNetError("a Predictor has its properties; do not give props again")
+        given = {"device": device, "dtype": dtype, "props": props, "hull": hull}
+        for name, value in given.items():
+            if value is not None:
+                raise ReciNetError(f"a Predictor has its {name}; do not give {name} again")
         return models
+    if hull == SELF or (isinstance(hull, Sequence) and SELF in hull):
+        raise ReciNetError(f"{SELF!r} means the crystals of one recinet-screen: give it a Hull")
     if wanted is not None:
         wanted = [name.strip() for name in wanted]
         if models is None or (isinstance(models, str) and models == ALL):
@@ -80,7 +87,7 @@ def as_predictor(
         models = DEFAULT
     if isinstance(models, str) and models == ALL:
         models = list(default_models())
-    return Predictor(models, device=device, dtype=dtype, properties=wanted)
+    return Predictor(models, device=device, dtype=dtype, properties=wanted, hull=hull)
 
 
 def predict(
@@ -92,6 +99,7 @@ def predict(
     progress: bool | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    hull: References | None = None,
 ) -> Predictions:
     """Properties of many structures, in batches.
 
@@ -111,6 +119,9 @@ def predict(
         progress: Show a bar on stderr; by default where that is a terminal.
         device: Torch device; a GPU where there is one by default.
         dtype: ``"float32"`` (default) or ``"float64"``.
+        hull: References for ``ehull``: a `recinet_ase.stability.Hull`, a file, ``"jarvis"`` or
+            ``"mp"``, or a list of these; by default the shipped ones of the model's level of
+            theory.
 
     Returns:
         One `Prediction` for each structure, in order, with its units; a bad structure carries its
@@ -127,7 +138,7 @@ def predict(
     # Atoms and Structures can be iterated, too; a Trajectory has numbers, of its atoms.
     if single or hasattr(structures, "positions"):
         raise ReciNetError("predict takes a list of structures; for one, use predict_structure")
-    predictor = as_predictor(models, device, dtype, props)
+    predictor = as_predictor(models, device, dtype, props, hull)
     total = len(structures) if isinstance(structures, Sized) else None
     stream = structures if order is None else _each_ordered(structures, order)
     return predictor.collect(_shown(predictor.predict_iter(stream), total, progress))
@@ -141,6 +152,7 @@ def predict_structure(
     order: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    hull: References | None = None,
 ) -> dict[str, float]:
     """Properties of one structure, by name and in their units.
 
@@ -151,6 +163,7 @@ def predict_structure(
         order: As for `predict`.
         device: As for `predict`.
         dtype: As for `predict`.
+        hull: As for `predict`.
 
     Raises:
         StructureError: If a model cannot answer for the structure.
@@ -158,7 +171,7 @@ def predict_structure(
         ReciNetError: If a model cannot be used.
     """
     structure = ordered(structure, order)
-    return as_predictor(models, device, dtype, props).predict(structure)
+    return as_predictor(models, device, dtype, props, hull).predict(structure)
 
 
 def _each_ordered(structures: Iterable[Any], order: str) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,11 @@ def merged_card(
     trainings = [dict(card.get("training", {})) for card in cards]
     training = {key: value for key, value in trainings[0].items() if key not in _FIGURES}
     clean = set.intersection(*(set(t.get("clean_for", ())) for t in trainings))
+    counts = [t.get("rare_elements", {}) for t in trainings]
+    rare = {e: min(c[e] for c in counts if e in c) for e in sorted({*chain(*counts)})}
     training |= {
         "clean_for": sorted(clean),
+        "rare_elements": rare,
         "parameters": sum(int(t.get("parameters", 0)) for t in trainings),
         "members": [
             {**t, "name": card["name"], "network": card["network"]}

@@ -226,7 +226,8 @@ def _entries(path: Path, records: list[dict[str, Any]]) -> tuple[list[Phase], st
                 "parameters or data)"
             )
         name = record.get("entry_id") or (record.get("data") or {}).get("material_id") or ""
-        entries.append(PDEntry(Composition(amounts), energy, str(name or record.get("name") or "")))
+        name = str(name or record.get("name") or "")
+        entries.append(PDEntry(Composition(amounts), energy, name, record.get("attribute")))
     functional = _only(theories)
     try:
         phases = phases_of_entries(entries)

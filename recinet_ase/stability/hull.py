@@ -188,10 +188,10 @@ class Hull:
         Ba and Hf for instance, often form none; crystals with such a pair lie below JARVIS' hull
         no more often than others do, docs/concepts/stability.md.)
         """
-        names = sorted(amounts_of(composition), key=atomic_numbers().__getitem__)
+        scale, number = electronegativities(), atomic_numbers()
+        names = sorted(amounts_of(composition), key=lambda name: scale[number[name]])
         lacking = [name for name in names if name not in self._elements]
         said = [f"no elemental {' or '.join(lacking)}"] if lacking else []
-        scale, number = electronegativities(), atomic_numbers()
         pairs = [
             f"{a}-{b}"
             for a, b in combinations(names, 2)

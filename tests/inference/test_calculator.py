@@ -144,3 +144,18 @@ def test_a_bad_structure_says_why(model_folder: Path) -> None:
     with pytest.raises(StructureError, match="no periodicity"):
         atoms.calc.get_property("bandgap", atoms)
     assert atoms.calc.results == {}
+
+
+def test_attached_atoms_need_not_be_passed(model_folder: Path) -> None:
+    first, second = bulk("Si"), bulk("Cu")
+    calc = first.calc = ReciNetCalculator(model_folder, device="cpu")
+    value = first.calc.get_property("bandgap")
+    assert value == calc.get_property("bandgap", first.copy())
+    first.set_cell(1.1 * first.cell, scale_atoms=True)
+    assert first.calc.get_property("bandgap") != value  # no number of an earlier cell
+    second.calc = shared = ReciNetCalculator(model_folder, device="cpu")
+    first.calc = shared
+    with pytest.raises(CalculatorSetupError, match="several that share"):
+        shared.get_property("bandgap")
+    second.calc = None
+    assert shared.get_property("bandgap") == calc.get_property("bandgap", first)

@@ -21,8 +21,15 @@ from recinet_ase.cli.screen import screen
 from recinet_ase.errors import ReciNetError
 from recinet_ase.inference.predict import default_models
 from recinet_ase.models.property_model import PropertyModel
+from recinet_ase.pretrained import (
+    available_ensembles,
+    available_models,
+    model_card,
+    model_folder,
+)
 from recinet_ase.stability import Hull, Phase
 from recinet_ase.stability.phases import describe
+from recinet_ase.training.elements import listed_rare
 
 A = 4.17
 BAHFO3 = crystal(
@@ -58,9 +65,9 @@ def test_stable_is_what_is_stable(predictor: Predictor) -> None:
 
 def test_no_silent_number_where_references_lack(predictor: Predictor) -> None:
     (found,) = predictor.predict_many([CSI])
-    assert found.in_domain is False and found.lacks == "no elemental Cs; no binary I-Cs"
+    assert found.in_domain is False and found.lacks == "no elemental Cs; no binary Cs-I"
     said = " ".join(found.warnings)
-    assert "references jarvis lack: no elemental Cs; no binary I-Cs" in said
+    assert "references jarvis lack: no elemental Cs; no binary Cs-I" in said
     assert "its training data have only 16 crystals with Cs" in said
 
 
@@ -88,7 +95,7 @@ def test_one_number_by_every_road(predictor: Predictor, structures: Path, tmp_pa
         call(structures, "--props", "bandgap,ehull", "--workers", workers, "-o", str(out))
         rows = table(out)
         assert [float(r["ehull"]) for r in rows] == pytest.approx(expected, abs=2e-5)
-        assert [r["ehull_lacks"] for r in rows][3] == "no elemental Cs; no binary I-Cs"
+        assert [r["ehull_lacks"] for r in rows][3] == "no elemental Cs; no binary Cs-I"
         assert not any(r["error"] for r in rows)
 
 
@@ -197,6 +204,23 @@ def test_other_models() -> None:
     assert Predictor(direct, device="cpu").stability is None
 
 
+def test_references_of_a_calculator(tmp_path: Path) -> None:
+    refs = tmp_path / "refs.json"
+    refs.write_text('[{"formula": "MgO", "formation_energy": -4.0, "id": "deep"}]')
+    own = Hull.read(refs)
+    for hull in (own, refs, ["jarvis", str(refs)]):
+        atoms = SOME[1].copy()
+        atoms.calc = ReciNetCalculator("jarvis-eform", device="cpu", hull=hull)
+        assert 0.9 < atoms.calc.get_property("ehull") < 1.2
+        assert describe(atoms.calc.decomposition) == "1.00 MgO [deep]"
+    (found,) = predict([SOME[1]], "jarvis-eform", props="ehull", hull=own, device="cpu")
+    assert found.values["ehull"] == pytest.approx(atoms.calc.results["ehull"], abs=1e-5)
+    with pytest.raises(ReciNetError, match="a Predictor has its hull"):
+        ReciNetCalculator(atoms.calc.predictor, hull=own)
+    with pytest.raises(ReciNetError, match="give it a Hull"):
+        ReciNetCalculator("jarvis-eform", hull="self")
+
+
 def test_shipped_models() -> None:
     for name, references in (("jarvis-mt", "jarvis"), ("mp-eform", "mp")):
         predictor = Predictor(name, device="cpu")
@@ -235,6 +259,14 @@ def test_elements_that_a_model_hardly_knows_are_flagged() -> None:
     assert Predictor(model, device="cpu").predict_many([CSI])[0].warnings == ()
 
 
+@pytest.mark.parametrize("name", [*available_models(), *available_ensembles()])
+def test_cards_list_the_elements_that_a_model_hardly_knows(name: str) -> None:
+    rare = model_card(name)["training"]["rare_elements"]
+    folder, _, kind = name.partition(":")
+    card = (model_folder(folder) / kind / "README.md").read_text()
+    assert listed_rare(rare) in card
+
+
 def test_an_evaluation_judges_distances(tmp_path: Path) -> None:
     labelled = SOME[1].copy()
     labelled.info["ehull"] = 0.01
@@ -243,5 +275,20 @@ def test_an_evaluation_judges_distances(tmp_path: Path) -> None:
     found = CliRunner().invoke(evaluate, [*words, "--device", "cpu"])
     assert found.exit_code == 0, found.output
     assert "jarvis-eform (ehull, OptB88vdW)" in found.output
+    refs = tmp_path / "refs.csv"
+    refs.write_text("formula,formation_energy\nMg,0\nO,0\nMgO,-30\n")
+    words += ["--hull", str(refs), "-o", str(tmp_path / "out"), "--device", "cpu"]
+    found = CliRunner().invoke(evaluate, words)
+    assert found.exit_code == 0, found.output
+    (row,) = [r for r in table(tmp_path / "out" / "predictions.csv") if r["target"] == "0.01"]
+    assert float(row["prediction"]) > 20  # far above the hull given
+    for hull, prop, message in (
+        (str(refs), "formation_energy", "add --props ehull"),
+        ("self", "ehull", "of one recinet-screen"),
+        ("mp", "ehull", "must not be compared"),
+    ):
+        words = ["jarvis-eform", "--dataset", str(tmp_path / "own.extxyz"), "--hull", hull]
+        found = CliRunner().invoke(evaluate, [*words, "--props", prop, "--device", "cpu"])
+        assert found.exit_code == 2 and message in found.stderr
     found = CliRunner().invoke(evaluate, ["jarvis-eform", "--dataset", "jarvis", "--prop", "ehull"])
     assert found.exit_code == 2 and "as ehull_label" in found.stderr
