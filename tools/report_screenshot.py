@@ -24,7 +24,7 @@ from PIL import Image
 
 from recinet_ase import StructureError
 from recinet_ase.data.published import JARVIS
-from recinet_ase.graph.adapters import from_jarvis
+from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.properties import get_property_info
 from recinet_ase.screening.output.report import write_report
 from recinet_ase.screening.selection.selection import Selection
@@ -51,7 +51,7 @@ def write_database(path: Path, data_dir: str | None, count: int) -> list[Atoms]:
             if len(structures) == count:
                 break
             try:
-                atoms = from_jarvis(record).to_ase()
+                atoms = to_crystal(record).to_ase()
             except StructureError:
                 continue
             database.write(atoms, jid=key)

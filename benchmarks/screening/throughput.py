@@ -31,7 +31,7 @@ from ase.db import connect
 
 from recinet_ase import StructureError
 from recinet_ase.data.published import JARVIS
-from recinet_ase.graph.adapters import from_jarvis
+from recinet_ase.graph.adapters import to_crystal
 
 RIVALS = ("chgnet", "alignn", "megnet")
 RIVAL_SCRIPT = Path(__file__).with_name("throughput_rivals.py")
@@ -61,7 +61,7 @@ def write_database(path: Path, data_dir: str | None, count: int, atoms: tuple[in
     for record in JARVIS.records(data_dir).values():
         if atoms[0] <= len(record["atoms"]["elements"]) <= atoms[1]:
             try:
-                found.append(from_jarvis(record).to_ase())
+                found.append(to_crystal(record).to_ase())
             except StructureError:
                 continue
         if len(found) == count:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from recinet_ase.properties import PropertyInfo
-    from recinet_ase.screening.journal import JournalTable
+    from recinet_ase.screening.journal_table import JournalTable
 
 
 @dataclass(frozen=True)

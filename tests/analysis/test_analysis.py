@@ -34,7 +34,8 @@ from recinet_ase.cli.analyze import analyze
 from recinet_ase.elements import MAX_Z, symbols
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.graph.waves import filtered_sum, half_space_waves
+from recinet_ase.graph.wave_sums import filtered_sum
+from recinet_ase.graph.waves import half_space_waves
 from recinet_ase.inference.predictor import Predictor
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.reciprocal import LatticeOperator

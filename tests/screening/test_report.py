@@ -19,7 +19,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.screening.output.report import write_report
 from recinet_ase.screening.output.report.cell import draw_cell, find_symmetry, svg
 from recinet_ase.screening.output.report.charts import histogram, scatter, ticks
-from recinet_ase.screening.output.report.page import _link
+from recinet_ase.screening.output.report.render import _link
 from recinet_ase.screening.output.statistics import error_kinds, property_figures
 from recinet_ase.screening.output.terminal import print_summary
 from recinet_ase.screening.selection.selection import Selection

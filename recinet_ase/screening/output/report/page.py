@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup, escape
 
 from recinet_ase.errors import ReciNetError
 from recinet_ase.models.files import write_atomic
@@ -27,6 +22,7 @@ from recinet_ase.screening.output.report.cell import (
 )
 from recinet_ase.screening.output.report.charts import axis_label, histogram, scatter
 from recinet_ase.screening.output.report.phases import Diagram, diagrams
+from recinet_ase.screening.output.report.render import group_symbol, render
 from recinet_ase.screening.output.statistics import error_kinds, property_figures
 from recinet_ase.screening.selection.columns import LACKS
 from recinet_ase.screening.selection.selection import Selection
@@ -184,91 +180,12 @@ def write_report(
         "seconds": seconds,
         "created": created,
     }
-    _write(path, _render(context, data))
+    _write(path, render(context, data))
 
 
 def _both(table: RowTable, name: str, indices: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     values = table.column(name)
     return values, values[:0] if indices is None else values[indices]
-
-
-def _render(context: Mapping[str, Any], data: Any) -> str:
-    """The page from its template, with style, script and data in it."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    folder = files("recinet_ase.screening.output.report")
-    style, script = ((folder / name).read_text("utf-8") for name in ("style.css", "script.js"))
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
-    )
-    environment.filters["formula"] = _formula
-    environment.filters["formula_of_mixture"] = _mixture
-    environment.filters["link"] = _link
-    environment.filters["short"] = lambda value: f"{value:.4g}" if value == value else ""
-    return environment.get_template("page.html").render(
-        context,
-        style=Markup(style),
-        script=Markup(script),
-        # Nothing but these two runs or styles, whatever an id contains.
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-        data=_json(data),
-    )
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _json(data: Any) -> Markup:
-    """Json that cannot end the script element it stands in."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
-
-
-def _formula(text: str | None) -> Markup:
-    """A formula with its numbers as subscripts."""
-    return Markup(re.sub(r"(\d+)", r"<sub>\1</sub>", str(escape(text or ""))))
-
-
-_PAGES = (
-    (re.compile(r"JVASP-\d+"), "https://www.ctcms.nist.gov/~knc6/static/JARVIS-DFT/{}.xml"),
-    (re.compile(r"mp-\d+"), "https://materialsproject.org/materials/{}"),
-)
-"""Ids of public databases, and where their pages are."""
-
-
-def _link(identity: Any) -> Markup:
-    """An id, as a link where it is that of a public database."""
-    text = str(identity)
-    for pattern, address in _PAGES:
-        if pattern.fullmatch(text):
-            found = Markup('<a href="{}" rel="noreferrer" target="_blank">{}</a>')
-            return found.format(address.format(text), text)
-    return escape(text)
-
-
-def _mixture(text: str) -> Markup:
-    """A decomposition, the numbers of its formulas as subscripts."""
-    parts = []
-    for part in filter(None, text.split(" + ")):
-        share, _, rest = part.partition(" ")
-        formula, _, name = rest.partition(" ")
-        parts.append(f"{share} {_formula(formula)}<small> {escape(name)}</small>")
-    return Markup(" + ").join(map(Markup, parts))
-
-
-def _group_symbol(symbol: str) -> Markup:
-    """``P-42_1m`` with an overline and a subscript."""
-    text = str(escape(symbol))
-    text = re.sub(r"-(\d)", r'<span class="bar">\1</span>', text)
-    return Markup(re.sub(r"_(\d)", r"<sub>\1</sub>", text))
 
 
 def _share_inside(table: RowTable) -> float | None:
@@ -306,7 +223,7 @@ def _crystals(
                 numbers |= set(drawing.numbers.tolist())
         scenes += [None] * (i - len(scenes)) + [found] if found else []
         lengths = atoms.cell.cellpar() if atoms.cell.rank == 3 else None
-        group = (_group_symbol(symmetry[0]), symmetry[1]) if symmetry else ("", 0)
+        group = (group_symbol(symmetry[0]), symmetry[1]) if symmetry else ("", 0)
         crystals.append(_Crystal(*group, _cell_text(lengths), picture))
     return crystals, scenes, numbers
 
