@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recinet_ase.analysis.canvas import FONT, SEQUENTIAL, canvas, colour_bar, colour_range
+from recinet_ase.analysis.canvas import FONT, Scale, canvas, colour_bar
 from recinet_ase.analysis.tables import Table
 
 if TYPE_CHECKING:
@@ -42,24 +42,24 @@ def gate_elements(table: Table, role: str = "neighbour") -> Figure:
             name: float(found[quantity][found["element"] == name].mean())
             for name in dict.fromkeys(found["element"].tolist())
         }
-        scale = Normalize(*colour_range(list(mean.values())), clip=True)
-        colours = colormaps[SEQUENTIAL]
+        chosen = Scale.of(quantity, list(mean.values()))
+        scale = Normalize(chosen.low, chosen.high, clip=True)
+        colours = colormaps[chosen.colours]
         for z, name in enumerate(symbols()):
             if z == 0:
                 continue
             x, y = position(z)
-            value = mean.get(name, float("nan"))
-            face = colours(scale(value)) if np.isfinite(value) else "0.93"
+            known = name in mean
+            face = colours(scale(mean[name] - chosen.zero)) if known else (0.93, 0.93, 0.93, 1)
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="white"))
-            dark = np.isfinite(value) and scale(value) < 0.55
+            dark = np.dot(face[:3], (0.3, 0.6, 0.1)) < 0.45
             axes.text(
                 x, y, name, ha="center", va="center", fontsize=FONT - 2,
-                color="white" if dark else "black" if np.isfinite(value) else "0.6",
+                color="white" if dark else "black" if known else "0.6",
             )  # fmt: skip
         axes.set(xlim=(0.4, 18.6), ylim=(10.1, 0.4), aspect="equal")
         axes.axis("off")
-        label = r"gate $\overline{\beta}$" if quantity == "gate" else "message weight"
-        colour_bar(
-            figure, ScalarMappable(scale, SEQUENTIAL), axes, f"{label} as {role}", "both", 0.75
-        )
+        extend = "both" if chosen.zero else "max"
+        bar = ScalarMappable(scale, chosen.colours)
+        colour_bar(figure, bar, axes, f"as {role}: {chosen.label}", extend, 0.75)
     return figure
