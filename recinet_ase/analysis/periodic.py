@@ -12,19 +12,6 @@ from recinet_ase.analysis.tables import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_F_ROWS = {6: 8.5, 7: 9.5}  # where the lanthanides and actinides are drawn
-
-
-def position(z: int) -> tuple[float, float]:
-    """Column (1 to 18) and row of an element in the 18-column table."""
-    lanthanide, actinide = 57 <= z <= 70, 89 <= z <= 102
-    if lanthanide or actinide:
-        return (z - 54 if lanthanide else z - 86), _F_ROWS[6 if lanthanide else 7]
-    from recinet_ase.elements import groups_and_periods
-
-    group, period = groups_and_periods()[z]
-    return float(group), float(period)
-
 
 def gate_elements(table: Table, role: str = "neighbour") -> Figure:
     """Gate and message weight, the mean over the blocks, of each element in one role."""
@@ -33,7 +20,7 @@ def gate_elements(table: Table, role: str = "neighbour") -> Figure:
     from matplotlib.colors import Normalize
     from matplotlib.patches import Rectangle
 
-    from recinet_ase.elements import symbols
+    from recinet_ase.elements import symbols, table_position
 
     figure, (panels,) = canvas(13.0, 3.4, 1, 2)
     found = table.select(role=role)
@@ -48,7 +35,8 @@ def gate_elements(table: Table, role: str = "neighbour") -> Figure:
         for z, name in enumerate(symbols()):
             if z == 0:
                 continue
-            x, y = position(z)
+            x, row = table_position(z)
+            y = row + 0.5 * (row > 7)
             known = name in mean
             face = colours(scale(mean[name] - chosen.zero)) if known else (0.93, 0.93, 0.93, 1)
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="white"))
