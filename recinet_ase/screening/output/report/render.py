@@ -1,16 +1,18 @@
-"""The page from its template, and how it writes formulas, ids and decompositions."""
+"""The page from its template."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
+
+from recinet_ase.screening.output.report.markup import formula, link, mixture
+from recinet_ase.stability.phases import describe
 
 
 def render(context: Mapping[str, Any], data: Any) -> str:
@@ -26,9 +28,10 @@ def render(context: Mapping[str, Any], data: Any) -> str:
         lstrip_blocks=True,
         loader=FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
     )
-    environment.filters["formula"] = _formula
-    environment.filters["formula_of_mixture"] = _mixture
-    environment.filters["link"] = _link
+    environment.filters["formula"] = formula
+    environment.filters["mixture"] = mixture
+    environment.filters["described"] = describe
+    environment.filters["link"] = link
     environment.filters["short"] = lambda value: f"{value:.4g}" if value == value else ""
     return environment.get_template("page.html").render(
         context,
@@ -51,42 +54,3 @@ def _json(data: Any) -> Markup:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
-
-
-def _formula(text: str | None) -> Markup:
-    """A formula with its numbers as subscripts."""
-    return Markup(re.sub(r"(\d+)", r"<sub>\1</sub>", str(escape(text or ""))))
-
-
-_PAGES = (
-    (re.compile(r"JVASP-\d+"), "https://www.ctcms.nist.gov/~knc6/static/JARVIS-DFT/{}.xml"),
-    (re.compile(r"mp-\d+"), "https://materialsproject.org/materials/{}"),
-)
-"""Ids of public databases, and where their pages are."""
-
-
-def _link(identity: Any) -> Markup:
-    """An id, as a link where it is that of a public database."""
-    text = str(identity)
-    for pattern, address in _PAGES:
-        if pattern.fullmatch(text):
-            found = Markup('<a href="{}" rel="noreferrer" target="_blank">{}</a>')
-            return found.format(address.format(text), text)
-    return escape(text)
-
-
-def _mixture(text: str) -> Markup:
-    """A decomposition, the numbers of its formulas as subscripts."""
-    parts = []
-    for part in filter(None, text.split(" + ")):
-        share, _, rest = part.partition(" ")
-        formula, _, name = rest.partition(" ")
-        parts.append(f"{share} {_formula(formula)}<small> {escape(name)}</small>")
-    return Markup(" + ").join(map(Markup, parts))
-
-
-def group_symbol(symbol: str) -> Markup:
-    """``P-42_1m`` with an overline and a subscript."""
-    text = str(escape(symbol))
-    text = re.sub(r"-(\d)", r'<span class="bar">\1</span>', text)
-    return Markup(re.sub(r"_(\d)", r"<sub>\1</sub>", text))
