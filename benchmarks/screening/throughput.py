@@ -176,7 +176,7 @@ def beside_network(path: Path, name: str, count: int) -> str:
     from recinet_ase.io import chunks, find_sources
     from recinet_ase.screening.execution.chunk import (
         ScreenSpec,
-        compute_packed,
+        computing,
         loaded_predictor,
         prepare_packed,
         read_packed,
@@ -204,7 +204,7 @@ def beside_network(path: Path, name: str, count: int) -> str:
     spent = []
     for _ in range(2):
         start = time.process_time()
-        computed = compute_packed(spec, [graphs for _, graphs in packed], "cpu")
+        computed = computing(spec)([graphs for _, graphs in packed], "cpu")
         middle = time.process_time()
         pairs = zip(packed, computed, strict=True)
         done = [read_packed(spec, (rest, parts)) for (rest, _), parts in pairs]
