@@ -342,7 +342,7 @@ def test_a_device_that_is_gone_answers_for_nothing(crystals: dict[str, Atoms]) -
     computation = predictor.computation
     computation.device = torch.device("cuda")  # where such an error is for good
     computation.batches = lambda window: iter(window.batches)  # type: ignore[method-assign]
-    computation._outcomes = lambda batch: predictor.models[0].outcome(  # type: ignore[method-assign]
+    computation._outcomes = lambda batch, _: predictor.models[0].outcome(  # type: ignore[method-assign]
         next(iter(batch.graphs.values()))
     )
     with pytest.raises(DeviceLostError, match="cuda has failed .*illegal memory access"):

@@ -26,9 +26,9 @@ from recinet_ase.stability.derived import DISTANCE, has_references
 from recinet_ase.stability.phases import describe
 
 if TYPE_CHECKING:
-    from recinet_ase.inference.computation import Computed
+    from recinet_ase.inference.computation import Computed, Loaded
     from recinet_ase.inference.predictor import Predictor
-    from recinet_ase.inference.preparation import Preparation, PreparedBatch, PreparedWindow
+    from recinet_ase.inference.preparation import Preparation, PreparedWindow
     from recinet_ase.inference.result import Prediction
 
 
@@ -327,15 +327,13 @@ def computing(spec: ScreenSpec) -> Overlapped:
     return Overlapped(partial(_load, spec), partial(_compute, spec), _packed)
 
 
-def _load(spec: ScreenSpec, graphs: Sequence[bytes], device: str) -> list[list[PreparedBatch]]:
-    loaded_predictor(spec, device)
-    return [pickle.loads(data) for data in graphs]
+def _load(spec: ScreenSpec, graphs: Sequence[bytes], device: str) -> Loaded:
+    computation = loaded_predictor(spec, device).computation
+    return computation.load([pickle.loads(data) for data in graphs])
 
 
-def _compute(
-    spec: ScreenSpec, windows: list[list[PreparedBatch]], device: str
-) -> list[list[Computed]]:
-    return loaded_predictor(spec, device).computation.together(windows, beginning)
+def _compute(spec: ScreenSpec, loaded: Loaded, device: str) -> list[list[Computed]]:
+    return loaded_predictor(spec, device).computation.together(loaded, beginning)
 
 
 def _packed(windows: list[list[Computed]]) -> list[bytes]:
