@@ -10,7 +10,7 @@ import math
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,13 @@ from recinet_ase.io import entries_of
 from recinet_ase.io.entries import Chunk, Entry, structure_digest
 from recinet_ase.pretrained import default_model, load_model
 from recinet_ase.properties import PropertyInfo, answer_for, source_of
-from recinet_ase.screening.execution.processes import beginning
+from recinet_ase.screening.execution.worker import Overlapped, beginning
 from recinet_ase.screening.selection.columns import DECOMPOSITION, LACKS
 from recinet_ase.stability.derived import DISTANCE, has_references
 from recinet_ase.stability.phases import describe
 
 if TYPE_CHECKING:
+    from recinet_ase.inference.computation import Computed, Loaded
     from recinet_ase.inference.predictor import Predictor
     from recinet_ase.inference.preparation import Preparation, PreparedWindow
     from recinet_ase.inference.result import Prediction
@@ -321,13 +322,22 @@ def prepare_packed(
     return pickle.dumps(rest, protocol=5), pickle.dumps(graphs, protocol=5)
 
 
-def compute_packed(spec: ScreenSpec, graphs: Sequence[bytes], device: str) -> list[bytes]:
-    """What the networks make of the graphs of several chunks, together, on a device."""
-    beginning(math.inf)  # loading models is no structure's time
-    predictor = loaded_predictor(spec, device)
-    windows = [pickle.loads(data) for data in graphs]
-    done = predictor.computation.together(windows, beginning)
-    return [pickle.dumps(parts, protocol=5) for parts in done]
+def computing(spec: ScreenSpec) -> Overlapped:
+    """What makes of the graphs of several chunks, as bytes, what the networks make of them."""
+    return Overlapped(partial(_load, spec), partial(_compute, spec), _packed)
+
+
+def _load(spec: ScreenSpec, graphs: Sequence[bytes], device: str) -> Loaded:
+    computation = loaded_predictor(spec, device).computation
+    return computation.load([pickle.loads(data) for data in graphs])
+
+
+def _compute(spec: ScreenSpec, loaded: Loaded, device: str) -> list[list[Computed]]:
+    return loaded_predictor(spec, device).computation.together(loaded, beginning)
+
+
+def _packed(windows: list[list[Computed]]) -> list[bytes]:
+    return [pickle.dumps(parts, protocol=5) for parts in windows]
 
 
 def read_packed(spec: ScreenSpec, parts: tuple[bytes, bytes]) -> ChunkRows:
