@@ -36,13 +36,14 @@ from recinet_ase.io.entries import (
 from recinet_ase.models.files import write_atomic
 from recinet_ase.screening.execution.chunk import ChunkRows
 from recinet_ase.screening.output.writers import real_path
-from recinet_ase.screening.selection.table import TEXT_COLUMNS
+from recinet_ase.screening.relaxation import Geometry, with_geometry
+from recinet_ase.screening.selection.table import FLAG_COLUMNS, TEXT_COLUMNS
 
 if TYPE_CHECKING:
     from ase import Atoms
     from filelock import FileLock
 
-VERSION = 5
+VERSION = 6
 RUN_FILE, ROWS_FILE, LOCK_FILE = "run.json", "rows.jsonl", "lock"
 
 _STARTED = "started"
@@ -131,8 +132,10 @@ class Journal:
         rows = [[row[name] for name in names] for row in chunk.rows]
         errors = sum(bool(row["error"]) for row in chunk.rows)
         digests = chunk.digests or [None] * len(rows)
-        faults = len(chunk.faults)
-        parsed = [chunk.number, chunk.without_key, errors, rows, chunk.lost, digests, faults]
+        parsed = [
+            chunk.number, chunk.without_key, errors, rows, chunk.lost, digests, len(chunk.faults),
+            chunk.geometries,
+        ]  # fmt: skip
         data = json.dumps(parsed, separators=(",", ":")).encode() + b"\n"
         data = b"%08x " % zlib.crc32(data) + data
         try:
@@ -214,7 +217,7 @@ class Journal:
 
     def _count(self, size: int, parsed: Sequence[Any]) -> None:
         """Add up a line of so many bytes."""
-        _, without_key, errors, rows, lost, _, faults = parsed
+        _, without_key, errors, rows, lost, _, faults, _ = parsed
         names = self.header["columns"]
         name, error = names.index("id"), names.index("error")
         for place in lost:
@@ -289,7 +292,7 @@ class JournalTable:
         """Float64 with NaN for missing, or an object array of str, bool and None ``[n]``."""
         if name not in self._cache:
             place = self.columns.index(name)
-            text = name in TEXT_COLUMNS or name == "in_domain"
+            text = name in (*TEXT_COLUMNS, *FLAG_COLUMNS)
             values = np.full(len(self), None if text else np.nan, dtype=object if text else float)
             for first, rows in self._lines():
                 part = [row[place] for row in rows]
@@ -311,9 +314,10 @@ class JournalTable:
     def entries(self, indices: np.ndarray) -> Iterator[Entry]:
         """The entries of these rows, read again from the input.
 
-        One that was lost is not read again, since it would end this process as it did a worker:
-        its structure is its row's error. One that is another structure now, or is not there any
-        more, is an `InputChangedError`.
+        Those of a screen that relaxed them are as they were relaxed. One that was lost is not read
+        again, since it would end this process as it did a worker: its structure is its row's
+        error. One that is another structure now, or is not there any more, is an
+        `InputChangedError`.
         """
         yield from _in_order(indices, _ENTRY_BLOCK, self._entries_ascending)
 
@@ -356,7 +360,7 @@ class JournalTable:
         """Some entries of a chunk whose first row is ``start``."""
         safe = np.array([i for i in indices if i not in self._lost], dtype=int)
         found = iter(read_chunk(_picked(chunk, safe - start), self._id_key))
-        digests = self._digests(chunk.number)
+        digests, geometries = self._kept(chunk.number)
         for i in indices.tolist():
             if i in self._lost:
                 name, error = self._lost[i]
@@ -367,13 +371,16 @@ class JournalTable:
             if known is not None and structure_digest(entry.atoms) != known:
                 changed = InputChangedError(f"{entry.id} is another structure than was screened")
                 entry = Entry(entry.id, changed, entry.has_key)
+            elif geometries:
+                entry = with_geometry(entry, geometries[i - start])
             yield entry
 
-    def _digests(self, number: int) -> list[int | None]:
+    def _kept(self, number: int) -> tuple[list[int | None], list[Geometry | None]]:
+        """Digests of a chunk's structures, and what they were relaxed to, if they were."""
         with self._path.open("rb") as handle:
             handle.seek(int(self._offsets[number]))
-            digests: list[int | None] = _fields(handle.readline())[5]
-        return digests
+            fields = _fields(handle.readline())
+        return fields[5], fields[7]
 
 
 def _picked(chunk: Chunk, places: np.ndarray) -> Chunk:
