@@ -257,7 +257,8 @@ class _Folder:
         """Add one."""
         from ase.io import write
 
-        plain = re.sub(r"[^\w.+-]+", "_", str(row["id"])).strip("._")[:100] or "structure"
+        last = re.split(r"[/\\]", str(row["id"]))[-1]  # an id may be the path of a file
+        plain = re.sub(r"[^\w.+-]+", "_", last).strip("._")[:100] or "structure"
         name, number = plain, 1
         while name.lower() in self._names:  # not every file system tells cases apart
             number += 1
