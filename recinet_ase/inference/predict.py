@@ -17,8 +17,8 @@ from recinet_ase.stability.derived import SELF
 if TYPE_CHECKING:
     import torch
 
-    from recinet_ase.stability.derived import References
     from recinet_ase.simulation.relaxation import RelaxationSettings
+    from recinet_ase.stability.derived import References
 
 ModelLike = str | Path | AnyModel
 Models = ModelLike | Sequence[ModelLike] | Predictor
