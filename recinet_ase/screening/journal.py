@@ -32,7 +32,7 @@ from recinet_ase.screening.output.writers import real_path
 if TYPE_CHECKING:
     from filelock import FileLock
 
-VERSION = 5
+VERSION = 6
 RUN_FILE, ROWS_FILE, LOCK_FILE = "run.json", "rows.jsonl", "lock"
 
 _STARTED = "started"
@@ -117,8 +117,10 @@ class Journal:
         rows = [[row[name] for name in names] for row in chunk.rows]
         errors = sum(bool(row["error"]) for row in chunk.rows)
         digests = chunk.digests or [None] * len(rows)
-        faults = len(chunk.faults)
-        parsed = [chunk.number, chunk.without_key, errors, rows, chunk.lost, digests, faults]
+        parsed = [
+            chunk.number, chunk.without_key, errors, rows, chunk.lost, digests, len(chunk.faults),
+            chunk.geometries,
+        ]  # fmt: skip
         data = json.dumps(parsed, separators=(",", ":")).encode() + b"\n"
         data = b"%08x " % zlib.crc32(data) + data
         try:
@@ -209,7 +211,7 @@ class Journal:
 
     def _count(self, size: int, parsed: Sequence[Any]) -> None:
         """Add up a line of so many bytes."""
-        _, without_key, errors, rows, lost, _, faults = parsed
+        _, without_key, errors, rows, lost, _, faults, _ = parsed
         names = self.header["columns"]
         name, error = names.index("id"), names.index("error")
         for place in lost:

@@ -21,7 +21,8 @@ from recinet_ase.io.entries import (
     Source,
     structure_digest,
 )
-from recinet_ase.screening.selection.table import TEXT_COLUMNS
+from recinet_ase.screening.relaxation import Geometry, with_geometry
+from recinet_ase.screening.selection.table import FLAG_COLUMNS, TEXT_COLUMNS
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -95,7 +96,7 @@ class JournalTable:
         """Float64 with NaN for missing, or an object array of str, bool and None ``[n]``."""
         if name not in self._cache:
             place = self.columns.index(name)
-            text = name in TEXT_COLUMNS or name == "in_domain"
+            text = name in (*TEXT_COLUMNS, *FLAG_COLUMNS)
             values = np.full(len(self), None if text else np.nan, dtype=object if text else float)
             for first, rows in self._lines():
                 part = [row[place] for row in rows]
@@ -117,9 +118,10 @@ class JournalTable:
     def entries(self, indices: np.ndarray) -> Iterator[Entry]:
         """The entries of these rows, read again from the input.
 
-        One that was lost is not read again, since it would end this process as it did a worker:
-        its structure is its row's error. One that is another structure now, or is not there any
-        more, is an `InputChangedError`.
+        Those of a screen that relaxed them are as they were relaxed. One that was lost is not read
+        again, since it would end this process as it did a worker: its structure is its row's
+        error. One that is another structure now, or is not there any more, is an
+        `InputChangedError`.
         """
         yield from _in_order(indices, _ENTRY_BLOCK, self._entries_ascending)
 
@@ -162,7 +164,7 @@ class JournalTable:
         """Some entries of a chunk whose first row is ``start``."""
         safe = np.array([i for i in indices if i not in self._lost], dtype=int)
         found = iter(read_chunk(_picked(chunk, safe - start), self._id_key))
-        digests = self._digests(chunk.number)
+        digests, geometries = self._kept(chunk.number)
         for i in indices.tolist():
             if i in self._lost:
                 name, error = self._lost[i]
@@ -173,13 +175,16 @@ class JournalTable:
             if known is not None and structure_digest(entry.atoms) != known:
                 changed = InputChangedError(f"{entry.id} is another structure than was screened")
                 entry = Entry(entry.id, changed, entry.has_key)
+            elif geometries:
+                entry = with_geometry(entry, geometries[i - start])
             yield entry
 
-    def _digests(self, number: int) -> list[int | None]:
+    def _kept(self, number: int) -> tuple[list[int | None], list[Geometry | None]]:
+        """Digests of a chunk's structures, and what they were relaxed to, if they were."""
         with self._path.open("rb") as handle:
             handle.seek(int(self._offsets[number]))
-            digests: list[int | None] = fields_of(handle.readline())[5]
-        return digests
+            fields = fields_of(handle.readline())
+        return fields[5], fields[7]
 
 
 def _picked(chunk: Chunk, places: np.ndarray) -> Chunk:

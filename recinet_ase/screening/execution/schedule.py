@@ -78,13 +78,14 @@ def run(
         return
     predictor = loaded_predictor(spec)
     function: Callable[[Chunk], ChunkRows] | Steps = partial(screen_chunk, spec)
-    if not spec.on_cpu:
+    if spec.takes_steps:
         function = Steps(
             partial(prepare_packed, predictor.preparation, spec.id_key),
             computing(spec),
             partial(read_packed, spec),
         )
-    yield from in_order(chunks, backend, function, result_columns(predictor))
+    names = result_columns(predictor, spec.relaxation is not None)
+    yield from in_order(chunks, backend, function, names)
 
 
 def in_order(
@@ -261,4 +262,7 @@ def make_backend(
         return None
     if spec.on_cpu:
         return Workers(workers, time_limit)
+    if not spec.takes_steps:
+        check_here(spec)
+        return Workers(len(spec.devices), time_limit, spec.devices)
     return DeviceWorkers(spec, workers, time_limit)

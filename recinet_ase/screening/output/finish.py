@@ -125,6 +125,7 @@ def finish(
             {
                 "references": None if hull is None else references(hull),
                 "screen": identity,
+                "relaxation": journal.header.get("relaxation"),
                 "seconds": round(time.perf_counter() - clock, 3),
                 "selection": selection.explain(table.columns, units),
             },
