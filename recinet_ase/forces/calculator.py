@@ -153,26 +153,29 @@ class ReciNetForceCalculator(Calculator):
         with torch.inference_mode(False), full_precision():
             batch = ForceBatch.join(graphs, self.dtype, self.device)
             result = self.model(batch)
-            novelty = self.model.novelty(result.latent, batch.z).cpu().split(batch.n_atoms)
-        forces = result.forces.double().cpu().split(batch.n_atoms)
-        energies = result.energies.double().cpu().split(batch.n_atoms)
-        stress = result.stress.double().cpu().numpy()
+            novelty = self.model.novelty(result.latent, batch.z)
+            # One copy of each kind, and so no more than two waits for the device.
+            atoms = torch.column_stack((result.forces.double(), result.energies, novelty.double()))
+            cells = torch.column_stack((result.energy, result.stress.double().flatten(1)))
+        of_atoms = atoms.cpu().numpy()
+        ends = np.cumsum([0, *batch.n_atoms])
         every: list[dict[str, Any] | StructureError] = []
-        for i, energy in enumerate(result.energy.tolist()):
-            self._tell(graphs[i], novelty[i])
+        for i, (energy, *stress) in enumerate(cells.tolist()):
+            own = of_atoms[ends[i] : ends[i + 1]]
+            self._tell(graphs[i], own[:, 4])
             found = {
                 "energy": energy,
                 "free_energy": energy,
-                "energies": energies[i].numpy(),
-                "forces": forces[i].numpy(),
-                "stress": full_3x3_to_voigt_6_stress(stress[i]),
+                "energies": own[:, 3].copy(),
+                "forces": own[:, :3].copy(),
+                "stress": full_3x3_to_voigt_6_stress(np.reshape(stress, (3, 3))),
             }
             finite = all(np.isfinite(value).all() for value in found.values())
             error = StructureError("the force model gave a non-finite number")
             every.append(found if finite else error)
         return every
 
-    def _tell(self, graph: ForceGraph, novelty: torch.Tensor) -> None:
+    def _tell(self, graph: ForceGraph, novelty: np.ndarray) -> None:
         """Warn of what lies outside the training cells, once for each kind of reason."""
         domain = self.model.config.domain
         if domain is None:

@@ -18,6 +18,7 @@ from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.forces.batch import ForceBatch, ForceGraph
 from recinet_ase.forces.network import ForceNetworkConfig
 from recinet_ase.graph.crystal import Crystal
+from recinet_ase.graph.upload import upload
 
 KBAR = 0.1 * GPa
 """A kilobar in eV/angstrom^3."""
@@ -103,9 +104,9 @@ class LabelledCells:
         graphs = [graph_of(self.crystal(i), network) for i in chosen]
         rows = np.concatenate([np.arange(self.start[i], self.start[i + 1]) for i in chosen])
         return ForceBatch.join(graphs, device=device), Labels(
-            torch.from_numpy(self.energy[chosen]).to(device),
-            torch.from_numpy(self.forces[rows]).to(device),
-            torch.from_numpy(self.stress[chosen]).to(device),
+            upload(torch.from_numpy(self.energy[chosen]), device),
+            upload(torch.from_numpy(self.forces[rows]), device),
+            upload(torch.from_numpy(self.stress[chosen]), device),
         )
 
     def select(self, chosen: np.ndarray) -> LabelledCells:

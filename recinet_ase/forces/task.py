@@ -122,8 +122,9 @@ class ForceTask(Task):
         ]
         loss = torch.stack(parts).sum()
         # A label that is there and a prediction that is not finite must not look like no label.
-        if not all(torch.isfinite(e).any() or not n for e, n in zip(output, total, strict=True)):
-            loss = loss + torch.nan
+        for errors, count in zip(output, total, strict=True):
+            if count:
+                loss = loss.where(torch.isfinite(errors).any(), torch.nan)
         return loss, loss.detach()
 
     def validate(self, model: ForceModel) -> tuple[float, dict[str, float]]:

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 from ase import Atoms
-from pretended import GPU, PretendedGpu
+from pretended import OneGpu, PretendedGpu
 from support import random_model
-from torch import nn
 
 from recinet_ase import ReciNetError
 from recinet_ase.data.conversion import build_store
@@ -19,23 +18,6 @@ from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.labels import Targets
 from recinet_ase.training.property_task import PropertyTask
 from recinet_ase.training.trainer import Trainer
-
-
-class OneGpu:
-    """What the trainer needs of Fabric, for one process with a GPU."""
-
-    device = GPU
-    world_size, global_rank, is_global_zero = 1, 0, True
-
-    def setup(self, module: nn.Module, *optimizers: Any) -> tuple[Any, ...]:
-        return module, *optimizers
-
-    def backward(self, loss: torch.Tensor) -> None:
-        loss.backward()
-
-    def broadcast(self, value: Any) -> Any:
-        return value
-
 
 RUNS: dict[str, tuple[bool, tuple[str, ...], dict[str, Any], dict[str, Any], int]] = {
     "plain": (True, ("bandgap",), {}, {}, 530),
