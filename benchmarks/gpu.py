@@ -582,7 +582,11 @@ def main() -> None:
         # It begins nothing new after nine tenths of its time.
         command += ["--until", str(start + 0.9 * limit), "--out", str(result)]
         process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         try:
             _, text = process.communicate(timeout=limit)

@@ -90,6 +90,23 @@ def bare_python(folder: Path) -> Path:
 
 
 @pytest.mark.slow
+def test_what_a_gpu_has_to_show(tmp_path: Path) -> None:
+    found = tmp_path / "gpu.json"
+    table = run(
+        "gpu.py", "--device", "cpu", "--seconds", "400", "--parts", "acef", "--out", str(found)
+    )
+    parts = json.loads(found.read_text())["parts"]
+    assert list(parts) == ["a", "c", "e", "f"]
+    for name, part in parts.items():
+        assert not {"failed", "stopped"} & {*part}, parts
+        assert f"| {name} | " in table
+    assert parts["c"]["64 small"]["host_us_crystal"]["load"] > 0
+    assert parts["e"]["out of memory"]["said"] == "100 answers, errors: none"
+    assert parts["e"]["device assert"]["said"].startswith("DeviceLostError: cuda has failed")
+    assert parts["f"]["small float32 64"]["first_loss"] > 0
+
+
+@pytest.mark.slow
 def test_cost_curve(tmp_path: Path) -> None:
     prefix = tmp_path / "curve"
     out = run(

@@ -385,7 +385,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         for process in reversed(started):
             process.terminate()
         for process in started:
-            process.wait(30)
+            process.wait(120)
 
 
 def test_dask_workers_with_and_without_a_gpu(
