@@ -177,6 +177,7 @@ def profiles(device: str, clock: Clock, found: Found) -> None:
     import torch
 
     from recinet_ase import Predictor
+    from recinet_ase.nn import reciprocal
 
     gpu = device.startswith("cuda")
     predictor = Predictor(MODEL, device=device)
@@ -185,9 +186,9 @@ def profiles(device: str, clock: Clock, found: Found) -> None:
     n, few = (512, 16) if gpu else (64, 2)
     small, big = list(many(n)), large(few)
     kinds = {f"{n} small": (small, 1), f"{few} large": (big, 1)}
-    kinds[f"{n} small, {few} large"] = ([*small, *big], 1)
     for times in (4, 16, 64) if gpu else (2,):
         kinds[f"{times * n} small"] = (small, times)
+    kinds[f"{n} small, {few} large"] = ([*small, *big], 1)
     for name, (cells, times) in kinds.items():
         if clock.left < (8 if gpu else 3):
             found["stopped"] = f"out of time before {name}"
@@ -232,6 +233,15 @@ def profiles(device: str, clock: Clock, found: Found) -> None:
             for what, spent in (("load", loading), ("pack", packing), ("read", reading))
         }
         found[name] = row
+    # Up to how many nodes a cell's waves are best taken as kernels of pairs.
+    kind, loaded = torch.device(device).type, computation.load([window.batches])
+    for limit in (16, 32, 64):
+        if clock.left < 3:
+            found["stopped"] = f"out of time before pairs of {limit} nodes"
+            return
+        reciprocal._PAIR_ATOMS[kind] = limit
+        seconds = timed(lambda: computation.together(loaded), device, clock)
+        found[f"{name}, pairs up to {limit} nodes"] = {"ms": round(1e3 * seconds, 2)}
 
 
 @contextmanager

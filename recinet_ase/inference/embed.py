@@ -15,6 +15,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.inference.computation import Computation
 from recinet_ase.inference.preparation import WINDOW, Preparation
 from recinet_ase.models.ensemble import AnyModel
+from recinet_ase.nn.precision import full_precision
 from recinet_ase.nn.reciprocal import LatticeSums
 
 
@@ -130,7 +131,7 @@ def embed(
         rows: dict[int, np.ndarray] = {}
         for batch in computation.batches(prepared):
             graphs = batch.graphs[model.config.graph].to(computation.device)
-            with torch.inference_mode():
+            with torch.inference_mode(), full_precision():
                 latent = model.outcome(graphs, LatticeSums(graphs)).latent.float().cpu().numpy()
             rows.update(zip(batch.places, latent, strict=True))
         ids += [name for name, _ in window]

@@ -14,10 +14,11 @@ from support import random_model
 from recinet_ase import ReciNetError
 from recinet_ase.data.conversion import build_store
 from recinet_ase.data.store import StoreSettings
+from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.labels import Targets
 from recinet_ase.training.property_task import PropertyTask
-from recinet_ase.training.trainer import Trainer
+from recinet_ase.training.trainer import Trainer, load_checkpoint
 
 RUNS: dict[str, tuple[bool, tuple[str, ...], dict[str, Any], dict[str, Any], int]] = {
     "plain": (True, ("bandgap",), {}, {}, 530),
@@ -78,3 +79,22 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_anything_is_saved(
         with pytest.raises(ReciNetError, match="the loss became .* lower the learning rate"):
             trainer._save_checkpoint()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_goes_on_later(crystals: dict[str, Atoms], tmp_path: Path) -> None:
+    """Validation, what is saved, and what is read again: nothing meets two devices."""
+    found = []
+    for stops in ([], [3]):
+        folder = tmp_path / str(len(stops))
+        folder.mkdir()
+        for last in (*stops, None):
+            gpu = PretendedGpu()
+            trainer = trainer_on(gpu, crystals, "plain", folder)
+            with gpu:
+                if (state := load_checkpoint(folder)) is not None:
+                    trainer.restore(state)
+                complete = trainer.fit(None, lambda: trainer.step == last)  # noqa: B023
+            assert complete == (last is None) and not gpu.mixed, gpu.report()
+        found.append(trainer.best_val)
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert PropertyModel.load(tmp_path / "1").config.properties == ("bandgap",)
