@@ -82,8 +82,11 @@ def _state(
                 "knows?"
             )
     stress = values.get("stress")
-    full = None if stress is None else voigt_6_to_full_3x3_stress(stress)
-    return State(float(values["energy"]), values["forces"], full)
+    if stress is not None and stress.shape != (3, 3):  # which CHGNet's and others are
+        if stress.shape != (6,):
+            return ReciNetError(f"{name} gives a stress of shape {stress.shape}, not of 6 or 3 x 3")
+        stress = voigt_6_to_full_3x3_stress(stress)
+    return State(float(values["energy"]), values["forces"], stress)
 
 
 def name_of(calculator: Any) -> str:
