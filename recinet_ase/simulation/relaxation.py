@@ -8,7 +8,6 @@ three to five times as many evaluations, and sometimes does not.)
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -69,6 +68,8 @@ class Relaxation:
         volume_change: Its volume divided by that of the input, less one.
         reason: Why it is not at rest, ``""`` if it is.
         error: The calculator's error, where that is the reason.
+        notes: What of the crystal as it was left lies outside all that the calculator knows,
+            where it says so.
     """
 
     atoms: Atoms | None = None
@@ -78,6 +79,7 @@ class Relaxation:
     volume_change: float | None = None
     reason: str = ""
     error: Exception | None = None
+    notes: tuple[str, ...] = ()
 
     def columns(self) -> dict[str, float | bool | None]:
         """Its columns in a table."""
@@ -132,10 +134,8 @@ def relax_many(
     progress(len(structures) - len(active))
     while active:
         beginning(len(active))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what lies outside a domain, in every step
-            cells = [descent.atoms for descent in active.values()]
-            states = evaluate(cells, calculator, stress=settings.cell)
+        cells = [descent.atoms for descent in active.values()]
+        states = evaluate(cells, calculator, stress=settings.cell)
         for (i, descent), state in zip(list(active.items()), states, strict=True):
             found = descent.advance(state, calculator)
             if found is not None:
@@ -191,7 +191,9 @@ class _Descent:
         ratio = volume / self.volume
         largest = float(np.linalg.norm(forces, axis=1).max())
         strained = float(np.linalg.norm(pull, axis=1).max()) / n
-        found = Relaxation(self.atoms, False, self.steps, state.energy, ratio - 1)
+        found = Relaxation(
+            self.atoms, False, self.steps, state.energy, ratio - 1, notes=state.notes
+        )
         if not _VOLUMES[0] < ratio < _VOLUMES[1]:
             what = "collapsed" if ratio < 1 else "exploded"
             return replace(
