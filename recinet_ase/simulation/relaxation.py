@@ -8,6 +8,7 @@ three to five times as many evaluations, and sometimes does not.)
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _LENGTH = 2.0  # angstrom: strains times this and the root of the atoms are as stiff as positions
 _LONGEST_MOVE = 0.2  # angstrom, of an atom in a step
 _LARGEST_STRAIN = 0.05  # in a step
+_TOGETHER = 256  # crystals on their way at once; others follow as these come to rest
 _VOLUMES = (0.4, 2.5)  # of the first volume, between which a crystal is still the same
 
 
@@ -124,15 +126,16 @@ def relax_many(
         )
     results: list[Relaxation] = [Relaxation()] * len(structures)
     active: dict[int, _Descent] = {}
-    for i, structure in enumerate(structures):
-        try:
-            if isinstance(structure, Exception):
-                raise structure
-            active[i] = _Descent(structure, settings)
-        except Exception as error:  # one bad structure must not cost the others theirs
-            results[i] = Relaxation(reason=reason_of(error), error=error)
-    progress(len(structures) - len(active))
-    while active:
+    waiting = deque(enumerate(structures))
+    while waiting or active:
+        while waiting and len(active) < _TOGETHER:
+            i, structure = waiting.popleft()
+            try:
+                if isinstance(structure, Exception):
+                    raise structure
+                active[i] = _Descent(structure, settings)
+            except Exception as error:  # one bad structure must not cost the others theirs
+                results[i] = Relaxation(reason=reason_of(error), error=error)
         beginning(len(active))
         cells = [descent.atoms for descent in active.values()]
         states = evaluate(cells, calculator, stress=settings.cell)
@@ -141,7 +144,7 @@ def relax_many(
             if found is not None:
                 results[i] = found
                 del active[i]
-        progress(len(structures) - len(active))
+        progress(len(structures) - len(active) - len(waiting))
     return results
 
 
