@@ -250,6 +250,11 @@ def make_backend(
             other numbers than the CPU.
     """
     if scheduler is not None:
+        if spec.relaxation is not None and not spec.on_cpu:
+            raise ReciNetError(
+                "--relax runs on the CPUs of a cluster; leave --device out, or relax first "
+                "(recinet relax) on a machine with a GPU"
+            )
         from recinet_ase.screening.execution.cluster import DaskWorkers
 
         cluster = DaskWorkers(scheduler, asked, None if spec.on_cpu else spec.devices[0])
