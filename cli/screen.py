@@ -156,6 +156,7 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
     target = options["output"] or options["report"]
     try:
         with _logged(options["log"]):
+            display.busy("loading")
             _run(files, options, display)
     except KeyboardInterrupt:
         again = ""
@@ -163,6 +164,8 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
             again = f"; go on with --resume (rows so far: {part})"
         click.echo(f"interrupted after {display.done:,} structures{again}", err=True)
         raise SystemExit(130) from None
+    finally:
+        display.busy()
 
 
 def _run(files: tuple[str, ...], options: dict[str, Any], display: ScreenDisplay) -> None:
@@ -286,6 +289,7 @@ def _batch_size(text: str) -> int | str:
 
 def _tell(outcome: Any, wanted: Any, display: ScreenDisplay) -> None:
     """The summary, and where the results are."""
+    display.busy()
     if outcome.was_complete:
         click.echo(f"{wanted.output or wanted.report} is complete; nothing to resume", err=True)
         return
@@ -340,15 +344,29 @@ class ScreenDisplay:
         self.log = log
         self.stage = stage
         self.done = 0
+        self._spinner: Any = None
+
+    def busy(self, what: str = "") -> None:
+        """Say what takes its time until the next note or bar; nothing more, without a word."""
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
+        if what and not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+
+            self._spinner = Console(stderr=True).status(what)
+            self._spinner.start()
 
     def note(self, line: str) -> None:
         """A line on stderr, and in the log."""
+        self.busy()
         click.echo(line, err=True)
         logging.getLogger("recinet_ase.screening").info(line)
 
     @contextmanager
     def progress(self, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
         """Rows done, rate and time left."""
+        self.busy()
         self.done = done
 
         def count(rows: int) -> None:

@@ -283,3 +283,14 @@ def test_a_model_s_caution_goes_with_its_numbers() -> None:
     for result in results:
         assert "jarvis-exfoliation: for layered crystals alone" in "; ".join(result.warnings)
         assert "layered crystals alone" in result.to_dict()["warnings"]
+
+
+def test_what_is_printed_tells_what_it_is() -> None:
+    predictor = Predictor("jarvis-mbj:ensemble", device="cpu")
+    (model,) = predictor.models
+    assert repr(predictor) == "<Predictor: bandgap (eV, jarvis-mbj:ensemble) on cpu>"
+    assert repr(model).startswith("<EnsembleModel jarvis-mbj:ensemble: bandgap (eV), 2,0")
+    assert repr(model.members[0]).startswith("<PropertyModel jarvis-mbj: bandgap (eV), 1,0")
+    alone = Predictor("jarvis-mbj", device="cpu")
+    found = alone.embeddings([("a", bulk("Si")), ("b", bulk("Cu"))])
+    assert repr(found).startswith("<Embeddings of 2 crystals by jarvis-mbj, ")
