@@ -163,15 +163,29 @@ class ScreenDisplay:
         self.log = log
         self.stage = stage
         self.done = 0
+        self._spinner: Any = None
+
+    def busy(self, what: str = "") -> None:
+        """Say what takes its time until the next note or bar; nothing more, without a word."""
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
+        if what and not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+
+            self._spinner = Console(stderr=True).status(what)
+            self._spinner.start()
 
     def note(self, line: str) -> None:
         """A line on stderr, and in the log."""
+        self.busy()
         click.echo(line, err=True)
         logging.getLogger("recinet_ase.screening").info(line)
 
     @contextmanager
     def progress(self, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
         """Rows done, rate and time left."""
+        self.busy()
         self.done = done
 
         def count(rows: int) -> None:

@@ -157,6 +157,7 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
     target = options["output"] or options["report"]
     try:
         with _logged(options["log"]):
+            display.busy("loading")
             _run(files, options, display)
     except KeyboardInterrupt:
         again = ""
@@ -164,6 +165,8 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
             again = f"; go on with --resume (rows so far: {part})"
         click.echo(f"interrupted after {display.done:,} structures{again}", err=True)
         raise SystemExit(130) from None
+    finally:
+        display.busy()
 
 
 def _run(files: tuple[str, ...], options: dict[str, Any], display: ScreenDisplay) -> None:
@@ -287,6 +290,7 @@ def _batch_size(text: str) -> int | str:
 
 def _tell(outcome: Any, wanted: Any, display: ScreenDisplay) -> None:
     """The summary, and where the results are."""
+    display.busy()
     if outcome.was_complete:
         click.echo(f"{wanted.output or wanted.report} is complete; nothing to resume", err=True)
         return

@@ -40,6 +40,10 @@ class Dataset(ABC):
     default_rule: SplitRule = SplitRule("random")
     labels_note: str = ""
 
+    def __repr__(self) -> str:
+        """``<Published jarvis: formation_energy, bandgap...>``."""
+        return f"<{type(self).__name__} {self.name}: {', '.join(self.properties)}>"
+
     def info(self, name: str) -> PropertyInfo:
         """What one of the properties is.
 

@@ -140,8 +140,9 @@ def key_value_pairs(atoms: Atoms, prefix: str = PREFIX) -> dict[str, InfoValue]:
     found = {key: atoms.info[key] for key in atoms.info if key in _written(atoms.info, prefix)}
     if not found:
         raise ReciNetError(f"the atoms hold no predictions under {prefix!r}; annotate them first")
-    # Readers of some formats give numpy's numbers, which not every database takes.
-    return {k: v.item() if hasattr(v, "item") else v for k, v in found.items()}
+    # Readers of some formats give numpy's numbers, which not every database takes, and keys of
+    # databases are plain words.
+    return {re.sub(r"\W+", "_", k): v.item() if hasattr(v, "item") else v for k, v in found.items()}
 
 
 def _written(info: Mapping[str, Any], prefix: str) -> set[str]:

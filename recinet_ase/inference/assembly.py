@@ -120,9 +120,12 @@ class Assembly:
         if assessment is not None:
             result = _assessed(result, model, found, assessment)
         warnings = _hardly_known(model.config, elements)
-        if not warnings:
-            return result
-        return replace(result, warnings=(*result.warnings, *warnings), in_domain=False)
+        if warnings:
+            result = replace(result, warnings=(*result.warnings, *warnings), in_domain=False)
+        if model.config.caution and found:
+            caution = f"{model.config.name}: {model.config.caution}"
+            result = replace(result, warnings=(*result.warnings, caution))
+        return result
 
 
 def _refused(result: Prediction, reason: str) -> Prediction:

@@ -39,6 +39,11 @@ class Embeddings:
     model: str
     fingerprint: str
 
+    def __repr__(self) -> str:
+        """``<Embeddings of 50 crystals by jarvis-eform, 384 numbers each>``."""
+        count, width = self.vectors.shape
+        return f"<Embeddings of {count:,} crystals by {self.model}, {width} numbers each>"
+
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` with these names in it (nothing pickled)."""
         with Path(path).open("wb") as handle:

@@ -61,6 +61,8 @@ class EnsembleModel(nn.Module):
         self.register_buffer("minimum", members[0].minimum.clone(), persistent=False)
         self.register_buffer("maximum", members[0].maximum.clone(), persistent=False)
 
+    __repr__ = PropertyModel.__repr__
+
     @property
     def members(self) -> tuple[PropertyModel, ...]:
         """The models that are asked."""

@@ -204,6 +204,13 @@ class PropertyModel(nn.Module):
         logarithms = torch.tensor([name in config.logarithmic for name in config.properties])
         self.register_buffer("logarithms", logarithms, persistent=False)
 
+    def __repr__(self) -> str:
+        """``<PropertyModel jarvis-mbj: bandgap (eV), 1,034,721 parameters>``."""
+        count = sum(weights.numel() for weights in self.parameters())
+        outputs = zip(self.config.properties, self.config.units, strict=True)
+        told = ", ".join(f"{name} ({unit or '1'})" for name, unit in outputs)
+        return f"<{type(self).__name__} {self.config.name}: {told}, {count:,} parameters>"
+
     @property
     def members(self) -> tuple[PropertyModel, ...]:
         """The models that are asked: this one (an ensemble has several)."""

@@ -70,6 +70,9 @@ class ScreenOptions:
 class Display(Protocol):
     """What a screen tells while it runs."""
 
+    def busy(self, what: str) -> None:
+        """Work that nothing counts, until the next note or bar."""
+
     def note(self, line: str) -> None:
         """A line for the user: where numbers come from, or what went otherwise than expected."""
 

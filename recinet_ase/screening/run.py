@@ -124,6 +124,7 @@ def run_screen(
             clock = time.perf_counter()
             try:
                 _fill(journal, sources, spec, backend, display, total)
+                display.busy("selecting and writing")
                 outcome = finish(
                     journal, options, sources, predictor, units, identity, clock, command
                 )

@@ -45,7 +45,7 @@ def test_examples_through_every_door(
     result = run(EXAMPLES, "--model", model_folder, "-o", out)
     assert result.exit_code == 0, result.output
     rows = rows_of(out.read_text())
-    assert list(rows[0]) == ["id", "formula", "natoms", "bandgap", "error"]
+    assert list(rows[0]) == ["id", "formula", "natoms", "bandgap", "warnings", "error"]
     assert [r["id"] for r in rows] == [str(i) for i in range(1, 51)]
     calc = ReciNetCalculator(model_folder, device="cpu")
     predictor = Predictor(model_folder, device="cpu")
@@ -246,7 +246,7 @@ def test_two_models_two_columns(
     result = run(
         EXAMPLES, "--model", model_folder, "--model", total_energy_folder, "--props", "etot,gap"
     )
-    assert list(rows_of(result.stdout)[0])[3:] == ["total_energy", "bandgap", "error"]
+    assert list(rows_of(result.stdout)[0])[3:] == ["total_energy", "bandgap", "warnings", "error"]
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_wrong_calls_end_with_one_line_and_2(
 def test_a_named_model_of_another_functional_answers(tmp_path: Path) -> None:
     random_model(properties=("bandgap_opt",)).save(tmp_path / "opt")
     result = run(EXAMPLES, "--model", tmp_path / "opt", "--props", "bandgap")
-    assert list(rows_of(result.stdout)[0])[3:] == ["bandgap_opt", "error"]
+    assert list(rows_of(result.stdout)[0])[3:] == ["bandgap_opt", "warnings", "error"]
     calc = ReciNetCalculator(tmp_path / "opt", device="cpu")
     atoms = ase.io.read(f"{EXAMPLES}@0")
     assert calc.get_property("bandgap", atoms) == calc.get_property("bandgap_opt", atoms)

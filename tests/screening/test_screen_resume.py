@@ -45,6 +45,9 @@ def call(*arguments: object) -> Result:
 
 
 class Quiet:
+    def busy(self, what: str) -> None:
+        """Nothing."""
+
     def note(self, line: str) -> None:
         """Nothing."""
 

@@ -19,11 +19,11 @@ from recinet_ase.inference.result import ENDS, RELAXATION, SPREAD
 from recinet_ase.io import entries_of
 from recinet_ase.io.entries import Chunk, Entry, structure_digest
 from recinet_ase.pretrained import default_model, load_model
-from recinet_ase.properties import PropertyInfo, answer_for, source_of
+from recinet_ase.properties import PropertyInfo, answers_for, source_of, told_apart
 from recinet_ase.screening.execution.worker import Overlapped, beginning
 from recinet_ase.screening.relaxation import Geometry, RelaxationSpec, geometry_of
-from recinet_ase.screening.selection.columns import DECOMPOSITION, LACKS
-from recinet_ase.stability.derived import DISTANCE, has_references
+from recinet_ase.screening.selection.columns import DECOMPOSITION, LACKS, WARNINGS
+from recinet_ase.stability.derived import DISTANCE, SOURCE, has_references
 from recinet_ase.stability.phases import describe
 
 if TYPE_CHECKING:
@@ -176,22 +176,27 @@ def choose_spec(
         ReciNetError: If nothing predicts a wanted property, two models do, or a named
             model predicts none of them.
     """
-    named = [load_model(name) for name in models]
-    given = [name for model in named for name in model.config.properties]
+    named = [load_model(name).config for name in models]
+    outputs = told_apart((config.name, config.properties) for config in named)
+    given = [name for own in outputs for name in own]
     wanted, defaults = list(given), []
-    if infos is None and any(has_references(m.config, hull) for m in named):
-        wanted += [DISTANCE]
+    if infos is None and any(has_references(config, hull) for config in named):
+        wanted += [DISTANCE] if SOURCE in given else []
     if infos is not None:
         # A named model of another functional answers for the property ("--model jarvis-opt").
-        wanted = list(dict.fromkeys(answer_for(info.name, given) or info.name for info in infos))
+        answers = {info.name: answers_for(info.name, given) or [info.name] for info in infos}
+        wanted = [name for found in answers.values() for name in found]
         needed = {source_of(name, given) for name in wanted}
-        for model in named:
-            if not set(model.config.properties) & needed:
+        if DISTANCE in wanted:
+            needed |= {*answers_for(SOURCE, given)}
+        for config, own in zip(named, outputs, strict=True):
+            if not set(own) & needed:
                 raise ReciNetError(
-                    f"model {model.config.name!r} predicts {', '.join(model.config.properties)}, "
+                    f"model {config.name!r} predicts {', '.join(config.properties)}, "
                     f"none of the wanted {', '.join(wanted)}"
                 )
-        missing = [i for i in infos if i.name in wanted and source_of(i.name, given) is None]
+        missing = [i for i in infos if i.name in wanted and not answers_for(i.name, given)]
+        missing = [i for i in missing if not answers_for(i.derived_from or "", given)]
         defaults = list(dict.fromkeys(default_model(info) for info in missing))
     return ScreenSpec(
         models=(*models, *defaults),
@@ -219,7 +224,7 @@ def result_columns(predictor: Predictor, relaxed: bool = False) -> list[str]:
             numbers += [LACKS, *([DECOMPOSITION] if predictor.stability.decomposition else [])]
     domain = ["in_domain"] if predictor.intervals else []
     relaxation = RELAXATION if relaxed else ()
-    return ["id", "formula", "natoms", *numbers, *relaxation, *domain, "error"]
+    return ["id", "formula", "natoms", *numbers, *relaxation, *domain, WARNINGS, "error"]
 
 
 def _endings(predictor: Predictor, name: str) -> tuple[str, ...]:
@@ -429,4 +434,7 @@ def _row(predictor: Predictor, name: str, result: Prediction) -> dict[str, Any]:
         row |= result.relaxation.columns()
     if predictor.intervals:
         row["in_domain"] = result.in_domain
-    return {**row, "error": result.error}
+    said = result.warnings
+    if result.lacks and predictor.stability is not None:  # has a column of its own
+        said = tuple(w for w in said if w != predictor.stability.warning(result.lacks))
+    return {**row, WARNINGS: "; ".join(said), "error": result.error}
