@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from recinet_ase.errors import ReciNetError, reason_of
+from recinet_ase.errors import InternalError, ReciNetError, fault_of, reason_of
 from recinet_ase.io.entries import InputUnavailableError, Source
 
 if TYPE_CHECKING:
@@ -54,6 +54,13 @@ class Family(Protocol):
 def family_of(source: Source) -> Family:
     """The module that reads a source."""
     return cast(Family, import_module(f"recinet_ase.io.{source.family}"))
+
+
+def unread(error: Exception, reason: str) -> ReciNetError:
+    """What was met while reading, as the error of a row: memory that ran out is no one's input."""
+    if isinstance(error, MemoryError):
+        return InternalError(f"internal error: {reason_of(error)}", fault_of(error))
+    return ReciNetError(reason)
 
 
 def vanished(source: Source, error: OSError) -> ReciNetError:

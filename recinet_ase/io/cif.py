@@ -88,11 +88,11 @@ def parse_cif(text: str) -> Atoms:
     """
     if text[:5] != "data_" and not re.search(r"^\s*data_", text, re.MULTILINE | re.IGNORECASE):
         raise StructureError("the text is no CIF: it has no line that begins with data_")
-    found = list(blocks(StringIO(text)))
-    if len(found) != 1:
-        number = "several" if found else "no"
+    crystals = list(blocks(StringIO(text)))
+    if len(crystals) != 1:
+        number = "several" if crystals else "no"
         raise ReciNetError(f"the CIF holds {number} structures, not one")
-    (block,) = found
+    (block,) = crystals
     if isinstance(block, Exception):
         raise block
     return _crystal(block)

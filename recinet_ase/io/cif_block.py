@@ -152,6 +152,7 @@ def crystal_of(block: gemmi.cif.Block) -> Atoms:
 
 
 def _lattice(tags: _Tags) -> np.ndarray:
+    """Lattice vectors from lengths and angles."""
     texts = [tags.one(tag) for tag in _CELL]
     if not all(texts):
         raise StructureError("the CIF has no complete unit cell (three lengths, three angles)")
@@ -164,6 +165,7 @@ def _lattice(tags: _Tags) -> np.ndarray:
 
 
 def _statement(tags: _Tags) -> Statement:
+    """What the block says of its symmetry."""
     triplets = tuple(text for text in tags.column(*_OPERATIONS) if text)
     magnetic = tags.column(*_MAGNETIC_OPERATIONS)
     if magnetic:
@@ -192,6 +194,7 @@ def magnetic_operations(triplets: tuple[str, ...], centrings: tuple[str, ...]) -
 
 
 def _sites(tags: _Tags, lattice: np.ndarray) -> Sites:
+    """The atoms that are listed, in fractional coordinates."""
     coords = [tags.column(tag) for tag in _FRACTIONAL]
     cartesian = not all(coords)
     if cartesian:

@@ -52,17 +52,18 @@ def count(source: Source) -> int | None:
 
 
 def _parse(text: str) -> Atoms:
+    """The one structure of a frame's text."""
     import ase.io
 
     try:
-        found = ase.io.read(StringIO(text), index=":", format="extxyz")
+        frames = ase.io.read(StringIO(text), index=":", format="extxyz")
     except KeyError as error:
         raise StructureError(
             f"the extxyz text has an atom {str(error.args[0])[:40]!r}, which is no element"
         ) from None
-    if len(found) != 1:
-        raise ReciNetError(f"the text holds {'several' if found else 'no'} structures, not one")
-    return found[0]
+    if len(frames) != 1:
+        raise ReciNetError(f"the text holds {'several' if frames else 'no'} structures, not one")
+    return frames[0]
 
 
 class _Lines:
@@ -121,11 +122,11 @@ def _xyz_frames(handle: Iterable[str]) -> Iterator[str | Exception]:
         body = [lines.take()]
         while len(body) <= int(word) and lines.next is not None and not _INTEGER(lines.next):
             body.append(lines.take())
-        found = len(body) - 1
+        atoms = len(body) - 1
         while lines.next is not None and _is_atom(lines.next):
             lines.take()
-            found += 1
-        if found == int(word):
+            atoms += 1
+        if atoms == int(word):
             yield head + "".join(body)
         else:
-            yield ReciNetError(f"frame {number} claims {word} atoms and has {found} lines of them")
+            yield ReciNetError(f"frame {number} claims {word} atoms and has {atoms} lines of them")

@@ -81,10 +81,10 @@ class Operations:
         if np.abs(rotations).max() > _LARGEST_ENTRY:
             raise _no_group()
         wanted = _codes(rotations, shifts, self.denominator)
-        found = order[np.searchsorted(codes, wanted, sorter=order).clip(max=len(order) - 1)]
-        if not (codes[found] == wanted).all():
+        index = order[np.searchsorted(codes, wanted, sorter=order).clip(max=len(order) - 1)]
+        if not (codes[index] == wanted).all():
             raise _no_group()
-        return found
+        return index
 
     def fits(self, lattice: np.ndarray) -> bool:
         """Whether a cell's lengths and angles have this symmetry, to 1.5 % and a degree or so.
@@ -188,6 +188,7 @@ def parse_triplet(text: str) -> tuple[list[tuple[int, ...]], list[Fraction]]:
 
 @lru_cache(maxsize=4096)
 def _parse_row(text: str) -> tuple[tuple[int, ...], Fraction]:
+    """Factors of x, y and z and the translation of a part such as ``-y+1/2``."""
     rotation, shift, at = [0, 0, 0], Fraction(0), 0
     while at < len(text):
         match = _TERM.match(text, at)
