@@ -12,7 +12,7 @@ is handed on as an error, never as an end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
@@ -22,6 +22,9 @@ from recinet_ase.io.entries import InputUnavailableError, Source
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+
+_SMALL = 1 << 20  # bytes of a file that is read to count its structures
 
 
 class Found(NamedTuple):
@@ -49,6 +52,26 @@ class Family(Protocol):
 
     def count(self, source: Source) -> int | None:
         """Number of entries, where it is cheap."""
+
+
+def each_alone(parse: Callable[[str], Atoms], texts: Iterable[str]) -> Iterator[Found]:
+    """What each text holds, or the error met in its place."""
+    for text in texts:
+        try:
+            atoms = parse(text)
+            yield Found(None, atoms, atoms.info)
+        except Exception as error:
+            yield Found(None, error, {})
+
+
+def counted_if_small(source: Source, items: Callable[[Source], Iterable[Any]]) -> int | None:
+    """The number of entries of a small file, by reading it; None for a larger one."""
+    try:
+        if Path(source.path).stat().st_size > _SMALL:
+            return None
+        return sum(1 for _ in items(source)) or 1
+    except Exception:  # it becomes an entry with its error
+        return None
 
 
 def family_of(source: Source) -> Family:

@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import StringIO
 from itertools import count as counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError, StructureError
-from recinet_ase.io.base import Found
+from recinet_ase.io.base import Found, counted_if_small, each_alone
 from recinet_ase.io.compression import open_text
 from recinet_ase.io.entries import Source
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 _MAXIMUM_ATOMS = 1_000_000
 """A frame that claims more is a wrong count, which would swallow the rest of the file."""
 
-_SMALL = 1 << 20  # bytes of a file that is read to count its frames
 _INTEGER = re.compile(r"\s*[+-]?\d+\s*$").match
 _NUMBER = re.compile(r"[+-]?(\d|\.\d|nan|inf)", re.IGNORECASE).match
 
@@ -33,22 +31,12 @@ def items(source: Source) -> Iterator[Any]:
 
 def read(source: Source, items: Sequence[str]) -> Iterator[Found]:
     """Each frame on its own."""
-    for text in items:
-        try:
-            atoms = _parse(text)
-            yield Found(None, atoms, atoms.info)
-        except Exception as error:
-            yield Found(None, error, {})
+    return each_alone(_parse, items)
 
 
 def count(source: Source) -> int | None:
     """Counted by reading a small file, unknown for others."""
-    try:
-        if Path(source.path).stat().st_size > _SMALL:
-            return None
-        return sum(1 for _ in items(source)) or 1
-    except Exception:  # it becomes an entry with its error
-        return None
+    return counted_if_small(source, items)
 
 
 def _parse(text: str) -> Atoms:

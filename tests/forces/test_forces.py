@@ -260,7 +260,7 @@ def test_files(model: ForceModel, tmp_path: Path) -> None:
     for change, message in (
         ({"format_version": 99}, "Upgrade"),
         ({"network": {**data["network"], "wings": 2}}, "unknown settings"),
-        ({"pairs": [[1]]}, "damaged"),
+        ({"pairs": [[1]]}, "not a model configuration"),
     ):
         config.write_text(json.dumps({**data, **change}))
         with pytest.raises(ReciNetError, match=message):
