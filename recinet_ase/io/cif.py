@@ -75,6 +75,8 @@ def parse_cif(text: str) -> Atoms:
     """
     if text[:5] != "data_" and not re.search(r"^\s*data_", text, re.MULTILINE | re.IGNORECASE):
         raise StructureError("the text is no CIF: it has no line that begins with data_")
+    if text.lower().count("data_") == 1 and _CRYSTAL(text):
+        return _crystal(text)
     crystals = list(blocks(StringIO(text)))
     if len(crystals) != 1:
         number = "several" if crystals else "no"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -212,18 +213,21 @@ def _filled(group: Operations, sites: Sites, lattice: np.ndarray) -> _Filled:
 def _close_pairs(coords: np.ndarray, lattice: np.ndarray) -> np.ndarray:
     """Pairs of atoms nearer than the tolerance of a site, ``[P, 2]``."""
     if len(coords) <= _FEW:
-        offsets = coords[:, None] - coords
-        offsets -= np.round(offsets)
-        near = ((offsets @ lattice) ** 2).sum(axis=2) < SITE_TOLERANCE**2
-        near = np.triu(near, 1)
-        return np.argwhere(near) if near.any() else np.empty((0, 2), dtype=np.int64)
+        pairs = _all_pairs(len(coords))
+        return pairs[_distances(coords, pairs, lattice) < SITE_TOLERANCE]
     from scipy.spatial import KDTree
 
     heights = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
     radius = min(0.4, np.sqrt(3) * SITE_TOLERANCE / heights.min())
     tree = KDTree(wrapped(coords), boxsize=1)
-    pairs: np.ndarray = tree.query_pairs(radius, output_type="ndarray")
+    pairs = tree.query_pairs(radius, output_type="ndarray")
     return pairs[_distances(coords, pairs, lattice) < SITE_TOLERANCE]
+
+
+@lru_cache(maxsize=_FEW)
+def _all_pairs(n: int) -> np.ndarray:
+    """Every pair of n atoms once, ``[n (n - 1) / 2, 2]``."""
+    return np.stack(np.triu_indices(n, 1), axis=1)
 
 
 def _distances(coords: np.ndarray, pairs: np.ndarray, lattice: np.ndarray) -> np.ndarray:
