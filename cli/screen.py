@@ -311,8 +311,8 @@ def _tell(outcome: Any, wanted: Any, display: ScreenDisplay) -> None:
             f"{outcome.without_key} structures have no key {wanted.id_key!r}; their ids are those "
             "of the input, or file#index"
         )
-    if outcome.left_out:
-        display.note(f"{outcome.left_out} rows have no structure and are not in {wanted.output}")
+    if outcome.unwritten:
+        display.note(f"{outcome.unwritten} rows have no structure and are not in {wanted.output}")
     if wanted.relaxation is not None and outcome.table is not None:
         flags, errors = outcome.table.column("relaxed"), outcome.table.column("error")
         moving = sum(f is False and not e for f, e in zip(flags, errors, strict=True))

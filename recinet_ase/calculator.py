@@ -18,7 +18,7 @@ from ase.outputs import Properties, all_outputs
 from recinet_ase.errors import StructureError, UnknownNameError
 from recinet_ase.inference import predict as inference
 from recinet_ase.inference.annotate import PREFIX, InfoValue, annotate
-from recinet_ase.inference.result import ENDS, SPREAD, Prediction, Predictions, with_known_end
+from recinet_ase.inference.result import ENDS, SPREAD, Prediction, Predictions
 from recinet_ase.properties import answer_for, parse_properties
 
 if TYPE_CHECKING:
@@ -151,15 +151,14 @@ class ReciNetCalculator(Calculator):
         Without ``atoms`` it is that of the atoms that the calculator is attached to, where
         these are the only ones.
 
-        ``"bandgap_low"`` and ``"bandgap_high"`` (``"gap_low"``..., also ``"gap_lower"`` and
-        ``"gap_upper"``) are the ends of the 90 % interval, where the model is calibrated. What
-        several models give is named by the model: ``"bulk_modulus[mp-bulk]"``.
+        ``"bandgap_low"`` and ``"bandgap_high"`` (``"gap_low"``...) are the ends of the 90 %
+        interval, where the model is calibrated. What several models give is named by the model:
+        ``"bulk_modulus[mp-bulk]"``.
 
         Raises:
             PropertyNotImplementedError: If no model here gives it; says which are given.
             StructureError: If the structure is not one the model can answer for.
         """
-        name = with_known_end(name)
         end = next((e for e in (*ENDS, SPREAD) if name.endswith(e)), "")
         try:
             (info,) = parse_properties([name.removesuffix(end)], self.predictor.infos)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from ase import Atoms
-from support import ROOT, graph_of, write_jarvis_folder
+from support import ROOT, full_graphs, write_jarvis_folder
 
-from recinet_ase.graph.batch import CrystalBatch, collate
+from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.nn.fused import EdgeIndex
 from recinet_ase.nn.local import LocalBlock
 
@@ -35,7 +35,7 @@ def run(script: str, *options: str) -> str:
 
 @pytest.fixture
 def full_batch(crystals: dict[str, Atoms]) -> CrystalBatch:
-    return collate([graph_of(a) for a in list(crystals.values())[:6]])
+    return full_graphs(list(crystals.values())[:6])
 
 
 def local_block(width: int = 32) -> LocalBlock:

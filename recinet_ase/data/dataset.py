@@ -26,7 +26,7 @@ class Dataset(ABC):
 
     Ids are unique strings. Rows that cannot be used never end the reading: `rejected` lists
     those that have no usable label, and `structures` hands on an exception in the place of a
-    structure that cannot be read (a packed store keeps it among its ``skipped``).
+    structure that cannot be read (a packed store keeps it among its ``rejected``).
 
     Attributes:
         name: What a run records: ``"jarvis"``, ``"matbench_phonons"``, or the path's name.
@@ -148,14 +148,14 @@ class Dataset(ABC):
         from recinet_ase.graph.adapters import to_crystal
 
         wanted = set(ids)
-        found = {key: f"unread {key}" for key in wanted}
+        by_id = {key: f"unread {key}" for key in wanted}
         for key, structure in self.structures():
             if key in wanted and not isinstance(structure, Exception):
                 try:
-                    found[key] = _reduced_formula(to_crystal(structure).numbers.tolist())
+                    by_id[key] = _reduced_formula(to_crystal(structure).numbers.tolist())
                 except ReciNetError:
                     continue
-        return found
+        return by_id
 
 
 def _reduced_formula(numbers: list[int]) -> str:

@@ -103,13 +103,13 @@ class Embeddings:
         deviation = there.std(0)
         scale = np.where(deviation > 0, deviation, 1.0) * np.sqrt(there.shape[1])
         there /= scale
-        found = []
+        neighbours = []
         for vector in self.vectors.astype(np.float64) / scale:
             distance = np.linalg.norm(there - vector, axis=1)
             best = np.argsort(distance, kind="stable")[:count]
             pairs = [(int(known[i]), float(distance[i])) for i in best]
-            found.append(pairs if np.isfinite(vector).all() else [])
-        return found
+            neighbours.append(pairs if np.isfinite(vector).all() else [])
+        return neighbours
 
 
 def embed(

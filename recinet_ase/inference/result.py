@@ -21,16 +21,6 @@ ENDS = ("_low", "_high")
 SPREAD = "_spread"
 """What follows it for the standard deviation of an ensemble's members."""
 
-_OTHER_ENDS = {"_lower": ENDS[0], "_upper": ENDS[1]}
-
-
-def with_known_end(name: str) -> str:
-    """A name whose end is spelt as here: ``"gap_lower"`` is ``"gap_low"``."""
-    for other, end in _OTHER_ENDS.items():
-        if name.endswith(other):
-            return name.removesuffix(other) + end
-    return name
-
 
 @dataclass(frozen=True)
 class Prediction:

@@ -74,16 +74,16 @@ def write(path: Path, rows: Rows, columns: Sequence[str] = COLUMNS) -> int:
     with open_writer(str(path), columns, UNITS) as writer:
         for row, entry in rows:
             writer.write(row, entry if writer.needs_structures else None)
-    return writer.left_out
+    return writer.unwritten
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_same_bytes_each_time(suffix: str, rows: Rows, tmp_path: Path) -> None:
     first, second = tmp_path / f"first{suffix}", tmp_path / f"second{suffix}"
-    left_out = write(first, rows)
+    unwritten = write(first, rows)
     write(second, rows)
     assert first.read_bytes() == second.read_bytes()
-    assert left_out == int(needs_structures(first))
+    assert unwritten == int(needs_structures(first))
     assert sorted(tmp_path.iterdir()) == [first, second]
     write(first, rows[:2])  # replaced, not appended to
     assert first.read_bytes() != second.read_bytes()

@@ -76,7 +76,7 @@ def finish(
     )
     if options.output is not None or options.report is None:
         try:
-            outcome.written, outcome.left_out = _write(table, indices, options.output, units)
+            outcome.written, outcome.unwritten = _write(table, indices, options.output, units)
         except InputChangedError as error:
             rescued = f"{options.output}.rows.csv"
             _write(table, indices, rescued, units)
@@ -110,7 +110,7 @@ def finish(
             "faults": outcome.faults,
             "lost": outcome.lost,
             "written": outcome.written,
-            "left_out": outcome.left_out,
+            "unwritten": outcome.unwritten,
         }
         write_sidecar(
             options.output,
@@ -164,5 +164,5 @@ def _write(
             for row in table.rows(indices):
                 writer.write(row)
                 written += 1
-        left_out = writer.left_out
-    return written - left_out, left_out
+        unwritten = writer.unwritten
+    return written - unwritten, unwritten

@@ -10,7 +10,7 @@ from functools import lru_cache
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.formula import count_elements, reduced_counts
-from recinet_ase.inference.result import ENDS, SPREAD, with_known_end
+from recinet_ase.inference.result import ENDS, SPREAD
 from recinet_ase.properties import PROPERTIES, answer_for, get_property_info
 
 LACKS = "ehull_lacks"
@@ -49,7 +49,6 @@ def resolve_column(name: str, columns: Sequence[str], place: str = "") -> str:
     """
     base, bracket, source = name.partition("[")
     if bracket:  # in an expression the end stands before the source: bulk_modulus_low[mp-bulk]
-        base = with_known_end(base)
         end = next((end for end in (*ENDS, SPREAD) if base.endswith(end)), "")
         base, source = base.removesuffix(end), bracket + "".join(source.split()) + end
         with suppress(UnknownNameError):
@@ -57,7 +56,6 @@ def resolve_column(name: str, columns: Sequence[str], place: str = "") -> str:
         name = base + source
     if name in columns:
         return name
-    name = with_known_end(name)
     here = f"{place}: " if place else ""
     for end in ("", *ENDS, SPREAD):
         if not name.endswith(end):

@@ -67,7 +67,6 @@ class ExpressionError(ReciNetError):
 
     def __init__(self, message: str, text: str, start: int, end: int) -> None:
         super().__init__(f"{place_of(text, start, end)}: {message}")
-        self.pointer = f"{text}\n{' ' * start}{'^' * max(1, end - start)}"
 
 
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
