@@ -21,8 +21,8 @@ from recinet_ase.training.property_task import PropertyTask
 from recinet_ase.training.trainer import Trainer, load_checkpoint
 
 RUNS: dict[str, tuple[bool, tuple[str, ...], dict[str, Any], dict[str, Any], int]] = {
-    "plain": (True, ("bandgap",), {}, {}, 530),
-    "muon": (True, ("bandgap",), {}, {"optimizer": "muon"}, 610),
+    "plain": (True, ("bandgap",), {}, {}, 520),
+    "small": (True, ("bandgap",), {"size": "small"}, {"optimizer": "muon"}, 770),
     "several": (
         True,
         ("formation_energy", "bandgap"),
