@@ -102,6 +102,7 @@ def relax_files(
         check_output(output, sources)
     else:
         check_folder(output)
+    display.note(str(spec))
     devices = choose_devices(device)
     total = count_entries(sources)
     if devices == ("cpu",):

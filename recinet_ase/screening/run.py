@@ -112,7 +112,7 @@ def run_screen(
         ):
             yield ScreenOutcome(was_complete=True)
             return
-        for line in provenance_lines(predictor):
+        for line in provenance_lines(predictor, spec.relaxation):
             display.note(line)
         gpus = 0 if spec.on_cpu else len(devices)
         workers = choose_workers(options.workers, options.scheduler, effort, gpus, limited)

@@ -245,9 +245,9 @@ def column_units(predictor: Predictor, relaxed: bool = False) -> dict[str, str]:
     return found
 
 
-def provenance_lines(predictor: Predictor) -> list[str]:
-    """For each column of numbers, the unit, model and functional; then each model's caution."""
-    lines = []
+def provenance_lines(predictor: Predictor, relaxation: RelaxationSpec | None = None) -> list[str]:
+    """What relaxes; for each column of numbers unit, model and functional; each model's caution."""
+    lines = [] if relaxation is None else [str(relaxation)]
     cautions: dict[str, None] = {}
     for info in predictor.infos:
         config = predictor.properties[info.name].config

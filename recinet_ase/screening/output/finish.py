@@ -97,7 +97,7 @@ def finish(
             selection=selection if selection else None,
             sources=[source.title for source in sources],
             command=encodable(shlex.join(map(masked, command))),
-            provenance=provenance_lines(predictor),
+            provenance=provenance_lines(predictor, options.relaxation),
             seconds=time.perf_counter() - clock,
             identity=identity,
             hull=hull,
