@@ -202,7 +202,7 @@ class PropertyModel(nn.Module):
         self.register_buffer("logarithms", logarithms, persistent=False)
 
     def __repr__(self) -> str:
-        """``<PropertyModel jarvis-mbj: bandgap (eV), 1,034,721 parameters>``."""
+        """``<PropertyModel jarvis-mbj: bandgap (eV), 510,913 parameters>``."""
         count = sum(weights.numel() for weights in self.parameters())
         outputs = zip(self.config.properties, self.config.units, strict=True)
         told = ", ".join(f"{name} ({unit or '1'})" for name, unit in outputs)

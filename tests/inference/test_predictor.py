@@ -290,7 +290,7 @@ def test_what_is_printed_tells_what_it_is() -> None:
     (model,) = predictor.models
     assert repr(predictor) == "<Predictor: bandgap (eV, jarvis-mbj:ensemble) on cpu>"
     assert repr(model).startswith("<EnsembleModel jarvis-mbj:ensemble: bandgap (eV), 2,0")
-    assert repr(model.members[0]).startswith("<PropertyModel jarvis-mbj: bandgap (eV), 1,0")
+    assert repr(model.members[0]).startswith("<PropertyModel jarvis-mbj: bandgap (eV), 510,913 ")
     alone = Predictor("jarvis-mbj", device="cpu")
     found = alone.embeddings([("a", bulk("Si")), ("b", bulk("Cu"))])
     assert repr(found).startswith("<Embeddings of 2 crystals by jarvis-mbj, ")
