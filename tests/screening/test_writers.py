@@ -26,12 +26,8 @@ from recinet_ase import Predictor
 from recinet_ase.errors import ReciNetError
 from recinet_ase.io import chunks, find_sources, read_entries
 from recinet_ase.io.entries import Entry
-from recinet_ase.screening.execution.chunk import (
-    column_units,
-    finish_chunk,
-    prepare_chunk,
-    result_columns,
-)
+from recinet_ase.screening.execution.chunk import finish_chunk, prepare_chunk
+from recinet_ase.screening.execution.spec import column_units, result_columns
 from recinet_ase.screening.output import writers
 from recinet_ase.screening.output.metadata import sidecar_path, write_sidecar
 from recinet_ase.screening.output.writers import check_output, needs_structures, open_writer

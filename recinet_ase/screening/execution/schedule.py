@@ -17,17 +17,15 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.io.entries import Chunk, Piece
 from recinet_ase.screening.execution.chunk import (
     ChunkRows,
-    ScreenSpec,
     computing,
     failed_chunk,
-    loaded_predictor,
     prepare_packed,
     read_packed,
-    result_columns,
     screen_chunk,
 )
 from recinet_ase.screening.execution.gpus import DeviceWorkers, Steps, check_here
 from recinet_ase.screening.execution.processes import Lost, Workers, available_cores
+from recinet_ase.screening.execution.spec import ScreenSpec, loaded_predictor, result_columns
 from recinet_ase.screening.execution.worker import single_threaded
 
 TIME_LIMIT = 300.0

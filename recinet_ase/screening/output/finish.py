@@ -14,7 +14,7 @@ import numpy as np
 from recinet_ase.errors import ReciNetError
 from recinet_ase.io.databases import masked
 from recinet_ase.io.entries import InputChangedError, Source, encodable
-from recinet_ase.screening.execution.chunk import provenance_lines
+from recinet_ase.screening.execution.spec import provenance_lines
 from recinet_ase.screening.journal import Journal
 from recinet_ase.screening.journal_table import JournalTable
 from recinet_ase.screening.options import ScreenOptions, ScreenOutcome
