@@ -115,12 +115,15 @@ def evaluate(
     from recinet_ase.inference.predictor import Predictor
     from recinet_ase.pretrained import load_model
     from recinet_ase.properties import parse_properties
+    from recinet_ase.stability.derived import DISTANCE
 
     rule = _rule(split_by, split_seed)
     with _progress_display() as meter:
         meter("loading", 0)
         config = load_model(model).config
         name = None if prop is None else parse_properties(prop, config.infos)[0].name
+        if hull and name != DISTANCE:
+            raise ReciNetError("--hull is of the distance to it: add --props ehull")
         choice = choose_data(model, config, dataset, target, unit, rule)
         data = open_data(choice, name or config.properties[0], data_dir)
         part = part or ("all" if choice.foreign else "val")
@@ -202,12 +205,9 @@ def _predictor(spec: str, device: str, name: str | None, hull: tuple[str, ...]) 
     The distance to the hull is asked for by name, so that crystals whose references lack
     something are judged, too.
     """
-    from recinet_ase.errors import ReciNetError
     from recinet_ase.inference.predict import as_predictor
     from recinet_ase.stability.derived import DISTANCE
 
-    if hull and name != DISTANCE:
-        raise ReciNetError("--hull is of the distance to it: add --props ehull")
     return as_predictor(spec, device, props=name if name == DISTANCE else None, hull=hull or None)
 
 
