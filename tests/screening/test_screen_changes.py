@@ -290,7 +290,7 @@ def test_what_may_be_repeated_adds_up(database: Path, model_folder: Path) -> Non
     assert ids("--sort", "natoms", "--sort", "-bandgap") == ids("--sort", "natoms,-bandgap")
     assert ids("--pareto", "natoms", "--pareto", "bandgap") == ids("--pareto", "natoms,bandgap")
     found = call(database, "--props", "gap", "--props", "ehull", "-q")
-    assert found.stdout.splitlines()[0] == "id,formula,natoms,bandgap,ehull,ehull_lacks,error"
+    assert found.stdout.splitlines()[0] == "id,formula,natoms,bandgap,ehull,ehull_lacks,warnings,error"
 
 
 def test_only_inputs_of_one_kind_are_refused_for_their_keys(
@@ -313,7 +313,7 @@ def test_all_models_with_properties(tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     found = call(EXAMPLES, "--select", "natoms<3", "--model", "all", "--props", "gap", "-o", out)
     assert found.exit_code == 0, found.output
-    assert out.read_text().startswith("id,formula,natoms,bandgap,error")
+    assert out.read_text().startswith("id,formula,natoms,bandgap,warnings,error")
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 140])
