@@ -10,11 +10,14 @@ import torch
 from recinet_ase.errors import ReciNetError
 from recinet_ase.pretrained import load_model, model_folder
 from recinet_ase.uncertainty.calibration import Calibration
+from recinet_ase.uncertainty.copies import observe_copies
 from recinet_ase.uncertainty.fit import MINIMUM_CRYSTALS, fit_calibration
 from recinet_ase.uncertainty.heldout import crystals_of
 from recinet_ase.uncertainty.observe import observe
 
-TRAINING_SAMPLE = 5000
+TRAINING_SAMPLE = 8000
+COPIED = 3000
+"""Validation crystals that are strained, and as many that are rattled."""
 
 SECTION = "## Uncertainty of single predictions"
 
@@ -59,7 +62,12 @@ def calibrate(
             f"{MINIMUM_CRYSTALS})"
         )
     ids, found = observe(model, crystals.validation.items())
-    _, train = observe(model, crystals.training.items())
+    train_ids, train = observe(model, crystals.training.items())
+    train_copies = observe_copies(model, crystals.training, train_ids, train, "strained")
+    copies = {
+        kind: observe_copies(model, crystals.validation, ids, found, kind, COPIED)
+        for kind in ("strained", "rattled")
+    }
     nan = float("nan")
     values = [[crystals.labels[p].get(i, nan) for p in config.properties] for i in ids]
     calibration = fit_calibration(
@@ -69,6 +77,8 @@ def calibrate(
         config.properties,
         tuple(info.minimum for info in config.infos),
         model.fingerprint,
+        train_copies,
+        copies,
     )
     calibration.save(folder)
     write_section(name)
