@@ -235,10 +235,14 @@ def joined(windows: list[Any]) -> Any:
     from recinet_ase.inference.preparation import PreparedBatch, PreparedWindow
 
     starts = [sum(len(w.results) for w in windows[:i]) for i in range(len(windows))]
+    batches = [
+        PreparedBatch([i + start for i in w.batches[0].places], w.batches[0].graphs)
+        for w, start in zip(windows, starts, strict=True)
+    ]
     (first, *_) = windows
     return PreparedWindow(
         [result for w in windows for result in w.results],
-        [PreparedBatch.join([w.batches[0] for w in windows], starts)],
+        [PreparedBatch.join(batches)],
         torch.cat([w.composition for w in windows]),
         {key: torch.cat([w.geometry[key] for w in windows]) for key in first.geometry},
     )

@@ -12,6 +12,7 @@ from recinet_ase.cli.evaluate import evaluate
 from recinet_ase.cli.models import models
 from recinet_ase.cli.phonons import phonons
 from recinet_ase.cli.recipes import recipes
+from recinet_ase.cli.relaxation import relax
 from recinet_ase.cli.screen import screen
 from recinet_ase.cli.train import train
 
@@ -29,5 +30,6 @@ main.add_command(calibrate)
 main.add_command(analyze)
 main.add_command(embed)
 main.add_command(phonons)
+main.add_command(relax)
 main.add_command(models)
 main.add_command(recipes)

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from recinet_ase.training.trainer import Progress as Step
+    from recinet_ase.training.task import Progress as Step
 
 
 def _text(step: Step) -> str:

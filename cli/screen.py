@@ -51,6 +51,26 @@ class _Screen(StrictCommand):
 )
 @click.option("--report", metavar="FILE", help="Write one self-contained html page.")
 @click.option("--intervals", is_flag=True, help="Add 90 % intervals and in_domain.")
+@click.option("--relax", is_flag=True, help="Relax each structure first (jarvis-pes).")
+@click.option(
+    "--relax-with",
+    metavar="NAME",
+    help="Relax with another force model, a model folder, or MODULE:CLASS of ASE's.",
+)
+@click.option(
+    "--relax-fmax",
+    type=click.FloatRange(0, min_open=True),
+    default=0.02,
+    show_default=True,
+    help="Largest force that a relaxation leaves, eV/A.",
+)
+@click.option(
+    "--relax-steps",
+    type=click.IntRange(0),
+    default=300,
+    show_default=True,
+    help="Steps after which a relaxation is given up.",
+)
 @click.option(
     "--decomposition", is_flag=True, help="Add the phases that compete with each crystal (ehull)."
 )
@@ -132,7 +152,7 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
     recinet-screen db.json --props bandgap,ehull --where 'bandgap > 1 and ehull < 0.05' \\
         --sort ehull --top 50 -o shortlist.csv --report shortlist.html
     """  # noqa: D301 (click looks for the character itself)
-    display = _Display(options["quiet"], options["log"])
+    display = ScreenDisplay(options["quiet"], options["log"])
     target = options["output"] or options["report"]
     try:
         with _logged(options["log"]):
@@ -145,7 +165,7 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
         raise SystemExit(130) from None
 
 
-def _run(files: tuple[str, ...], options: dict[str, Any], display: _Display) -> None:
+def _run(files: tuple[str, ...], options: dict[str, Any], display: ScreenDisplay) -> None:
     """From words to options, the screen, and what is told of it."""
     from recinet_ase.errors import ReciNetError
 
@@ -173,12 +193,20 @@ def _run(files: tuple[str, ...], options: dict[str, Any], display: _Display) -> 
     from recinet_ase.screening.options import ScreenOptions
     from recinet_ase.screening.run import run_screen
 
+    relaxation = None
+    if options["relax"] or options["relax_with"]:
+        from recinet_ase.screening.relaxation import RelaxationSpec
+        from recinet_ase.simulation.relaxation import RelaxationSettings
+
+        settings = RelaxationSettings(options["relax_fmax"], options["relax_steps"])
+        relaxation = RelaxationSpec.chosen(options["relax_with"], settings)
     wanted = ScreenOptions(
         files=files,
         infos=infos,
         models=models,
         selection=selection,
         ase_selection=options["select"],
+        relaxation=relaxation,
         batch_size=_batch_size(options["batch_size"]),
         **{
             name: options[name]
@@ -256,7 +284,7 @@ def _batch_size(text: str) -> int | str:
     return int(text)
 
 
-def _tell(outcome: Any, wanted: Any, display: _Display) -> None:
+def _tell(outcome: Any, wanted: Any, display: ScreenDisplay) -> None:
     """The summary, and where the results are."""
     if outcome.was_complete:
         click.echo(f"{wanted.output or wanted.report} is complete; nothing to resume", err=True)
@@ -280,6 +308,11 @@ def _tell(outcome: Any, wanted: Any, display: _Display) -> None:
         )
     if outcome.left_out:
         display.note(f"{outcome.left_out} rows have no structure and are not in {wanted.output}")
+    if wanted.relaxation is not None and outcome.table is not None:
+        flags, errors = outcome.table.column("relaxed"), outcome.table.column("error")
+        moving = sum(f is False and not e for f, e in zip(flags, errors, strict=True))
+        if moving:
+            display.note(f"{moving} structures did not come to rest (relaxed is false)")
     if outcome.faults:
         see = f"tracebacks: {display.log}" if display.log else "--log FILE keeps tracebacks"
         display.note(
@@ -299,12 +332,13 @@ def _tell(outcome: Any, wanted: Any, display: _Display) -> None:
 _WIDE = 80  # columns of a terminal that has room for a bar
 
 
-class _Display:
+class ScreenDisplay:
     """Notes on stderr, and a bar where that is a terminal."""
 
-    def __init__(self, quiet: bool, log: str | None) -> None:
+    def __init__(self, quiet: bool, log: str | None, stage: str = "screening") -> None:
         self.quiet = quiet
         self.log = log
+        self.stage = stage
         self.done = 0
 
     def note(self, line: str) -> None:
@@ -338,7 +372,7 @@ class _Display:
         console = Console(stderr=True)
         wide: list[str | ProgressColumn] = []
         if console.width >= _WIDE:
-            wide = [SpinnerColumn(), "screening", BarColumn(), TimeElapsedColumn()]
+            wide = [SpinnerColumn(), self.stage, BarColumn(), TimeElapsedColumn()]
         with Progress(
             *wide,
             MofNCompleteColumn(),

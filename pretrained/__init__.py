@@ -192,6 +192,32 @@ def default_model(info: PropertyInfo) -> str:
     )
 
 
+FORCE_MODEL = "jarvis-pes"
+"""The force model for every element."""
+
+
+def default_force_model() -> str:
+    """The shipped force model that relaxes, vibrates and strains crystals unless told otherwise.
+
+    Raises:
+        ReciNetError: If it is not part of this release; says what the shipped ones know.
+    """
+    shipped = available_force_models()
+    if FORCE_MODEL in shipped:
+        return FORCE_MODEL
+    from recinet_ase.elements import symbols
+
+    known = "; ".join(
+        f"{name} knows {', '.join(symbols()[z] for z in model_card(name)['elements'])}"
+        for name in shipped
+    )
+    raise ReciNetError(
+        f"{FORCE_MODEL}, the force model for every element, is not part of this release: name one "
+        f"({known or 'none is shipped'}), a model folder, or any calculator of ASE's as "
+        "MODULE:CLASS, for instance chgnet.model.dynamics:CHGNetCalculator"
+    )
+
+
 def load_model(
     name_or_path: str | Path,
     device: str | torch.device = "cpu",

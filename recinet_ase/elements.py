@@ -128,6 +128,13 @@ def groups_and_periods() -> tuple[tuple[int, int], ...]:
     return ((0, 0), *((int(row["group"]), int(row["period"])) for row in _rows()))
 
 
+def table_position(z: int) -> tuple[int, int]:
+    """Column (1 to 18) and row of an element; lanthanides and actinides are rows 8 and 9."""
+    if 57 <= z <= 70 or 89 <= z <= 102:
+        return (z - 54, 8) if z <= 70 else (z - 86, 9)
+    return groups_and_periods()[z]
+
+
 @lru_cache(maxsize=1)
 def pauling_electronegativities() -> tuple[float, ...]:
     """Pauling electronegativities (pymatgen's) by atomic number; NaN where there is none."""

@@ -56,7 +56,7 @@ def main() -> None:
     from ase.db import connect
 
     from recinet_ase.data.published import JARVIS
-    from recinet_ase.graph.adapters import from_jarvis
+    from recinet_ase.graph.adapters import to_crystal
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir")
@@ -66,7 +66,7 @@ def main() -> None:
     with connect(TARGET) as database:
         for formula in FORMULAS:
             record = choose(records, formula)
-            atoms = from_jarvis(record).to_ase()
+            atoms = to_crystal(record).to_ase()
             database.write(atoms, jid=record["jid"], spacegroup=int(record["spg_number"]))
     print(f"wrote {len(FORMULAS)} crystals to {TARGET}")
 

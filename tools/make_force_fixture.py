@@ -12,7 +12,7 @@ from pathlib import Path
 
 from recinet_ase.data.mlearn import ELEMENTS, MLearn
 from recinet_ase.data.splits import SplitRule
-from recinet_ase.graph.adapters import from_jarvis
+from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.pretrained import model_card
 
 TARGET = Path(__file__).parents[1] / "tests" / "fixtures" / "mlearn.json.gz"
@@ -29,7 +29,7 @@ def main() -> None:
     for element in ELEMENTS:
         found = [c for c in dataset.configurations() if c.id in val and c.id.startswith(element)]
         for c in sorted(found, key=lambda c: (len(c.forces), c.id))[:: len(found) - 1]:
-            atoms = from_jarvis(c.structure).to_ase()
+            atoms = to_crystal(c.structure).to_ase()
             records.append(
                 {
                     "id": c.id,

@@ -91,7 +91,7 @@ def write_cells(model: str, part: str, data_dir: str | None, path: Path) -> None
     from recinet_ase.data.mlearn import MLearn
     from recinet_ase.data.splits import SplitRule
     from recinet_ase.forces.sources import stress_of
-    from recinet_ase.graph.adapters import from_jarvis
+    from recinet_ase.graph.adapters import to_crystal
 
     about = load_force_model(model).config.training
     dataset = MLearn(about["dataset"], data_dir)
@@ -102,7 +102,7 @@ def write_cells(model: str, part: str, data_dir: str | None, path: Path) -> None
     images = []
     for c in dataset.configurations():
         if c.id in wanted:
-            atoms = from_jarvis(c.structure).to_ase()
+            atoms = to_crystal(c.structure).to_ase()
             tensor = stress_of(c.stress)
             voigt = tensor[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
             atoms.calc = SinglePointCalculator(

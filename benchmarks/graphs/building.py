@@ -22,7 +22,7 @@ from ase.db import connect
 from ase.neighborlist import neighbor_list
 from pymatgen.io.ase import AseAtomsAdaptor
 
-from recinet_ase.graph.adapters import from_jarvis, to_crystal
+from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.geometric import build_graph
 from recinet_ase.graph.neighbours import shell_neighbours
 
@@ -36,7 +36,7 @@ def load(data_dir: str | None, n_atoms: int) -> list[Atoms]:
 
     records = JARVIS.records(data_dir).values()
     chosen = (r for r in records if len(r["atoms"]["elements"]) == n_atoms)
-    return [from_jarvis(record).to_ase() for record in islice(chosen, 300)]
+    return [to_crystal(record).to_ase() for record in islice(chosen, 300)]
 
 
 def milliseconds(function: Callable[[Any], object], items: list[Any], repeat: int = 3) -> float:

@@ -16,7 +16,7 @@ from ase.build import bulk
 
 from recinet_ase import Predictor, StructureError
 from recinet_ase.data.published import JARVIS
-from recinet_ase.graph.adapters import from_jarvis
+from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.crystal import Crystal, neighbours_of
 from recinet_ase.graph.refinement import (
     PREDICTION,
@@ -47,7 +47,7 @@ def main() -> None:
     crystals, found = [], []
     for record in islice(JARVIS.records(arguments.data_dir).values(), 0, 40_000, arguments.every):
         try:
-            crystal = from_jarvis(record)
+            crystal = to_crystal(record)
             found.append(neighbours_of(crystal))
             crystals.append(crystal)
         except StructureError:

@@ -9,13 +9,15 @@ the last number, without the start of the interpreter (``in all`` has that too).
 in the interpreters given, on fewer crystals (their rate does not depend on it) after a few to
 warm up, each in the way its documentation advises, with one thread or all, whichever is
 faster. All take turns for some rounds, and the best rate of each counts. Prints rates, ratios,
-peak memory and the shares of reading, graphs and network.
+peak memory and the shares of reading, graphs and network. ``--rounds 0`` measures only what the
+processes around a GPU spend.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -23,6 +25,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ from ase.db import connect
 
 from recinet_ase import StructureError
 from recinet_ase.data.published import JARVIS
-from recinet_ase.graph.adapters import from_jarvis
+from recinet_ase.graph.adapters import to_crystal
 
 RIVALS = ("chgnet", "alignn", "megnet")
 RIVAL_SCRIPT = Path(__file__).with_name("throughput_rivals.py")
@@ -61,7 +64,7 @@ def write_database(path: Path, data_dir: str | None, count: int, atoms: tuple[in
     for record in JARVIS.records(data_dir).values():
         if atoms[0] <= len(record["atoms"]["elements"]) <= atoms[1]:
             try:
-                found.append(from_jarvis(record).to_ase())
+                found.append(to_crystal(record).to_ase())
             except StructureError:
                 continue
         if len(found) == count:
@@ -170,13 +173,13 @@ def shares(path: Path, arguments: list[str], count: int) -> str:
 
 
 def beside_network(path: Path, name: str, count: int) -> str:
-    """What the processes around a GPU spend on a crystal: limits that no GPU lifts."""
+    """What the processes around a GPU spend on a crystal, with intervals, its kernels apart."""
     import torch
 
     from recinet_ase.io import chunks, find_sources
     from recinet_ase.screening.execution.chunk import (
         ScreenSpec,
-        compute_packed,
+        computing,
         loaded_predictor,
         prepare_packed,
         read_packed,
@@ -186,29 +189,34 @@ def beside_network(path: Path, name: str, count: int) -> str:
     from recinet_ase.screening.output.writers import open_writer
 
     torch.set_num_threads(1)
-    spec = ScreenSpec((name,), ("bandgap",))
+    spec = ScreenSpec((name,), ("bandgap",), intervals=True)
     predictor = loaded_predictor(spec)
     parts = [c for c in chunks(find_sources([str(path)])) if 512 * c.number < min(count, 2048)]
     packed = [prepare_packed(predictor.preparation, None, chunk) for chunk in parts]
-    (model,) = predictor.models
+    computation, work = predictor.computation, computing(spec)
     known: dict[int, Any] = {}
-    network = model.outcome
+    network = computation._outcomes
 
-    def answered(batch: Any, sums: Any) -> Any:
-        if batch.n_crystals not in known:
-            known[batch.n_crystals] = network(batch, sums)
-        return known[batch.n_crystals]
+    def answered(batch: Any, graphs: Any) -> Any:
+        if len(batch) not in known:
+            known[len(batch)] = network(batch, batch.graphs)
+        return known[len(batch)]
 
-    model.outcome = answered  # type: ignore[method-assign]
-    predictor.batches = lambda window: iter(window.batches)  # type: ignore[method-assign]
-    spent = []
+    computation._outcomes = answered  # type: ignore[method-assign]
+    # All chunks in one batch, as on a GPU, whose sizes are counted before it is sent.
+    computation.device, computation._most_edges = torch.device("cuda"), math.inf
+    computation._moved = lambda batch: [graphs.sizes for graphs in batch.graphs.values()]  # type: ignore[method-assign, assign, return-value]
     for _ in range(2):
-        start = time.process_time()
-        computed = compute_packed(spec, [graphs for _, graphs in packed], "cpu")
-        middle = time.process_time()
+        times = [time.process_time()]
+        loaded = work.load([graphs for _, graphs in packed], "cpu")
+        times.append(time.process_time())
+        found = work.compute(loaded, "cpu")
+        times.append(time.process_time())
+        computed = work.pack(found)
+        times.append(time.process_time())
         pairs = zip(packed, computed, strict=True)
         done = [read_packed(spec, (rest, parts)) for (rest, _), parts in pairs]
-        spent.append((middle - start, time.process_time() - middle))
+        times.append(time.process_time())
     n = sum(len(rows.rows) for rows in done)
     with tempfile.TemporaryDirectory() as folder:
         names = result_columns(predictor)
@@ -222,11 +230,12 @@ def beside_network(path: Path, name: str, count: int) -> str:
         writing = time.process_time() - start
         journal.close()
     size = sum(len(graphs) for _, graphs in packed) / n / 1e3
-    device, reading = (1e6 * seconds / n for seconds in spent[-1])
+    load, divide, pack, reading = (1e6 * (b - a) / n for a, b in pairwise(times))
     return (
-        f"beside the network, microseconds a crystal: a GPU's process {device:.0f}, the workers "
-        f"that make rows of its answers {reading:.0f}, the process that writes "
-        f"{1e6 * writing / n:.0f}; {size:.1f} kB of graphs between them"
+        f"beside the network, microseconds a crystal: a GPU's process {divide:.1f}, its threads "
+        f"{load:.1f} before and {pack:.1f} after it, the workers that make rows of its answers "
+        f"{reading:.0f}, the process that writes {1e6 * writing / n:.0f}; {size:.1f} kB of graphs "
+        "between them"
     )
 
 
@@ -252,6 +261,9 @@ def main() -> None:
         distinct = write_database(path, arguments.data_dir, count, tuple(arguments.atoms))
         write_database(few, arguments.data_dir, arguments.rival_count, tuple(arguments.atoms))
         print(f"{count} crystals ({distinct} distinct), {cores} cores", flush=True)
+        if not arguments.rounds:
+            print(beside_network(path, "jarvis-mbj", count))
+            return
         programs = {
             "tiny size": [str(random_model(Path(folder), "tiny"))],
             "jarvis-mbj (small)": ["jarvis-mbj"],

@@ -15,7 +15,7 @@ import numpy as np
 
 from recinet_ase import Predictor
 from recinet_ase.errors import StructureError
-from recinet_ase.graph.adapters import from_jarvis
+from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.crystal import Crystal
 
 FIXTURE = Path(__file__).parents[2] / "tests" / "fixtures" / "validation.json.gz"
@@ -75,7 +75,7 @@ def main() -> None:
     fixture = json.loads(gzip.decompress(FIXTURE.read_bytes()))
     dataset = config.training["dataset"]
     keys = fixture["labels"][f"{dataset}/{config.properties[0]}"]
-    crystals = [from_jarvis(fixture["structures"][f"{dataset}/{key}"]) for key in keys]
+    crystals = [to_crystal(fixture["structures"][f"{dataset}/{key}"]) for key in keys]
     changes: dict[str, Change] = {"nothing": scaled(1.0)}
     for factor in (0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.3, 1.5, 2.0, 3.0):
         changes[f"volume times {factor}"] = scaled(factor)

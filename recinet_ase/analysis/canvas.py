@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +62,31 @@ def colour_bar(
     bar.ax.tick_params(labelsize=FONT - 1)
 
 
-def colour_range(values: npt.ArrayLike) -> tuple[float, float]:
-    """Where a colour scale begins and ends: a few outliers must not flatten all others."""
-    known = np.asarray(values, dtype=np.float64)
-    low, high = np.percentile(known[np.isfinite(known)], (2, 98))
-    return float(low), float(high)
+@dataclass(frozen=True)
+class Scale:
+    """How gates or message weights become colours.
+
+    Gates differ little from one another: what is shown is the difference from their mean, no
+    difference in the neutral colour. Message weights begin at 0.
+    """
+
+    label: str
+    colours: str
+    zero: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, quantity: str, values: npt.ArrayLike) -> Scale:
+        """The scale of a quantity; a few outliers must not flatten all others."""
+        known = np.asarray(values, dtype=np.float64)
+        known = known[np.isfinite(known)]
+        if quantity == "gate":
+            mean = float(known.mean())
+            reach = float(np.percentile(abs(known - mean), 98)) or 1.0
+            label = rf"gate $\overline{{\beta}}$, difference from {mean:.2f}"
+            return cls(label, DIVERGING, mean, -reach, reach)
+        return cls("message weight", SEQUENTIAL, 0.0, 0.0, float(np.percentile(known, 98)))
 
 
 def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:

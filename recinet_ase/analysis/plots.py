@@ -12,10 +12,10 @@ from recinet_ase.analysis.canvas import (
     DIVERGING,
     FONT,
     SEQUENTIAL,
+    Scale,
     block_title,
     canvas,
     colour_bar,
-    colour_range,
 )
 from recinet_ase.analysis.observe import MEAN, RECIPROCAL, WAVES
 from recinet_ase.analysis.sample import FAMILIES
@@ -93,6 +93,8 @@ def filter_matrices(table: Table) -> Figure:
 
 def singular_values(table: Table) -> Figure:
     """Cumulative energy against the number of components, a panel for each matrix."""
+    from matplotlib.ticker import MaxNLocator
+
     matrices = table.values("matrix")
     figure, (panels,) = canvas(_PANEL * len(matrices), 2.9, 1, len(matrices), sharey=True)
     for matrix, axes in zip(matrices, panels, strict=True):
@@ -107,6 +109,7 @@ def singular_values(table: Table) -> Figure:
             )  # fmt: skip
         for share in RANK_SHARES:
             axes.axhline(share, color="0.6", linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.set_xlabel("singular values kept")
         axes.set_title(matrix, fontsize=FONT, loc="left")
         axes.set_ylim(top=1.02)
@@ -207,24 +210,24 @@ def gate_pairs(table: Table) -> Figure:
     width = 10.0 if len(elements) <= _MANY_ELEMENTS else 16.0
     figure, (panels,) = canvas(width, 0.48 * width, 1, 2)
     size = max(3.0, min(FONT - 1.0, 25 * width / len(elements)))
-    for quantity, label, axes in zip(
-        ("gate", "message"), (r"gate $\overline{\beta}$", "message weight"), panels, strict=True
-    ):
+    for quantity, axes in zip(("gate", "message"), panels, strict=True):
         mean = np.full((len(elements), len(elements)), np.nan)
         blocks = len(table.values("block"))
         for a, b, value in zip(every["centre"], every["neighbour"], every[quantity], strict=True):
             at = place[a], place[b]
             mean[at] = (0 if np.isnan(mean[at]) else mean[at]) + value / blocks
-        low, high = colour_range(mean)
+        scale = Scale.of(quantity, mean)
         shown = axes.imshow(
-            mean, origin="lower", cmap=SEQUENTIAL, vmin=low, vmax=high, interpolation="nearest"
-        )
+            mean - scale.zero, origin="lower", cmap=scale.colours, vmin=scale.low,
+            vmax=scale.high, interpolation="nearest",
+        )  # fmt: skip
+        axes.set_facecolor("0.85")  # pairs that the crystals do not hold
         axes.set_xticks(range(len(elements)), elements, fontsize=size, rotation=90)
         axes.set_yticks(range(len(elements)), elements, fontsize=size)
         axes.tick_params(length=0)
         axes.set_xlabel("neighbour")
         axes.set_ylabel("centre")
-        colour_bar(figure, shown, axes, label, "both")
+        colour_bar(figure, shown, axes, scale.label, "both" if scale.zero else "max")
     return figure
 
 

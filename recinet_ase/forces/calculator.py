@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ _EDGES_ELSEWHERE = 400_000
 class ReciNetForceCalculator(Calculator):
     """Energies, forces and stresses, for relaxation, dynamics, elasticity and phonons.
 
-    >>> atoms.calc = ReciNetForceCalculator("mlearn-pes")
+    >>> atoms.calc = ReciNetForceCalculator("mlearn-pes")  # without a name: for every element
     >>> atoms.get_forces()
 
     Units and signs are ASE's: eV, eV/angstrom, stress in eV/angstrom^3 (Voigt order xx, yy, zz,
@@ -46,7 +46,8 @@ class ReciNetForceCalculator(Calculator):
     `DomainWarning`, once for each kind.
 
     Args:
-        model: Name of a shipped force model, a model folder, or a loaded `ForceModel`.
+        model: Name of a shipped force model, a model folder, or a loaded `ForceModel`; by default
+            the shipped one for every element (`recinet_ase.pretrained.default_force_model`).
         device: Torch device; a GPU where there is one by default.
         dtype: ``"float32"`` (default) or ``"float64"``.
         atoms: Attach the calculator to these atoms.
@@ -58,14 +59,16 @@ class ReciNetForceCalculator(Calculator):
 
     def __init__(
         self,
-        model: str | Path | ForceModel = "mlearn-pes",
+        model: str | Path | ForceModel | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         atoms: Atoms | None = None,
         **kwargs: Any,
     ) -> None:
-        from recinet_ase.pretrained import load_force_model
+        from recinet_ase.pretrained import default_force_model, load_force_model
 
+        if model is None:
+            model = default_force_model()
         super().__init__(atoms=atoms, **kwargs)
         self.device, self.dtype = choose_device(device), choose_dtype(dtype)
         with torch.inference_mode(False):
@@ -89,34 +92,63 @@ class ReciNetForceCalculator(Calculator):
         super().calculate(atoms, list(properties), list(system_changes))
         (self.results,) = self.many([self.atoms])
 
-    def many(self, structures: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    @overload
+    def many(
+        self, structures: Sequence[Any], strict: Literal[True] = True
+    ) -> Iterator[dict[str, Any]]: ...
+
+    @overload
+    def many(
+        self, structures: Sequence[Any], strict: Literal[False]
+    ) -> Iterator[dict[str, Any] | StructureError]: ...
+
+    def many(
+        self, structures: Sequence[Any], strict: bool = True
+    ) -> Iterator[dict[str, Any] | StructureError]:
         """``results`` of many structures, in batches, in order.
 
         Args:
             structures: ASE ``Atoms`` or pymatgen ``Structure``.
+            strict: End with the first that the model cannot answer for; else its error is
+                given in its place.
 
         Raises:
-            StructureError: For the first that the model cannot answer for.
+            StructureError: See ``strict``.
         """
         limit = _EDGES if self.device.type == "cpu" else _EDGES_ELSEWHERE
-        waiting: list[Any] = []
+        waiting: list[ForceGraph | StructureError] = []
         edges = 0
         for structure in structures:
-            graph = self.model.graph(to_crystal(structure))
-            size = graph.edge_index.shape[1]
+            graph: ForceGraph | StructureError
+            try:
+                graph = self.model.graph(to_crystal(structure))
+            except StructureError as error:
+                graph = error
+            size = 0 if isinstance(graph, StructureError) else graph.edge_index.shape[1]
             if waiting and edges + size > limit:
-                yield from self._run(waiting)
+                yield from self._results(waiting, strict)
                 waiting, edges = [], 0
             waiting.append(graph)
             edges += size
-        if waiting:
-            yield from self._run(waiting)
+        yield from self._results(waiting, strict)
+
+    def _results(
+        self, graphs: Sequence[ForceGraph | StructureError], strict: bool
+    ) -> Iterator[dict[str, Any] | StructureError]:
+        """Results of a batch, with the errors that stand in it in their places."""
+        sound = [graph for graph in graphs if isinstance(graph, ForceGraph)]
+        results = iter(self._run(sound) if sound else ())
+        for graph in graphs:
+            result = next(results) if isinstance(graph, ForceGraph) else graph
+            if strict and isinstance(result, StructureError):
+                raise result
+            yield result
 
     def forces_of(self, structures: Sequence[Any]) -> list[np.ndarray]:
         """Forces in eV/angstrom of many structures, ``[N, 3]`` each."""
         return [result["forces"] for result in self.many(structures)]
 
-    def _run(self, graphs: list[ForceGraph]) -> list[dict[str, Any]]:
+    def _run(self, graphs: Sequence[ForceGraph]) -> list[dict[str, Any] | StructureError]:
         # Derivatives are needed inside the inference mode of whoever asks, too.
         with torch.inference_mode(False), full_precision():
             batch = ForceBatch.join(graphs, self.dtype, self.device)
@@ -125,7 +157,7 @@ class ReciNetForceCalculator(Calculator):
         forces = result.forces.double().cpu().split(batch.n_atoms)
         energies = result.energies.double().cpu().split(batch.n_atoms)
         stress = result.stress.double().cpu().numpy()
-        every = []
+        every: list[dict[str, Any] | StructureError] = []
         for i, energy in enumerate(result.energy.tolist()):
             self._tell(graphs[i], novelty[i])
             found = {
@@ -135,9 +167,9 @@ class ReciNetForceCalculator(Calculator):
                 "forces": forces[i].numpy(),
                 "stress": full_3x3_to_voigt_6_stress(stress[i]),
             }
-            if not all(np.isfinite(value).all() for value in found.values()):
-                raise StructureError("the force model gave a non-finite number")
-            every.append(found)
+            finite = all(np.isfinite(value).all() for value in found.values())
+            error = StructureError("the force model gave a non-finite number")
+            every.append(found if finite else error)
         return every
 
     def _tell(self, graph: ForceGraph, novelty: torch.Tensor) -> None:

@@ -23,7 +23,8 @@ from torch.nn import functional
 
 from recinet_ase.elements import N_FEATURES, element_features
 from recinet_ase.forces.batch import ForceBatch
-from recinet_ase.graph.waves import WaveBasis, wave_table
+from recinet_ase.graph.wave_sums import wave_table
+from recinet_ase.graph.waves import WaveBasis
 from recinet_ase.models.files import strict_fields
 from recinet_ase.nn.radial import PotentialBasis
 

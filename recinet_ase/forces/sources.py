@@ -35,7 +35,7 @@ from recinet_ase.forces.labels import (
 from recinet_ase.forces.network import ForceNetworkConfig
 from recinet_ase.forces.settings import ForceTrainingConfig
 from recinet_ase.formula import reduced_counts
-from recinet_ase.graph.adapters import from_jarvis, to_crystal
+from recinet_ase.graph.adapters import to_crystal
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -98,7 +98,7 @@ def read_labelled(
 def _mlearn(name: str, network: ForceNetworkConfig, data_dir: str | Path | None) -> LabelledCells:
     collector = Collector(network)
     for c in MLearn(name, data_dir).configurations():
-        crystal = from_jarvis(c.structure)
+        crystal = to_crystal(c.structure)
         energy = c.energy * len(crystal)
         collector.add(c.id, crystal, energy, c.forces, stress_of(c.stress))
     return collector.cells()

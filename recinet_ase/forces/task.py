@@ -26,7 +26,8 @@ from recinet_ase.forces.sources import divide, read_labelled
 from recinet_ase.graph.upload import upload
 from recinet_ase.pretrained import load_force_model
 from recinet_ase.training.devices import hardware
-from recinet_ase.training.trainer import Run, Task, Trainer
+from recinet_ase.training.task import Task
+from recinet_ase.training.trainer import Run, Trainer
 
 if TYPE_CHECKING:
     from recinet_ase.training.devices import Resources

@@ -12,7 +12,8 @@ import torch
 
 from recinet_ase.graph.segments import first_rows
 from recinet_ase.graph.upload import upload
-from recinet_ase.graph.waves import Members, Sizes, WaveBasis, Waves, half_space_waves, pair_kernels
+from recinet_ase.graph.wave_sums import Members, Sizes, pair_kernels
+from recinet_ase.graph.waves import WaveBasis, Waves, half_space_waves
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data

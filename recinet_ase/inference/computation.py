@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from recinet_ase.errors import DeviceLostError, reason_of
+from recinet_ase.graph.batch import CrystalBatch
+from recinet_ase.graph.crystal import GraphSettings
 from recinet_ase.inference.preparation import WINDOW, PreparedBatch, PreparedWindow, failed
 from recinet_ase.inference.result import Prediction
 from recinet_ase.models.ensemble import AnyModel
@@ -19,6 +21,9 @@ from recinet_ase.nn.reciprocal import LatticeSums
 _CPU_EDGES = 5_000  # about 100 crystals of 10 atoms: activations stay near the cache
 _BYTES_PER_EDGE_AND_WIDTH = 60
 _GPU_SHARE = 0.5
+
+Graphs = dict[GraphSettings, CrystalBatch]
+"""Graphs of some crystals under each neighbour rule."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,21 @@ class Computed:
         """Some of the crystals."""
         outcomes = tuple(ModelOutput(*(part[some] for part in one)) for one in self.outcomes)
         return replace(self, places=self.places[some], outcomes=outcomes)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Batches of several windows, ready for the networks.
+
+    Attributes:
+        batches: Each with its graphs on the device, or None where they would not fit there.
+        windows: How many windows.
+        room: Places that a window has: those of the k-th begin at ``k room``.
+    """
+
+    batches: list[tuple[PreparedBatch, Graphs | None]]
+    windows: int
+    room: int
 
 
 class Computation:
@@ -97,42 +117,64 @@ class Computation:
             beginning(len(batch))
             yield from self._safely(batch)
 
-    def together(
-        self,
-        windows: Sequence[Sequence[PreparedBatch]],
-        beginning: Callable[[int], None] = lambda crystals: None,
-    ) -> list[list[Computed]]:
-        """The same for the batches of several windows, on a GPU all at once.
+    def load(self, windows: Sequence[Sequence[PreparedBatch]]) -> Loaded:
+        """The batches of several windows for `together`; another thread may call it meanwhile.
 
-        A GPU does thousands of small crystals in the time of a few hundred. A CPU gains nothing,
-        and takes them window by window, so that rounding is that of each by itself.
+        A GPU does thousands of small crystals in the time of a few hundred, and gets all at once.
+        A CPU gains nothing by that, and takes them window by window, so that rounding is that of
+        each by itself.
+        """
+        room = 1 + max((i for some in windows for batch in some for i in batch.places), default=0)
+        batches = [
+            PreparedBatch([i + k * room for i in batch.places], batch.graphs)
+            for k, some in enumerate(windows)
+            for batch in some
+        ]
+        if self.device.type != "cpu" and batches:
+            batches = [PreparedBatch.join(batches)]
+        divided = self.batches(PreparedWindow(batches=batches))
+        return Loaded([(batch, self._moved(batch)) for batch in divided], len(windows), room)
+
+    def together(
+        self, loaded: Loaded, beginning: Callable[[int], None] = lambda crystals: None
+    ) -> list[list[Computed]]:
+        """What the networks make of several windows.
+
+        Args:
+            loaded: From `load`.
+            beginning: Told the number of crystals of each batch before its turn.
 
         Raises:
             DeviceLostError: If the device has failed.
         """
-        if self.device.type == "cpu":
-            return [
-                list(self(PreparedWindow(batches=list(batches)), beginning)) for batches in windows
-            ]
-        parts = [(k, batch) for k, batches in enumerate(windows) for batch in batches]
-        if not parts:
-            return [[] for _ in windows]
-        room = 1 + max(max(batch.places) for _, batch in parts)
-        whole = PreparedBatch.join([b for _, b in parts], [k * room for k, _ in parts])
-        found: list[list[Computed]] = [[] for _ in windows]
-        for part in self(PreparedWindow(batches=[whole]), beginning):
-            owner = torch.tensor(part.places) // room
-            for k in owner.unique().tolist():
-                rows = torch.nonzero(owner == k).flatten()
-                outcomes = tuple(ModelOutput(*(x[rows] for x in one)) for one in part.outcomes)
-                places = [part.places[i] - k * room for i in rows.tolist()]
-                found[k].append(replace(part, places=places, outcomes=outcomes))
+        found: list[list[Computed]] = [[] for _ in range(loaded.windows)]
+        for batch, graphs in loaded.batches:
+            beginning(len(batch))
+            for part in self._safely(batch, graphs):
+                owner = torch.tensor(part.places) // loaded.room
+                for k in owner.unique().tolist():
+                    rows = torch.nonzero(owner == k).flatten()
+                    outcomes = tuple(ModelOutput(*(x[rows] for x in one)) for one in part.outcomes)
+                    places = [part.places[i] - k * loaded.room for i in rows.tolist()]
+                    found[k].append(replace(part, places=places, outcomes=outcomes))
         return found
 
-    def _safely(self, batch: PreparedBatch) -> Iterator[Computed]:
-        """Run a batch; where it fails, run its halves, down to the one at fault."""
+    def _moved(self, batch: PreparedBatch) -> Graphs | None:
+        """The graphs of a batch on the device, if they can be there."""
         try:
-            done = Computed(batch.places, self._outcomes(batch))
+            return {settings: graphs.to(self.device) for settings, graphs in batch.graphs.items()}
+        except Exception:  # who computes meets it again, and says so
+            return None
+
+    def _safely(self, batch: PreparedBatch, graphs: Graphs | None = None) -> Iterator[Computed]:
+        """Run a batch; where it fails, run its halves, down to the one at fault.
+
+        Args:
+            batch: The batch.
+            graphs: Its graphs on the device, where they are there already.
+        """
+        try:
+            done = Computed(batch.places, self._outcomes(batch, graphs))
         except Exception as error:
             if self.device.type != "cpu" and _is_lost(error):
                 raise DeviceLostError(f"{self.device} has failed ({reason_of(error)})") from None
@@ -150,9 +192,11 @@ class Computation:
 
     @full_precision()
     @torch.inference_mode()
-    def _outcomes(self, prepared: PreparedBatch) -> tuple[ModelOutput, ...]:
+    def _outcomes(
+        self, prepared: PreparedBatch, graphs: Graphs | None = None
+    ) -> tuple[ModelOutput, ...]:
         """The outcome of each model that is asked, on the CPU."""
-        batches = {s: batch.to(self.device) for s, batch in prepared.graphs.items()}
+        batches = graphs or {s: batch.to(self.device) for s, batch in prepared.graphs.items()}
         sums = {settings: LatticeSums(batch) for settings, batch in batches.items()}
         found = []
         for model in self.models:

@@ -17,6 +17,7 @@ from recinet_ase.stability.derived import SELF
 if TYPE_CHECKING:
     import torch
 
+    from recinet_ase.simulation.relaxation import RelaxationSettings
     from recinet_ase.stability.derived import References
 
 ModelLike = str | Path | AnyModel
@@ -100,10 +101,13 @@ def predict(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     hull: References | None = None,
+    relax: Any = False,
+    relaxation: RelaxationSettings | None = None,
 ) -> Predictions:
     """Properties of many structures, in batches.
 
     >>> predict(structures, props="bandgap,bulk_modulus").to_frame()
+    >>> predict(candidates, props="ehull", relax=True)[0].relaxation.atoms
 
     Args:
         structures: ASE ``Atoms`` or database rows, pymatgen ``Structure`` or
@@ -122,6 +126,12 @@ def predict(
         hull: References for ``ehull``: a `recinet_ase.stability.Hull`, a file, ``"jarvis"`` or
             ``"mp"``, or a list of these; by default the shipped ones of the model's level of
             theory.
+        relax: Relax each structure before it is judged: True (with the shipped force model for
+            every element), the name of a calculator
+            (`recinet_ase.simulation.calculators.load_calculator`), or a calculator. What became
+            of it is in ``relaxation`` of its result; one that did not come to rest carries a
+            warning, one that exploded or collapsed an ``error``.
+        relaxation: How, where the defaults of `RelaxationSettings` are not wanted.
 
     Returns:
         One `Prediction` for each structure, in order, with its units; a bad structure carries its
@@ -141,7 +151,14 @@ def predict(
     predictor = as_predictor(models, device, dtype, props, hull)
     total = len(structures) if isinstance(structures, Sized) else None
     stream = structures if order is None else _each_ordered(structures, order)
-    return predictor.collect(_shown(predictor.predict_iter(stream), total, progress))
+    if relax is False or relax is None:
+        results = predictor.predict_iter(stream)
+    else:
+        from recinet_ase.inference.relaxed import choose_calculator, predict_relaxed
+
+        calculator = choose_calculator(relax, predictor.device)
+        results = predict_relaxed(predictor, stream, calculator, relaxation)
+    return predictor.collect(_shown(results, total, progress))
 
 
 def predict_structure(

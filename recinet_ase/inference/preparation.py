@@ -48,9 +48,9 @@ class PreparedBatch:
         return len(self.places)
 
     @classmethod
-    def join(cls, batches: Sequence[PreparedBatch], starts: Sequence[int]) -> PreparedBatch:
-        """Several as one, whose places begin where they are told."""
-        places = [i + s for b, s in zip(batches, starts, strict=True) for i in b.places]
+    def join(cls, batches: Sequence[PreparedBatch]) -> PreparedBatch:
+        """Several as one."""
+        places = [i for batch in batches for i in batch.places]
         keys = batches[0].graphs
         return cls(places, {k: CrystalBatch.join([b.graphs[k] for b in batches]) for k in keys})
 

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas
 
+    from recinet_ase.simulation.relaxation import Relaxation
     from recinet_ase.stability.phases import Component
+
+RELAXATION = ("volume_change", "relax_steps", "relaxed")
+"""Columns of a relaxation: share of the volume, steps, and whether the crystal came to rest."""
 
 ENDS = ("_low", "_high")
 """What follows a property's name for the ends of its 90 % interval, wherever it has a name."""
@@ -50,6 +54,8 @@ class Prediction:
         fault: Traceback of an error that is none of the structure but of this program or of the
             machine (its memory), ``""`` otherwise.
         units: Unit of each property that was asked for, ``""`` for pure numbers.
+        relaxation: What became of the structure before it was judged, where that was asked for:
+            its ``atoms`` are those that the values are for.
     """
 
     values: dict[str, float] = field(default_factory=dict)
@@ -64,6 +70,7 @@ class Prediction:
     decomposition: tuple[Component, ...] = ()
     lacks: str = ""
     units: dict[str, str] = field(default_factory=dict)
+    relaxation: Relaxation | None = None
 
     def __repr__(self) -> str:
         """``<Prediction NaCl: bandgap 5.03 [4.8, 5.3] eV, outside the domain>``."""
@@ -84,8 +91,9 @@ class Prediction:
         Returns:
             ``formula``, ``natoms``, for each property its value, ``_low`` and ``_high`` (its 90 %
             interval) and ``_spread`` (of an ensemble) where there are such; beside ``ehull``
-            ``ehull_lacks`` and ``decomposition``; ``in_domain``,
-            ``warnings`` (joined by ``"; "``) and ``error``; None for what is missing.
+            ``ehull_lacks`` and ``decomposition``; ``volume_change``, ``relax_steps`` and
+            ``relaxed`` of relaxed structures; ``in_domain``, ``warnings`` (joined by ``"; "``)
+            and ``error``; None for what is missing.
         """
         row: dict[str, Any] = {"formula": self.formula, "natoms": self.n_atoms or None}
         for name in self.units or self.values:
@@ -100,6 +108,7 @@ class Prediction:
             row |= {"ehull_lacks": self.lacks, "decomposition": describe(self.decomposition)}
         return {
             **row,
+            **(self.relaxation.columns() if self.relaxation else {}),
             "in_domain": self.in_domain,
             "warnings": "; ".join(self.warnings),
             "error": self.error,
@@ -130,7 +139,7 @@ class Predictions(list[Prediction]):
 
         rows = [result.to_dict() for result in self]
         names = list(dict.fromkeys(name for row in rows for name in row))
-        last = [name for name in ("in_domain", "warnings", "error") if name in names]
+        last = [n for n in ("relaxed", "in_domain", "warnings", "error") if n in names]
         texts = [name for name in ("ehull_lacks", "decomposition") if name in names]
         numbers = [name for name in names if name not in ("formula", *texts, *last)]
         frame = pandas.DataFrame(rows, columns=["formula", *numbers, *texts, *last])

@@ -7,11 +7,11 @@ the text names): only numbers and element symbols are taken.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from recinet_ase.elements import atomic_number
 from recinet_ase.errors import ReciNetError, StructureError, reason_of
+from recinet_ase.graph.dictionaries import element_of, read_dictionary, rows_of_three
 from recinet_ase.io.cif import parse_cif
 from recinet_ase.io.poscar import is_poscar, parse_poscar
 
@@ -67,10 +67,8 @@ def to_atoms(value: Any) -> Atoms:
     if isinstance(value, Mapping):
         if _attributes(value).keys() >= _OPTIMADE:
             return _from_optimade(_attributes(value))
-        if "lattice_mat" in value or "elements" in value:
-            return _from_jarvis(value)
-        if "sites" in value:
-            return _from_pymatgen(value)
+        if {"lattice_mat", "elements", "sites"} & value.keys():
+            return _from_dictionary(value)
         raise StructureError(
             "is no structure of pymatgen's, JARVIS's or OPTIMADE's (keys: "
             f"{', '.join(map(str, value))[:80]})"
@@ -104,31 +102,11 @@ def _from_text(text: str) -> Atoms:
         raise ReciNetError(f"its text is no {what} that can be read ({reason_of(error)})") from None
 
 
-def _number(symbol: Any, site: int) -> int:
-    number = atomic_number(str(symbol))
-    if not number:
-        raise StructureError(f"atom {site} is {str(symbol)[:20]!r}, which is no element")
-    return number
-
-
-def _from_jarvis(record: Mapping[str, Any]) -> Atoms:
+def _from_dictionary(record: Mapping[str, Any]) -> Atoms:
     from ase import Atoms
 
-    missing = [key for key in ("lattice_mat", "coords", "elements") if key not in record]
-    if missing:
-        raise StructureError(f"the JARVIS dictionary lacks {', '.join(missing)}")
-    elements = record["elements"]
-    if not isinstance(elements, Sequence) or isinstance(elements, str):
-        raise StructureError("the JARVIS dictionary's elements are no list")
-    numbers = [_number(symbol, site) for site, symbol in enumerate(elements)]
-    cell = _array(record["lattice_mat"], 3, "lattice_mat")
-    coords = _array(record["coords"], len(numbers), "coords")
-    if record.get("cartesian", False):
-        return Atoms(numbers, positions=coords, cell=cell, pbc=True)
-    from recinet_ase.graph.adapters import check_fractional
-
-    check_fractional(record, coords)
-    return Atoms(numbers, positions=coords @ cell, cell=cell, pbc=True)
+    arrays = read_dictionary(record)
+    return Atoms(arrays.numbers, positions=arrays.positions, cell=arrays.lattice, pbc=arrays.pbc)
 
 
 def _from_optimade(record: Mapping[str, Any]) -> Atoms:
@@ -152,68 +130,8 @@ def _from_optimade(record: Mapping[str, Any]) -> Atoms:
     names = record["species_at_sites"]
     if not isinstance(names, list):
         raise StructureError("the OPTIMADE species_at_sites are no list")
-    numbers = [_number(species.get(name, name), site) for site, name in enumerate(names)]
-    cell = _array(record["lattice_vectors"], 3, "lattice_vectors")
-    positions = _array(record["cartesian_site_positions"], len(numbers), "positions")
+    numbers = [element_of(species.get(name, name), site) for site, name in enumerate(names)]
+    cell = rows_of_three(record["lattice_vectors"], 3, "lattice_vectors")
+    positions = rows_of_three(record["cartesian_site_positions"], len(numbers), "positions")
     periodic = [bool(flag) for flag in record.get("dimension_types") or (1, 1, 1)]
     return Atoms(numbers, positions=positions, cell=cell, pbc=periodic)
-
-
-def _from_pymatgen(record: Mapping[str, Any]) -> Atoms:
-    from ase import Atoms
-    from ase.cell import Cell
-
-    lattice, sites = record.get("lattice"), record["sites"]
-    if lattice is None:
-        raise StructureError(
-            "a pymatgen Molecule has no periodicity; the models are trained on crystals"
-        )
-    if not isinstance(lattice, Mapping) or not isinstance(sites, list):
-        raise StructureError("the pymatgen dictionary's lattice or sites are damaged")
-    if "matrix" in lattice:
-        cell = _array(lattice["matrix"], 3, "lattice matrix")
-    else:
-        names = ("a", "b", "c", "alpha", "beta", "gamma")
-        try:
-            cell = Cell.fromcellpar([float(lattice[name]) for name in names]).array
-        except (KeyError, TypeError, ValueError, AssertionError) as error:
-            raise StructureError(f"the lattice is incomplete ({reason_of(error)})") from None
-    numbers, coords = [], []
-    for index, site in enumerate(sites):
-        numbers.append(_species(site, index))
-        coords.append(site.get("abc"))
-    if sites and all(row is None for row in coords):
-        positions = _array([site.get("xyz") for site in sites], len(numbers), "coordinates")
-    else:
-        positions = _array(coords, len(numbers), "coordinates") @ cell
-    pbc = lattice.get("pbc") or (True, True, True)
-    return Atoms(numbers, positions=positions, cell=cell, pbc=pbc)
-
-
-def _species(site: Any, index: int) -> int:
-    species = site.get("species") if isinstance(site, Mapping) else None
-    if not isinstance(species, list) or not all(isinstance(one, Mapping) for one in species):
-        raise StructureError(f"site {index} of the pymatgen dictionary has no species")
-    shares = [(one.get("element"), one.get("occu", 1)) for one in species]
-    try:
-        ordered = len(shares) == 1 and float(shares[0][1]) > 0.999
-    except (TypeError, ValueError):
-        ordered = False
-    if not ordered:
-        text = ", ".join(f"{element} {share}" for element, share in shares)
-        raise StructureError(
-            f"site {index} is disordered ({text}); choose an ordered arrangement first"
-        )
-    return _number(shares[0][0], index)
-
-
-def _array(rows: Any, length: int, what: str) -> Any:
-    import numpy as np
-
-    try:
-        array = np.array(rows, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise StructureError(f"the {what} are not numbers ({reason_of(error)})") from None
-    if array.shape != (length, 3) and array.size != 0:
-        raise StructureError(f"the {what} have shape {array.shape}, not ({length}, 3)")
-    return array.reshape(-1, 3)

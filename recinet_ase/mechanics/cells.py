@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.phonons.forces import name_of, require
-from recinet_ase.simulation.relaxation import relax
+from recinet_ase.simulation.relaxation import RelaxationSettings, relax, relax_many
+from recinet_ase.simulation.states import State, evaluate, name_of, require
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-
-@dataclass(frozen=True)
-class CellState:
-    """What a calculator says of one cell (N atoms).
-
-    Attributes:
-        energy: Energy of the cell, eV.
-        forces: In eV/A ``[N, 3]``.
-        stress: In eV/A^3 ``[3, 3]``, positive under tension; None if it was not asked for.
-    """
-
-    energy: float
-    forces: np.ndarray
-    stress: np.ndarray | None
 
 
 def crystal_at_rest(
@@ -56,7 +38,9 @@ def crystal_at_rest(
     atoms = to_crystal(structure).to_ase()
     require(calculator, "forces", "elasticity needs")
     if relaxed:
-        atoms, _ = relax(atoms, calculator, fmax=fmax, max_steps=max_steps)
+        found = relax(atoms, calculator, RelaxationSettings(fmax, max_steps))
+        assert found.atoms is not None
+        atoms = found.atoms
     return atoms
 
 
@@ -69,11 +53,11 @@ def evaluate_cells(
     fmax: float,
     max_steps: int,
     progress: Callable[[int], None] = lambda done: None,
-) -> list[CellState]:
+) -> list[State]:
     """Energies, forces and stresses of deformed cells, with the atoms at rest in each.
 
-    Cells whose atoms symmetry holds in place are done in one batch; the others are relaxed
-    by ASE's BFGS in their fixed cell.
+    Cells whose atoms symmetry holds in place are done with the first evaluation; the others
+    are relaxed together, in their fixed cells.
 
     Args:
         cells: The deformed cells; left as they are.
@@ -89,75 +73,40 @@ def evaluate_cells(
         StructureError: If a cell's atoms do not come to rest.
     """
     found = _states(cells, calculator, stress)
-    moving = [i for i, s in enumerate(found) if relax_ions and _largest(s.forces) > fmax]
-    progress(len(cells) - len(moving))
-    rested = []
-    for count, i in enumerate(moving, len(cells) - len(moving) + 1):
-        rested.append(_relaxed_ions(cells[i], calculator, fmax, max_steps))
-        progress(count)
+    moving = [i for i, s in enumerate(found) if relax_ions and s.largest_force > fmax]
+    waiting = len(cells) - len(moving)
+    progress(waiting)
+    # A small strain is within the tolerance of a symmetry, and would be undone by it.
+    settings = RelaxationSettings(fmax, max_steps, cell=False, symmetry=False)
+    moved = relax_many(
+        [cells[i] for i in moving], calculator, settings, lambda done: progress(waiting + done)
+    )
+    for result in moved:
+        if result.error is not None:
+            raise _failed(calculator, result.error)
+        if not result.converged:
+            raise StructureError(
+                f"a deformed cell of {cells[0].get_chemical_formula()}: {result.reason}: allow "
+                "more (max_steps), a larger fmax, or smaller deformations"
+            )
+    rested = [result.atoms for result in moved if result.atoms is not None]
     for i, state in zip(moving, _states(rested, calculator, stress), strict=True):
         found[i] = state
     return found
 
 
-def _relaxed_ions(cell: Atoms, calculator: Any, fmax: float, max_steps: int) -> Atoms:
-    """The cell with its atoms relaxed and its shape kept."""
-    from ase.optimize import BFGS
-
-    atoms = cell.copy()
-    atoms.calc = calculator
-    try:
-        converged = BFGS(atoms, logfile=None).run(fmax=fmax, steps=max_steps)
-    except ReciNetError:
-        raise
-    except Exception as error:
-        raise _failed(calculator, error) from error
-    if not converged:
-        raise StructureError(
-            f"the atoms of a deformed cell of {cell.get_chemical_formula()} are not relaxed to "
-            f"{fmax:g} eV/A after {max_steps} steps with {name_of(calculator)}: allow more "
-            "(max_steps), a larger fmax, or smaller deformations"
-        )
-    atoms.calc = None
-    return atoms
-
-
-def _states(cells: Sequence[Atoms], calculator: Any, stress: bool) -> list[CellState]:
-    """Energy, forces and stress of cells, in batches where the calculator can."""
-    names = ("energy", "forces", "stress") if stress else ("energy", "forces")
-    copies = [cell.copy() for cell in cells]
-    try:
-        if hasattr(calculator, "many"):
-            results = list(calculator.many(copies))
-        else:
-            results = [{n: calculator.get_property(n, atoms) for n in names} for atoms in copies]
-    except ReciNetError:
-        raise
-    except Exception as error:
-        raise _failed(calculator, error) from error
-    return [_state(result, names, calculator) for result in results]
-
-
-def _state(result: dict[str, Any], names: Sequence[str], calculator: Any) -> CellState:
-    """A calculator's results, refused where they are no finite numbers."""
-    from ase.stress import voigt_6_to_full_3x3_stress
-
-    values = {name: np.array(result[name], dtype=np.float64) for name in names}
-    wrong = [name for name, value in values.items() if not np.isfinite(value).all()]
-    if wrong:
-        raise ReciNetError(
-            f"{name_of(calculator)} gives {wrong[0]} that is no finite number on a deformed cell; "
-            "is the structure far from what it knows?"
-        )
-    stress = values.get("stress")
-    full = None if stress is None else voigt_6_to_full_3x3_stress(stress)
-    return CellState(float(values["energy"]), values["forces"], full)
-
-
-def _largest(forces: np.ndarray) -> float:
-    return float(np.linalg.norm(forces, axis=1).max())
+def _states(cells: Sequence[Atoms], calculator: Any, stress: bool) -> list[State]:
+    """What the calculator says of cells; its first error is raised."""
+    found = []
+    for state in evaluate(cells, calculator, stress=stress):
+        if isinstance(state, Exception):
+            raise _failed(calculator, state)
+        found.append(state)
+    return found
 
 
 def _failed(calculator: Any, error: Exception) -> ReciNetError:
+    if isinstance(error, ReciNetError):
+        return error
     reason = str(error) or type(error).__name__
     return ReciNetError(f"{name_of(calculator)} fails on a deformed cell: {reason}")

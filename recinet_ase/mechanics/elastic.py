@@ -12,7 +12,7 @@ import numpy as np
 
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.mechanics.cells import crystal_at_rest, evaluate_cells
-from recinet_ase.phonons.forces import name_of, require
+from recinet_ase.simulation.states import name_of, require
 
 if TYPE_CHECKING:
     from ase import Atoms

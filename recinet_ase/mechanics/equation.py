@@ -11,7 +11,7 @@ import numpy as np
 
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.mechanics.cells import crystal_at_rest, evaluate_cells
-from recinet_ase.phonons.forces import require
+from recinet_ase.simulation.states import require
 
 if TYPE_CHECKING:
     from ase import Atoms

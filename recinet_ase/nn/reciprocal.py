@@ -27,14 +27,8 @@ from torch.nn import functional
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.segments import first_rows, segment_sum
 from recinet_ase.graph.upload import upload
-from recinet_ase.graph.waves import (
-    CellTables,
-    Members,
-    Sizes,
-    WaveBasis,
-    filtered_sum,
-    pair_kernels,
-)
+from recinet_ase.graph.wave_sums import CellTables, Members, Sizes, filtered_sum, pair_kernels
+from recinet_ase.graph.waves import WaveBasis
 from recinet_ase.nn.index_box import IndexBoxSum
 
 MODES = ("lattice", "mean", "literal", "ewald", "none")

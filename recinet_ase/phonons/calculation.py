@@ -10,7 +10,13 @@ import numpy as np
 
 from recinet_ase.errors import ReciNetError
 from recinet_ase.phonons import harmonic
-from recinet_ase.phonons.forces import SavedForces, digest, displaced_forces, name_of, require
+from recinet_ase.phonons.forces import (
+    SavedForces,
+    digest,
+    displaced_forces,
+    pressure_of,
+    residual_force,
+)
 from recinet_ase.phonons.result import Phonons
 from recinet_ase.phonons.structure import (
     MAX_ATOMS,
@@ -22,8 +28,9 @@ from recinet_ase.phonons.structure import (
     symmetrise,
 )
 from recinet_ase.simulation.batch_forces import BatchForces, CalculatorForces
-from recinet_ase.simulation.relaxation import pressure_of, residual_force
+from recinet_ase.simulation.relaxation import RelaxationSettings
 from recinet_ase.simulation.relaxation import relax as relax_structure
+from recinet_ase.simulation.states import name_of, require
 
 SHORT = 7.0
 """A supercell with a vector shorter than this (angstrom) is worth a warning."""
@@ -124,25 +131,23 @@ def phonons(
     if earlier:
         unitcell, steps = earlier
     elif relax:
-        unitcell, steps = relax_structure(
+        found = relax_structure(
             symmetrise(crystal, symprec, primitive=True)[0],
             calculator,
-            cell=relax_cell,
-            fmax=fmax,
-            max_steps=max_steps,
-            symprec=symprec,
+            RelaxationSettings(fmax, max_steps, relax_cell, symprec=symprec),
             progress=lambda step: progress("relaxation", step, None),
         )
-        unitcell, _ = symmetrise(unitcell, symprec)
+        steps = found.steps
+        unitcell, _ = symmetrise(found.atoms, symprec)
         lengths = ", ".join(f"{x:.4f}" for x in unitcell.cell.lengths())
         message(f"relaxed in {steps} steps: a, b, c = {lengths} A")
     force = residual_force(model, unitcell)
     pressure = pressure_of(calculator, unitcell)
     if not earlier:
         saved.save_unitcell(unitcell, steps)
-    _, found = symmetrise(unitcell, symprec)
-    if found != group:
-        message(f"the relaxed crystal has the space group {found}")
+    _, at_rest = symmetrise(unitcell, symprec)
+    if at_rest != group:
+        message(f"the relaxed crystal has the space group {at_rest}")
 
     repeats = choose_supercell(unitcell, supercell, min_length, max_atoms)
     phonon = harmonic.build(unitcell, repeats)
@@ -173,7 +178,7 @@ def phonons(
         phonopy=phonon,
         structure=unitcell,
         primitive=harmonic.as_atoms(phonon.primitive),
-        space_group=found,
+        space_group=at_rest,
         supercell=repeats,
         points=points,
         bands=bands,

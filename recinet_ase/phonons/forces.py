@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recinet_ase.errors import ReciNetError
+from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.models.files import replacing, write_atomic
 from recinet_ase.simulation.batch_forces import BatchForces, CalculatorForces
+from recinet_ase.simulation.states import name_of
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -20,40 +21,14 @@ if TYPE_CHECKING:
 BATCH_ATOMS = 4000
 """Atoms that go to a batching force model at once."""
 
+RESIDUAL_FORCE = 0.05
+"""Largest force in eV/A on an atom of a crystal that still counts as being at rest."""
+
 _AGREEMENT = 1e-3
 """Difference that a calculator's repeated forces may show, as a share of the largest."""
 
 _ROUNDING = 1e-4
 """The same in eV/A, where forces are small (single precision)."""
-
-
-def name_of(calculator: Any) -> str:
-    """What messages and records call a calculator."""
-    name, kind = getattr(calculator, "name", None), type(calculator).__name__
-    # ASE's default is the class in lower case, which reads badly.
-    return name if isinstance(name, str) and name and name != kind.lower() else kind
-
-
-def require(calculator: Any, prop: str, purpose: str) -> None:
-    """Refuse what is no calculator, or one that says it cannot give what is needed.
-
-    Raises:
-        ReciNetError: If it is a name, a class or the like, or ``prop`` (``"forces"``,
-            ``"stress"``) is none of its properties.
-    """
-    if isinstance(calculator, type) or not any(
-        hasattr(calculator, method) for method in ("get_property", "forces_of", "many")
-    ):
-        raise ReciNetError(
-            f"pass an ASE calculator, not {calculator!r}: ReciNetForceCalculator('mlearn-pes'), or "
-            "recinet_ase.phonons.load_calculator(NAME) for one by name"
-        )
-    if prop in getattr(calculator, "implemented_properties", [prop]):
-        return
-    raise ReciNetError(
-        f"{name_of(calculator)} gives no {prop}, which {purpose}; use mlearn-pes or a calculator "
-        "of your own"
-    )
 
 
 def checked_forces(model: BatchForces, structures: list[Atoms], what: str) -> list[np.ndarray]:
@@ -93,6 +68,34 @@ def checked_forces(model: BatchForces, structures: list[Atoms], what: str) -> li
                 "no finite numbers; is the structure far from what it knows?"
             )
     return found
+
+
+def residual_force(model: BatchForces, unitcell: Atoms) -> float:
+    """The largest force on an atom of the crystal at rest, eV/A.
+
+    Raises:
+        StructureError: If it is not at rest: phonons are waves about an equilibrium.
+    """
+    (forces,) = checked_forces(model, [unitcell.copy()], unitcell.get_chemical_formula())
+    largest = float(np.linalg.norm(forces, axis=1).max())
+    if largest > RESIDUAL_FORCE:
+        raise StructureError(
+            f"{unitcell.get_chemical_formula()} is not at rest: the largest force on an atom is "
+            f"{largest:.3g} eV/A (limit {RESIDUAL_FORCE:g}). Relax it (leave out relax=False, "
+            "--no-relax), with the calculator that gives the phonons"
+        )
+    return largest
+
+
+def pressure_of(calculator: Any, unitcell: Atoms) -> float | None:
+    """The pressure on the crystal in GPa; None where the calculator gives no stress."""
+    from ase.units import GPa
+
+    if "stress" not in getattr(calculator, "implemented_properties", []):
+        return None
+    atoms = unitcell.copy()
+    atoms.calc = calculator
+    return float(-np.mean(atoms.get_stress()[:3]) / GPa)
 
 
 class SavedForces:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from recinet_ase.properties import PropertyInfo
-    from recinet_ase.screening.journal import JournalTable
+    from recinet_ase.screening.journal_table import JournalTable
+    from recinet_ase.screening.relaxation import RelaxationSpec
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class ScreenOptions:
         hull: References for ``ehull``: names, files, ``"self"``; those of the model's level of
             theory if empty.
         decomposition: Add the phases that compete with each crystal.
+        relaxation: What relaxes crystals before they are judged, or None.
     """
 
     files: tuple[str, ...]
@@ -62,6 +64,7 @@ class ScreenOptions:
     resume: bool = False
     hull: tuple[str, ...] = ()
     decomposition: bool = False
+    relaxation: RelaxationSpec | None = None
 
 
 class Display(Protocol):

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ from recinet_ase.screening.output.finish import check_report, finish
 from recinet_ase.screening.output.identity import is_complete, screen_identity, what_answers
 from recinet_ase.screening.output.metadata import sidecar_path
 from recinet_ase.screening.output.writers import check_length, check_output, open_writer
+from recinet_ase.screening.relaxation import RELAXED_CHUNK, WORTH
 from recinet_ase.stability.derived import SELF
 
 if TYPE_CHECKING:
@@ -77,8 +79,11 @@ def run_screen(
             check_output(options.output, sources)
         total = count_entries(sources)
         limited = options.time_limit is not None
+        effort = total  # in structures that are only judged
+        if options.relaxation is not None and total is not None:
+            effort = WORTH * total
         devices = choose_devices(options.device, options.scheduler is not None)
-        if choose_workers(options.workers, options.scheduler, total, limited=limited):
+        if choose_workers(options.workers, options.scheduler, effort, limited=limited):
             warm_up()  # while this process loads torch and the models
         spec = choose_spec(
             options.infos,
@@ -90,8 +95,11 @@ def run_screen(
             options.hull,
             options.decomposition,
         )
+        if options.relaxation is not None:
+            spec = replace(spec, relaxation=options.relaxation)
         predictor = loaded_predictor(spec)
-        names, units = result_columns(predictor), column_units(predictor)
+        relaxed = spec.relaxation is not None
+        names, units = result_columns(predictor, relaxed), column_units(predictor, relaxed)
         if options.decomposition and predictor.stability is None:
             raise ReciNetError("--decomposition is of the hull: add ehull to --props")
         options.selection.check(names, units)
@@ -107,7 +115,7 @@ def run_screen(
         for line in provenance_lines(predictor):
             display.note(line)
         gpus = 0 if spec.on_cpu else len(devices)
-        workers = choose_workers(options.workers, options.scheduler, total, gpus, limited)
+        workers = choose_workers(options.workers, options.scheduler, effort, gpus, limited)
         with _backend(options, workers, spec) as backend:
             if target is None and not options.selection and SELF not in options.hull:
                 yield _streamed(sources, spec, backend, names, display, total)
@@ -174,6 +182,10 @@ def _written(options: ScreenOptions) -> list[str]:
     return names if options.output is None else [*names, str(sidecar_path(options.output))]
 
 
+def _chunk_size(spec: ScreenSpec) -> int:
+    return CHUNK if spec.relaxation is None else RELAXED_CHUNK
+
+
 def _header(
     sources: Sequence[Source],
     predictor: Predictor,
@@ -191,8 +203,9 @@ def _header(
         "id_key": spec.id_key,
         "columns": list(names),
         "units": dict(units),
-        "chunk": CHUNK,
+        "chunk": _chunk_size(spec),
         "hull": [*spec.hull, predictor.stability.hull.fingerprint] if predictor.stability else [],
+        "relaxation": None if spec.relaxation is None else spec.relaxation.identity,
     }
 
 
@@ -207,7 +220,7 @@ def _streamed(
     """Rows to standard output as they come."""
     outcome = ScreenOutcome()
     with open_writer(None, names) as writer, display.progress(total, 0) as advance:
-        for chunk in _screened(chunks(sources, CHUNK), sources, spec, backend):
+        for chunk in _screened(chunks(sources, _chunk_size(spec)), sources, spec, backend):
             for row in chunk.rows:
                 writer.write(row)
             outcome.errors += sum(bool(row["error"]) for row in chunk.rows)
@@ -258,7 +271,8 @@ def _fill(
         display.note(f"going on after {len(journal):,} structures that are done")
     # On a GPU rounding depends on what goes through it together: the whole call is done again.
     first = done if spec.on_cpu else done - done % TOGETHER
-    left = (chunk for chunk in chunks(sources, CHUNK) if chunk.number >= first)
+    size = journal.header["chunk"]
+    left = (chunk for chunk in chunks(sources, size) if chunk.number >= first)
     with display.progress(total, len(journal)) as advance:
         for rows in _screened(left, sources, spec, backend):
             if rows.number < done:

@@ -11,11 +11,12 @@ from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.models.ensemble_files import SUFFIX
 
 
-def load_calculator(name: str, device: str = "auto") -> Any:
+def load_calculator(name: str | None = None, device: str = "auto") -> Any:
     """A calculator that gives forces.
 
     Args:
-        name: A shipped force model (``"mlearn-pes"``) or a model folder; a calculator that ASE
+        name: A shipped force model (``"mlearn-pes"``; by default the one for every element,
+            `recinet_ase.pretrained.default_force_model`) or a model folder; a calculator that ASE
             knows by name and that needs no settings (``"emt"``); or ``"module:Class"`` (also a
             function without arguments, or a calculator) from an installed package or a file
             in the working directory. The module is imported: name only what you trust.
@@ -28,8 +29,14 @@ def load_calculator(name: str, device: str = "auto") -> Any:
         UnknownNameError: If nothing goes by that name; the nearest are suggested.
         ReciNetError: If it gives no forces, or cannot be made.
     """
-    from recinet_ase.pretrained import available_force_models, available_models
+    from recinet_ase.pretrained import (
+        available_force_models,
+        available_models,
+        default_force_model,
+    )
 
+    if name is None:
+        name = default_force_model()
     if name.endswith(SUFFIX) and not _may_be_module(name.removesuffix(SUFFIX)):
         return _model(name, device)
     if ":" in name:
@@ -94,5 +101,7 @@ def _with_forces(calculator: Any, name: str) -> Any:
     if not hasattr(calculator, "get_property"):
         raise ReciNetError(f"{name} is no ASE calculator ({type(calculator).__name__})")
     if "forces" not in getattr(calculator, "implemented_properties", ["forces"]):
-        raise ReciNetError(f"{name} gives no forces; use mlearn-pes or your own calculator")
+        raise ReciNetError(
+            f"{name} gives no forces; use a shipped force model or your own calculator"
+        )
     return calculator

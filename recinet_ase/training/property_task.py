@@ -15,7 +15,7 @@ from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.freeze import frozen_modules
 from recinet_ase.training.labels import Targets
 from recinet_ase.training.references import composition
-from recinet_ase.training.trainer import Task
+from recinet_ase.training.task import Task
 from recinet_ase.training.weighting import TaskWeights
 
 _EVALUATION_BATCH = 128

@@ -37,7 +37,8 @@ from recinet_ase.training.labels import PreparedData, open_run_dataset, prepare_
 from recinet_ase.training.property_task import PropertyTask
 from recinet_ase.training.report import write_report
 from recinet_ase.training.start import architecture, build_model
-from recinet_ase.training.trainer import Progress, Run, Trainer, load_checkpoint
+from recinet_ase.training.task import Progress
+from recinet_ase.training.trainer import Run, Trainer, load_checkpoint
 
 TRAINING_FILE = "training.json"
 LEFT_OUT_FILE = "left_out.csv"

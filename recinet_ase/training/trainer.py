@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from recinet_ase.errors import ReciNetError
 from recinet_ase.models.files import replacing
+from recinet_ase.training.averaging import MovingAverage, moving_average
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.metrics import append_metrics
 from recinet_ase.training.optimizers import make_optimizers
+from recinet_ase.training.task import Progress, Task
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -26,120 +26,6 @@ if TYPE_CHECKING:
 CHECKPOINT_FILE = "checkpoint.pt"
 _STOP_CHECK_STEPS = 16  # with several processes, steps between looks at the clock
 _READ_STEPS = 50  # on a GPU, steps between looks at the error
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What the loop reports after each step.
-
-    Attributes:
-        epoch: Epoch in progress, from 1.
-        step, steps: Steps done, and steps of the whole run.
-        train_mae: Mean error of the epoch so far (units as in ``metrics.csv``).
-        val_mae: Last validation error, NaN before the first.
-        best_mae, best_epoch: The best one and its epoch, NaN and 0 before the first.
-        unit: Unit of the errors.
-    """
-
-    epoch: int
-    step: int
-    steps: int
-    train_mae: float
-    val_mae: float
-    best_mae: float = math.nan
-    best_epoch: int = 0
-    unit: str = ""
-
-
-class Task(ABC):
-    """What a run learns: all in which trainings of properties and of forces differ.
-
-    Attributes:
-        model: The model in training, with ``network``, ``config`` and ``save``.
-        module: What Fabric wraps: positions in the training set, int64 ``[b]``, to what `loss`
-            takes. Its parameters are those of the model.
-        size: Training crystals.
-        scale: What the reported errors are multiplied by, for ``metrics.csv``.
-        unit: Unit of the errors so multiplied.
-        frozen: Modules that keep their weights and running statistics.
-    """
-
-    model: Any
-    module: nn.Module
-    size: int
-    scale: float = 1.0
-    unit: str = ""
-    frozen: tuple[nn.Module, ...] = ()
-
-    @abstractmethod
-    def to(self, device: torch.device) -> None:
-        """Move model and data to a device."""
-
-    def order(self, generator: torch.Generator, batch_size: int) -> torch.Tensor:
-        """The order of an epoch: positions in the training set, int64 ``[size]``."""
-        return torch.randperm(self.size, generator=generator)
-
-    @abstractmethod
-    def loss(
-        self, output: Any, mine: torch.Tensor, chosen: torch.Tensor, world: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What to minimise, and the error to report, as shares of the whole batch's.
-
-        Args:
-            output: Of `module`.
-            mine: Positions that this process took, on the host.
-            chosen: Those of the whole batch, on the host.
-            world: Processes, over which gradients are averaged.
-        """
-
-    @abstractmethod
-    def validate(self, model: Any) -> tuple[float, dict[str, float]]:
-        """The figure to be minimised, and the errors that stand for it, of a model."""
-
-    def columns(self, errors: dict[str, float]) -> dict[str, float]:
-        """Errors that ``metrics.csv`` shows beside the figure, by column."""
-        return errors
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps besides weights and position."""
-        return {}
-
-    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027 (most keep nothing)
-        """Take back what `state` gave, from a checkpoint."""
-
-
-def moving_average(decay: float) -> Callable[..., None]:
-    """Exponential moving average whose memory grows with the number of steps done.
-
-    The decay is at most ``(1 + n) / (10 + n)`` after n steps, so that the average of a
-    short run is not stuck at the initial weights.
-    """
-
-    @torch.no_grad()
-    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], n: Any) -> None:
-        steps = int(n)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + steps) / (10 + steps)))
-
-    return update
-
-
-class _Average(AveragedModel):
-    """A moving average whose count stays on the host: PyTorch's own asks the device for it."""
-
-    @torch.no_grad()
-    def update_parameters(self, model: nn.Module) -> None:
-        """Let a model's present parameters and buffers in."""
-        own, now = (
-            [x.detach() for x in (*module.parameters(), *module.buffers())]
-            for module in (self.module, model)
-        )
-        count = int(self.n_averaged)
-        if count:
-            assert self.multi_avg_fn is not None
-            self.multi_avg_fn(own, now, count)
-        else:
-            torch._foreach_copy_(own, now)
-        self.n_averaged += 1
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -205,7 +91,7 @@ class Trainer:
         task.to(fabric.device)
         self.steps_per_epoch = task.size // self.batch_size
         network = self.model.network
-        self.average = _Average(
+        self.average = MovingAverage(
             network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True
         )
         optimizers = make_optimizers(

@@ -26,15 +26,15 @@ from recinet_ase.analysis.bonding import BONDING, RULES, bonding_class, electron
 from recinet_ase.analysis.canvas import FORMATS, save
 from recinet_ase.analysis.filters import FILTER, force_filters, property_filters
 from recinet_ase.analysis.observe import LOCAL, MEAN, PARTS, RECIPROCAL, WAVES, observe
-from recinet_ase.analysis.periodic import position
 from recinet_ase.analysis.routing import RoutingTally, cosine_similarity, prediction_correlation
 from recinet_ase.analysis.sample import Sample, crystal_family, draw_sample
 from recinet_ase.analysis.spectrum import cumulative_energy, effective_rank, singular_values
 from recinet_ase.cli.analyze import analyze
-from recinet_ase.elements import MAX_Z, symbols
+from recinet_ase.elements import MAX_Z, symbols, table_position
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.graph.waves import filtered_sum, half_space_waves
+from recinet_ase.graph.wave_sums import filtered_sum
+from recinet_ase.graph.waves import half_space_waves
 from recinet_ase.inference.predictor import Predictor
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.reciprocal import LatticeOperator
@@ -529,6 +529,10 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
 
 
 def test_every_element_has_its_place() -> None:
-    places = [position(z) for z in range(1, len(symbols()))]
+    places = [table_position(z) for z in range(1, len(symbols()))]
     assert len(set(places)) == len(places)
-    assert position(1) == (1, 1) and position(8) == (16, 2) and position(71) == (3, 6)
+    assert (
+        table_position(1) == (1, 1)
+        and table_position(8) == (16, 2)
+        and table_position(71) == (3, 6)
+    )

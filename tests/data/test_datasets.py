@@ -457,7 +457,7 @@ def test_pymatgen_dictionaries_that_are_no_crystals(crystals: dict[str, Atoms]) 
     for bad, message in (
         (disordered.as_dict(), "site 0 is disordered .*Na 0.5"),
         (slab, "pbc=TTF"),
-        ({"sites": good["sites"]}, "incomplete"),
+        ({"sites": good["sites"]}, "no periodicity"),
         ({**good, "sites": [{"abc": [0, 0, 0], "species": []}]}, "disordered"),
     ):
         with pytest.raises(StructureError, match=message):

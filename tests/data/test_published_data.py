@@ -19,7 +19,7 @@ from recinet_ase import Predictor, StructureError
 from recinet_ase.cli.screen import screen
 from recinet_ase.data.published import DATASETS, JARVIS
 from recinet_ase.data.splits import ids_digest
-from recinet_ase.graph.adapters import from_jarvis, to_crystal
+from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.crystal import neighbours_of
 from recinet_ase.pretrained import available_models, model_card
 from recinet_ase.properties import PROPERTIES
@@ -112,7 +112,7 @@ def test_five_thousand_crystals_in_one_go(
     with connect(tmp_path / "jarvis.db") as database:
         for key, record in list(records.items())[:5000]:
             try:
-                atoms = from_jarvis(record).to_ase()
+                atoms = to_crystal(record).to_ase()
             except StructureError:
                 atoms = Atoms()
             database.write(atoms, jid=key)

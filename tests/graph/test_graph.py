@@ -17,7 +17,7 @@ from torch_geometric.data import Batch
 from torch_geometric.loader import DataLoader
 
 from recinet_ase import StructureError
-from recinet_ase.graph.adapters import from_jarvis, to_crystal
+from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import CrystalBatch, collate
 from recinet_ase.graph.geometric import build_graph
 
@@ -138,6 +138,6 @@ def test_foreign_objects() -> None:
     with pytest.raises(TypeError, match="cannot read a crystal from list"):
         to_crystal([1, 2, 3])
     with pytest.raises(StructureError, match="lacks coords, elements"):
-        from_jarvis({"lattice_mat": np.eye(3)})
+        to_crystal({"lattice_mat": np.eye(3)})
     with pytest.raises(StructureError, match="atom 0 is 'Qq'"):
-        from_jarvis({"lattice_mat": np.eye(3) * 4, "coords": [[0, 0, 0]], "elements": ["Qq"]})
+        to_crystal({"lattice_mat": np.eye(3) * 4, "coords": [[0, 0, 0]], "elements": ["Qq"]})

@@ -14,14 +14,8 @@ from scipy.special import erfc
 from support import random_crystals
 
 from recinet_ase import StructureError
-from recinet_ase.graph.waves import (
-    Sizes,
-    WaveBasis,
-    filtered_sum,
-    half_space_waves,
-    pair_kernels,
-    phases,
-)
+from recinet_ase.graph.wave_sums import Sizes, filtered_sum, pair_kernels, phases
+from recinet_ase.graph.waves import WaveBasis, half_space_waves
 
 
 def lattice_of(*atoms: Atoms) -> torch.Tensor:
@@ -116,7 +110,7 @@ def test_a_large_cell_is_summed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> No
     frac, index = frac_of(atoms), half_space_waves(lattice_of(atoms), 4.0).index
     phi, u = torch.rand(len(index), 3).double(), torch.rand(8, 3).double()
     whole = filtered_sum(frac, index, phi, u)
-    monkeypatch.setattr("recinet_ase.graph.waves._TABLE_LIMIT", 100)
+    monkeypatch.setattr("recinet_ase.graph.wave_sums._TABLE_LIMIT", 100)
     torch.testing.assert_close(filtered_sum(frac, index, phi, u), whole)
 
 

@@ -118,9 +118,14 @@ def test_several_windows_in_one_call(gpu: PretendedGpu, crystals: dict[str, Atom
         prepared = [predictor.preparation(some) for some in windows]
         sent = [pickle.loads(pickle.dumps(window.batches)) for window in prepared]
         gpu.reset()
-        done = predictor.computation.together(sent)
+        loaded = predictor.computation.load(sent)
+        assert gpu.waits == gpu.kernels == 0 < gpu.uploads.total(), gpu.report()
+        gpu.reset()
+        done = predictor.computation.together(loaded)
     # One for the answers, one for a first look at the span of the embeddings.
     assert not gpu.mixed and gpu.waits <= 3, gpu.report()
+    # Graphs are there: what is sent now are the sizes of groups, that of one large cell too.
+    assert gpu.uploads.total() <= 6, gpu.report()
     for cells, window, parts in zip(windows, prepared, done, strict=True):
         agree(predictor.results_of(window, parts), expected.predict_many(cells))
 

@@ -8,9 +8,17 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from recinet_ase import Predictor, ReciNetCalculator, predict, predict_structure
+from recinet_ase import (
+    Predictor,
+    ReciNetCalculator,
+    ReciNetForceCalculator,
+    predict,
+    predict_structure,
+)
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.inference.result import Prediction
+from recinet_ase.pretrained import FORCE_MODEL, available_force_models
+from recinet_ase.simulation import RelaxationSettings, relax_many
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +82,39 @@ def test_what_is_shown(structures: list[Atoms]) -> None:
     assert repr(predictor) == "<Predictor: bandgap (eV, jarvis-mbj) on cpu>"
     calculator = ReciNetCalculator(predictor)
     assert repr(calculator) == "<ReciNetCalculator: bandgap (eV, jarvis-mbj) on cpu>"
+
+
+def test_crystals_are_relaxed_before_they_are_judged() -> None:
+    at_rest = relax_many([bulk("Si")], ReciNetForceCalculator("mlearn-pes"))[0].atoms
+    cells = [
+        bulk("Si", a=5.7),
+        bulk("NaCl", "rocksalt", a=5.6),
+        ReciNetError("no file"),
+        bulk("Cu", a=3.3),
+    ]
+    few = RelaxationSettings(max_steps=6)
+    found = predict(cells, props="bandgap", relax="mlearn-pes", relaxation=few)
+    expected = predict([at_rest], props="bandgap")[0].values["bandgap"]
+    assert found[0].values["bandgap"] == pytest.approx(expected, abs=0.02)
+    assert found[0].values != predict(cells[:1], props="bandgap")[0].values
+    assert found[0].relaxation is not None and found[0].relaxation.converged
+    assert "mlearn-pes was not trained on Na, Cl" in found[1].error and found[1].formula == "NaCl"
+    assert found[2].error == "no file" and not found[1].values
+    frame = found.to_frame()
+    assert list(frame.relaxed) == [True, False, False, found[3].relaxation.converged]
+    assert frame.volume_change[0] == pytest.approx(-0.11, abs=0.02)
+    assert frame.relax_steps[0] > 1 and math.isnan(frame.relax_steps[1])
+
+    unfinished = predict(
+        cells[3:], props="bandgap", relax="mlearn-pes", relaxation=RelaxationSettings(max_steps=1)
+    )[0]
+    assert unfinished.values and not unfinished.relaxation.converged
+    assert any("not relaxed to 0.02 eV/A after 1 step" in text for text in unfinished.warnings)
+
+
+def test_relaxing_takes_the_force_model_for_every_element() -> None:
+    if FORCE_MODEL in available_force_models():
+        assert predict([bulk("NaCl", "rocksalt", a=5.9)], relax=True)[0].relaxation.converged
+        return
+    with pytest.raises(ReciNetError, match=r"mlearn-pes knows Li, Si, Ni.*MODULE:CLASS"):
+        predict([bulk("Si")], relax=True)

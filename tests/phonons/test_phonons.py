@@ -410,7 +410,7 @@ DISTORTED = Atoms("Cu2", scaled_positions=[[0, 0, 0], [0.5, 0.42, 0.5]], cell=[3
     ("structure", "calculator", "options", "reason"),
     [
         (molecule("H2O"), EMT, {}, r"H2O is not periodic in three directions \(pbc=FFF\)"),
-        (bulk("Cu"), Forceless, {}, "gives no forces, which phonons need; use mlearn-pes"),
+        (bulk("Cu"), Forceless, {}, "gives no forces, which phonons need; use a shipped"),
         (bulk("Cu"), Stressless, {}, "gives no stress, which relaxing the cell needs"),
         (bulk("Si"), EMT, {}, "EMT cannot relax Si2: No EMT-potential for Si"),
         (bulk("Si"), EMT, {"relax": False}, "EMT gives no forces on Si8: No EMT-potential"),

@@ -40,8 +40,9 @@ from recinet_ase.screening.execution.gpus import (
     probe,
     probe_crystals,
 )
-from recinet_ase.screening.execution.processes import Workers
+from recinet_ase.screening.execution.processes import Lost, Workers
 from recinet_ase.screening.execution.schedule import in_order, make_backend
+from recinet_ase.screening.execution.worker import Overlapped
 
 ROWS = 1100  # three chunks
 
@@ -129,6 +130,72 @@ def test_a_device_that_fails_on_one_structure() -> None:
     assert [row["id"] for row in rows] == [str(i) if i != 13 else "numbers#13" for i in range(32)]
     assert [bool(row["error"]) for row in rows] == [i == 13 for i in range(32)]
     assert rows[13]["error"] in ("a has failed", "b has failed")
+
+
+def waited_for(folder: Path, number: int, device: str) -> int:
+    """Wait until the next task is loaded, but for the last."""
+    (folder / f"{number} begun").touch()
+    end = time.monotonic() + 60
+    while number < 3 and not (folder / f"{number + 1} loaded").exists():
+        assert time.monotonic() < end, "the next task is not loaded meanwhile"
+        time.sleep(0.01)
+    if number == 2:
+        raise ReciNetError("a fault of the task")
+    return number
+
+
+def loaded(folder: Path, number: int, device: str) -> int:
+    (folder / f"{number} loaded").touch()
+    return number
+
+
+def packed_slowly(folder: Path, number: int) -> str:
+    """Answer once the next task is computed, but for the last."""
+    end = time.monotonic() + 60
+    while number < 3 and not (folder / f"{number + 1} begun").exists():
+        assert time.monotonic() < end, "nothing is computed while an answer is packed"
+        time.sleep(0.01)
+    return f"answer {number}"
+
+
+def test_a_device_computes_while_others_load_and_pack(tmp_path: Path) -> None:
+    work = Overlapped(
+        partial(loaded, tmp_path), partial(waited_for, tmp_path), partial(packed_slowly, tmp_path)
+    )
+    workers = Workers(1, 60.0, ("a",))
+    try:
+        futures = [workers.submit(work, number) for number in range(4)]
+        with pytest.raises(ReciNetError, match="a fault of the task"):
+            futures[2].result(100)
+        assert [futures[i].result(100) for i in (0, 1, 3)] == ["answer 0", "answer 1", "answer 3"]
+    finally:
+        workers.close()
+
+
+def dying(folder: Path, number: int, device: str) -> int:
+    """Die, or lose the device, when the next task is there too."""
+    if number < 2 and not (folder / f"{number} was here").exists():
+        (folder / f"{number} was here").touch()
+        while not (folder / f"{number + 1} loaded").exists():
+            time.sleep(0.01)
+        if number:
+            raise DeviceLostError(f"{device} has failed")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_a_death_costs_the_task_at_work_and_no_other(tmp_path: Path) -> None:
+    work = Overlapped(partial(loaded, tmp_path), partial(dying, tmp_path), str)
+    workers = Workers(1, 60.0, ("a",))
+    try:
+        futures = [workers.submit(work, number) for number in range(4)]
+        with pytest.raises(Lost, match="the worker process died"):
+            futures[0].result(100)
+        with pytest.raises(Lost, match="a has failed"):
+            futures[1].result(100)
+        assert [future.result(100) for future in futures[2:]] == ["2", "3"]
+    finally:
+        workers.close()
 
 
 def counted(parts: Sequence[bytes], device: str) -> list[bytes]:
@@ -275,7 +342,7 @@ def test_a_device_that_is_gone_answers_for_nothing(crystals: dict[str, Atoms]) -
     computation = predictor.computation
     computation.device = torch.device("cuda")  # where such an error is for good
     computation.batches = lambda window: iter(window.batches)  # type: ignore[method-assign]
-    computation._outcomes = lambda batch: predictor.models[0].outcome(  # type: ignore[method-assign]
+    computation._outcomes = lambda batch, _: predictor.models[0].outcome(  # type: ignore[method-assign]
         next(iter(batch.graphs.values()))
     )
     with pytest.raises(DeviceLostError, match="cuda has failed .*illegal memory access"):
@@ -333,7 +400,7 @@ def test_dask_workers_with_and_without_a_gpu(
 
 def test_a_dask_worker_whose_device_is_lost_is_started_again(cluster: str) -> None:
     source = Source("numbers", "none", "none")
-    chunks = [Chunk(k, (Piece(source, 8 * k, tuple(range(8 * k, 8 * k + 8))),)) for k in range(3)]
+    chunks = [Chunk(k, (Piece(source, 2 * k, (2 * k, 2 * k + 1)),)) for k in range(9)]
     backend = DaskWorkers(cluster, device="cuda")
     try:
         before = backend._client.run(os.getpid)
@@ -344,7 +411,7 @@ def test_a_dask_worker_whose_device_is_lost_is_started_again(cluster: str) -> No
         after = backend._client.run(os.getpid)
     finally:
         backend.close()
-    assert [row["id"] for row in rows] == [str(i) if i != 13 else "numbers#13" for i in range(24)]
+    assert [row["id"] for row in rows] == [str(i) if i != 13 else "numbers#13" for i in range(18)]
     assert [i for i, row in enumerate(rows) if row["error"]] == [13]
     assert rows[13]["error"].startswith("cuda has failed on the Dask worker tcp")
     assert len(set(before.values()) - set(after.values())) == 1

@@ -19,7 +19,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.screening.output.report import write_report
 from recinet_ase.screening.output.report.cell import draw_cell, find_symmetry, svg
 from recinet_ase.screening.output.report.charts import histogram, scatter, ticks
-from recinet_ase.screening.output.report.page import _link
+from recinet_ase.screening.output.report.markup import link
 from recinet_ase.screening.output.statistics import error_kinds, property_figures
 from recinet_ase.screening.output.terminal import print_summary
 from recinet_ase.screening.selection.selection import Selection
@@ -81,7 +81,7 @@ def test_everything_is_on_the_page(small: ListTable, tmp_path: Path) -> None:
     )
     indices = SELECTION.indices(small)
     for index, row in zip(indices, small.rows(indices), strict=True):
-        shown = _link(row["id"])
+        shown = link(row["id"])
         assert f'<td class="id" data-v="{row["id"]}">{shown}</td>' in page
         assert f"{small.column('bandgap')[index]:.4g}" in page
     for text in (
@@ -116,7 +116,7 @@ def test_the_page_is_self_contained_and_reproducible(small: ListTable, tmp_path:
     [("JVASP-1002", True), ("mp-149", True), ("mp-149x", False), ("<b>mp-1</b>", False)],
 )
 def test_ids_of_public_databases_are_links(identity: str, linked: bool) -> None:
-    found = _link(identity)
+    found = link(identity)
     assert found.startswith("<a href=") is linked
     assert "<b>" not in found and ('rel="noreferrer"' in found) is linked
 

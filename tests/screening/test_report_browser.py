@@ -8,15 +8,16 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.io import read
 from PIL import Image
 from test_report import COLUMNS, HOSTILE, SELECTION, UNITS, screened
 
 from recinet_ase.screening.output.report import write_report
+from recinet_ase.screening.selection.columns import formula_elements
 from recinet_ase.screening.selection.table import ListTable
 
 _FLAGS = (
@@ -87,12 +88,7 @@ def test_the_page_works(browser: Any, crystals: dict[str, Atoms], tmp_path: Path
     click_head(browser, "formula")
     assert cells(browser, "formula") == sorted(formulas(table), key=str.lower)
 
-    browser.execute_script(
-        "HTMLAnchorElement.prototype.click = function () { window.saved = this.href; };"
-        "document.getElementById('download').click()"
-    )
-    saved = unquote(browser.execute_script("return window.saved").partition(",")[2])
-    lines = list(csv.DictReader(io.StringIO(saved)))
+    lines = list(csv.DictReader(io.StringIO(saved(browser, "save-csv"))))
     assert [line["formula"] for line in lines] == cells(browser, "formula")
     assert all(float(line["band gap (eV)"]) > 0 for line in lines)
 
@@ -100,6 +96,7 @@ def test_the_page_works(browser: Any, crystals: dict[str, Atoms], tmp_path: Path
     browser.find_element("id", "filter").send_keys(wanted.lower())
     rows = browser.find_elements("css selector", "#shortlist tbody tr")
     assert 0 < sum(row.is_displayed() for row in rows) == formulas(table).count(wanted) < len(rows)
+    assert len(read_all(saved(browser, "save-cif"), tmp_path)) == formulas(table).count(wanted)
 
     button = next(
         b for b in browser.find_elements("css selector", "[data-scene]") if b.is_displayed()
@@ -113,6 +110,73 @@ def test_the_page_works(browser: Any, crystals: dict[str, Atoms], tmp_path: Path
     )
     assert complaints(browser) == []
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+
+
+def saved(browser: Any, button: str) -> str:
+    """What a button saves."""
+    return browser.execute_async_script(
+        "const [id, done] = arguments, make = URL.createObjectURL;"
+        "HTMLAnchorElement.prototype.click = () => undefined;"
+        "URL.createObjectURL = (blob) => { blob.text().then(done); return make(blob); };"
+        "document.getElementById(id).click(); URL.createObjectURL = make;",
+        button,
+    )
+
+
+def read_all(text: str, folder: Path) -> list[Atoms]:
+    path = folder / "shortlist.cif"
+    path.write_text(text)
+    return read(path, ":")
+
+
+def test_cells_are_saved_as_they_were_given(
+    browser: Any, crystals: dict[str, Atoms], tmp_path: Path
+) -> None:
+    given = [atoms for atoms in crystals.values() if len(atoms) < 40]
+    rows = [
+        {
+            "id": f"{'a b' if i else 'x'}{i}",
+            "formula": str(a.symbols),
+            "natoms": len(a),
+            "error": "",
+        }
+        for i, a in enumerate(given)
+    ]
+    table = ListTable(["id", "formula", "natoms", "error"], rows, {}, given)
+    write_report(tmp_path / "r.html", table, np.arange(len(given)))
+    opened(browser, tmp_path / "r.html")
+    text = saved(browser, "save-cif")
+    assert "data_x0\n" in text and "data_a_b1\n" in text
+    found = read_all(text, tmp_path)
+    for before, after in zip(given, found, strict=True):
+        assert before.symbols.get_chemical_formula() == after.symbols.get_chemical_formula()
+        assert np.allclose(before.cell.cellpar(), after.cell.cellpar(), atol=1e-4)
+        wanted = before.get_all_distances(mic=True)
+        assert np.allclose(wanted, after.get_all_distances(mic=True), atol=1e-3)
+
+
+def test_elements_are_chosen_on_the_periodic_table(
+    browser: Any, crystals: dict[str, Atoms], tmp_path: Path
+) -> None:
+    table = screened(list(crystals.values()), 300)
+    write_report(tmp_path / "r.html", table, SELECTION.indices(table), selection=SELECTION)
+    opened(browser, tmp_path / "r.html")
+    browser.find_element("id", "pick-elements").click()
+    shown = "return [...document.querySelectorAll('#shortlist tbody tr')].filter(r => !r.hidden)"
+    shown += ".map(r => r.querySelector('.formula').dataset.v)"
+    every = browser.execute_script(shown)
+    for word, holds in (("with", True), ("without", False)):
+        oxygen = browser.find_element("css selector", "#elements [style*='2 / 16']")
+        assert oxygen.text == "O"
+        oxygen.click()
+        assert oxygen.get_attribute("data-mark") == word
+        left = browser.execute_script(shown)
+        assert left == [f for f in every if ("O" in formula_elements(f)) == holds]
+        assert 0 < len(left) < len(every)
+        assert browser.find_element("id", "count").text == f"{len(left)} of {len(every)}"
+    oxygen.click()
+    assert browser.execute_script(shown) == every
+    assert complaints(browser) == []
 
 
 def formulas(table: ListTable) -> list[str]:
@@ -146,6 +210,12 @@ def test_hover_and_keys_show_the_point(browser: Any, tmp_path: Path) -> None:
     assert "candidate-0" in tip.text
     canvas.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     assert "candidate-2" in tip.text
+    # On a logarithmic axis the first, at 0, has no place.
+    browser.find_element("id", "x-log").click()
+    assert not tip.is_displayed()
+    for name in ("candidate-1", "candidate-2", "candidate-1"):
+        canvas.send_keys(Keys.ARROW_RIGHT)
+        assert name in tip.text
     assert complaints(browser) == []
 
 

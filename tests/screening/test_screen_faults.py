@@ -22,8 +22,9 @@ from recinet_ase.cli.screen import screen
 from recinet_ase.io import chunks, find_sources
 from recinet_ase.io.entries import Chunk, Piece, Source
 from recinet_ase.screening.execution.chunk import ChunkRows
-from recinet_ase.screening.execution.processes import Workers, beginning
+from recinet_ase.screening.execution.processes import Workers
 from recinet_ase.screening.execution.schedule import in_order, split
+from recinet_ase.screening.execution.worker import beginning
 from recinet_ase.screening.journal import Journal
 
 ROWS = 1700  # four chunks

@@ -64,7 +64,7 @@ LOST = (1, 4)
 @pytest.fixture
 def one_that_kills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Two rows whose worker died; later reads of them are counted."""
-    from recinet_ase.screening import journal
+    from recinet_ase.screening import journal_table
     from recinet_ase.screening.execution import schedule
 
     whole = schedule.screen_chunk
@@ -78,14 +78,14 @@ def one_that_kills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return ChunkRows(done.number, rows, done.without_key, LOST)
 
     again: list[int] = []
-    reading = journal.read_chunk
+    reading = journal_table.read_chunk
 
     def counted(chunk: object, id_key: str | None) -> object:
         again.extend(piece.start for piece in chunk.pieces)
         return reading(chunk, id_key)
 
     monkeypatch.setattr(schedule, "screen_chunk", dying)
-    monkeypatch.setattr(journal, "read_chunk", counted)
+    monkeypatch.setattr(journal_table, "read_chunk", counted)
     return again
 
 

@@ -126,7 +126,7 @@ def test_a_screen_says_it_all(structures: Path, tmp_path: Path) -> None:
     html = page.read_text()
     for row in rows:
         phase = row["decomposition"].split("[")[1].rstrip("]")
-        assert f"[{phase}]" in html
+        assert f">{phase}</a>]" in html
     if any(r["formula"] == "MgO" for r in rows):
         assert 'aria-label="Phase diagram of Mg-O"' in html
     meta = json.loads((tmp_path / "o.csv.meta.json").read_text())

@@ -18,7 +18,7 @@ from support import EXAMPLES, random_model, validation_sample
 
 from recinet_ase import Predictor, ReciNetCalculator, ReciNetError, load_model
 from recinet_ase.cli.screen import screen
-from recinet_ase.graph.adapters import from_jarvis
+from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import collate
 from recinet_ase.pretrained import available_ensembles, available_models, model_folder
 from recinet_ase.properties import PROPERTIES
@@ -173,7 +173,7 @@ def test_most_scaled_and_relabelled_crystals_are_flagged() -> None:
     """Of real crystals with a wrong volume or random elements, as a share."""
     predictor = Predictor("jarvis-mbj", device="cpu")
     elements = predictor.models[0].config.elements
-    atoms = [from_jarvis(s).to_ase() for s in validation_sample("jarvis-mbj")[0][:60]]
+    atoms = [to_crystal(s).to_ase() for s in validation_sample("jarvis-mbj")[0][:60]]
     rng = np.random.default_rng(0)
 
     def share(changed: list[Atoms]) -> float:

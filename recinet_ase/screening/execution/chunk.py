@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.inference.result import ENDS, SPREAD
+from recinet_ase.inference.result import ENDS, RELAXATION, SPREAD
 from recinet_ase.io import entries_of
 from recinet_ase.io.entries import Chunk, Entry, structure_digest
 from recinet_ase.pretrained import default_model, load_model
 from recinet_ase.properties import PropertyInfo, answer_for, source_of
-from recinet_ase.screening.execution.processes import beginning
+from recinet_ase.screening.execution.worker import Overlapped, beginning
+from recinet_ase.screening.relaxation import Geometry, RelaxationSpec, geometry_of
 from recinet_ase.screening.selection.columns import DECOMPOSITION, LACKS
 from recinet_ase.stability.derived import DISTANCE, has_references
 from recinet_ase.stability.phases import describe
 
 if TYPE_CHECKING:
+    from recinet_ase.inference.computation import Computed, Loaded
     from recinet_ase.inference.predictor import Predictor
     from recinet_ase.inference.preparation import Preparation, PreparedWindow
     from recinet_ase.inference.result import Prediction
@@ -44,6 +46,7 @@ class ScreenSpec:
         id_key: Key of the values that holds the identity, or None.
         hull: References for ``ehull``, names and files; those of the model's level if empty.
         decomposition: Give the competing phases of each crystal.
+        relaxation: What relaxes crystals before they are judged, or None.
     """
 
     models: tuple[str, ...]
@@ -54,11 +57,20 @@ class ScreenSpec:
     id_key: str | None = None
     hull: tuple[str, ...] = ()
     decomposition: bool = False
+    relaxation: RelaxationSpec | None = None
 
     @property
     def on_cpu(self) -> bool:
         """Whether workers run the network themselves."""
         return self.devices == ("cpu",)
+
+    @property
+    def takes_steps(self) -> bool:
+        """Whether graphs are built by other workers than those that run the network on a device.
+
+        Where crystals are relaxed they are not: reading is nothing beside it.
+        """
+        return not self.on_cpu and self.relaxation is None
 
     def predictor(self, device: str = "cpu") -> Predictor:
         """The predictor, loaded on a device."""
@@ -89,6 +101,7 @@ class ChunkRows:
         other_keys: What there is, where no structure has the user's id key.
         faults: Place in ``rows`` and traceback of each error that is none of its structure but
             of this program or the machine.
+        geometries: For each row what its structure was relaxed to; empty if none was.
     """
 
     number: int
@@ -98,6 +111,7 @@ class ChunkRows:
     digests: tuple[int | None, ...] = ()
     other_keys: tuple[str, ...] = ()
     faults: tuple[tuple[int, str], ...] = ()
+    geometries: tuple[Geometry | None, ...] = ()
 
     @classmethod
     def joined(cls, parts: Sequence[ChunkRows]) -> ChunkRows:
@@ -114,6 +128,9 @@ class ChunkRows:
             tuple(d for part in parts for d in part.digests or [None] * len(part.rows)),
             tuple(sorted({key for part in parts for key in part.other_keys})),
             tuple((start + i, text) for start, part in numbered for i, text in part.faults),
+            tuple(g for part in parts for g in part.geometries or [None] * len(part.rows))
+            if any(part.geometries for part in parts)
+            else (),
         )
 
 
@@ -188,15 +205,21 @@ def choose_spec(
     )
 
 
-def result_columns(predictor: Predictor) -> list[str]:
-    """Columns of the result table."""
+def result_columns(predictor: Predictor, relaxed: bool = False) -> list[str]:
+    """Columns of the result table.
+
+    Args:
+        predictor: What gives the numbers.
+        relaxed: Whether crystals are relaxed before.
+    """
     numbers = []
     for name in predictor.properties:
         numbers += [name + ending for ending in _endings(predictor, name)]
         if name == DISTANCE and predictor.stability is not None:
             numbers += [LACKS, *([DECOMPOSITION] if predictor.stability.decomposition else [])]
     domain = ["in_domain"] if predictor.intervals else []
-    return ["id", "formula", "natoms", *numbers, *domain, "error"]
+    relaxation = RELAXATION if relaxed else ()
+    return ["id", "formula", "natoms", *numbers, *relaxation, *domain, "error"]
 
 
 def _endings(predictor: Predictor, name: str) -> tuple[str, ...]:
@@ -206,9 +229,11 @@ def _endings(predictor: Predictor, name: str) -> tuple[str, ...]:
     return ("", *ENDS, SPREAD) if len(predictor.properties[name].members) > 1 else ("", *ENDS)
 
 
-def column_units(predictor: Predictor) -> dict[str, str]:
-    """Unit of each column of numbers (``""`` for pure numbers)."""
+def column_units(predictor: Predictor, relaxed: bool = False) -> dict[str, str]:
+    """Unit of each column of numbers (``""`` for pure numbers); arguments as `result_columns`."""
     found = {"natoms": ""}
+    if relaxed:
+        found |= dict.fromkeys(RELAXATION[:2], "")
     for info in predictor.infos:
         for ending in _endings(predictor, info.name):
             found[info.name + ending] = info.unit
@@ -248,14 +273,36 @@ def _cached(spec: ScreenSpec, device: str) -> Predictor:
     return spec.predictor(device)
 
 
-def screen_chunk(spec: ScreenSpec, chunk: Chunk) -> ChunkRows:
-    """Read a chunk and predict for every entry; errors included, in order."""
+def screen_chunk(spec: ScreenSpec, chunk: Chunk, device: str | None = None) -> ChunkRows:
+    """Read a chunk and predict for every entry; errors included, in order.
+
+    Args:
+        spec: What to predict.
+        chunk: The input.
+        device: Where; the first of the spec's by default.
+    """
     beginning(math.inf)  # loading models is no structure's time
-    predictor = loaded_predictor(spec, spec.devices[0])
-    return finish_chunk(predictor, prepare_chunk(predictor.preparation, spec.id_key, chunk))
+    device = device or spec.devices[0]
+    predictor = loaded_predictor(spec, device)
+    prepare: Callable[[Iterable[Any]], PreparedWindow] = predictor.preparation
+    if spec.relaxation is not None:
+        spec.relaxation.load(device)
+        prepare = partial(_prepare_relaxed, spec.relaxation, device, predictor.preparation)
+    return finish_chunk(predictor, prepare_chunk(prepare, spec.id_key, chunk))
 
 
-def prepare_chunk(preparation: Preparation, id_key: str | None, chunk: Chunk) -> PreparedChunk:
+def _prepare_relaxed(
+    relaxation: RelaxationSpec, device: str, preparation: Preparation, structures: Iterable[Any]
+) -> PreparedWindow:
+    from recinet_ase.inference.relaxed import relaxed_window
+
+    read = list(structures)
+    return relaxed_window(preparation, read, relaxation.relax(read, device, beginning))
+
+
+def prepare_chunk(
+    preparation: Callable[[Iterable[Any]], PreparedWindow], id_key: str | None, chunk: Chunk
+) -> PreparedChunk:
     """Read a chunk and build its graphs: all but the network."""
     entries: list[Entry] = []
 
@@ -305,6 +352,9 @@ def _chunk_rows(
         digests=prepared.digests,
         other_keys=prepared.other_keys,
         faults=tuple((i, result.fault) for i, result in enumerate(results) if result.fault),
+        geometries=tuple(geometry_of(result.relaxation) for result in results)
+        if any(result.relaxation for result in results)
+        else (),
     )
 
 
@@ -321,13 +371,22 @@ def prepare_packed(
     return pickle.dumps(rest, protocol=5), pickle.dumps(graphs, protocol=5)
 
 
-def compute_packed(spec: ScreenSpec, graphs: Sequence[bytes], device: str) -> list[bytes]:
-    """What the networks make of the graphs of several chunks, together, on a device."""
-    beginning(math.inf)  # loading models is no structure's time
-    predictor = loaded_predictor(spec, device)
-    windows = [pickle.loads(data) for data in graphs]
-    done = predictor.computation.together(windows, beginning)
-    return [pickle.dumps(parts, protocol=5) for parts in done]
+def computing(spec: ScreenSpec) -> Overlapped:
+    """What makes of the graphs of several chunks, as bytes, what the networks make of them."""
+    return Overlapped(partial(_load, spec), partial(_compute, spec), _packed)
+
+
+def _load(spec: ScreenSpec, graphs: Sequence[bytes], device: str) -> Loaded:
+    computation = loaded_predictor(spec, device).computation
+    return computation.load([pickle.loads(data) for data in graphs])
+
+
+def _compute(spec: ScreenSpec, loaded: Loaded, device: str) -> list[list[Computed]]:
+    return loaded_predictor(spec, device).computation.together(loaded, beginning)
+
+
+def _packed(windows: list[list[Computed]]) -> list[bytes]:
+    return [pickle.dumps(parts, protocol=5) for parts in windows]
 
 
 def read_packed(spec: ScreenSpec, parts: tuple[bytes, bytes]) -> ChunkRows:
@@ -366,6 +425,8 @@ def _row(predictor: Predictor, name: str, result: Prediction) -> dict[str, Any]:
                 row[prop + SPREAD] = result.spreads.get(prop)
         if prop == DISTANCE and predictor.stability is not None:
             row |= {LACKS: result.lacks, DECOMPOSITION: describe(result.decomposition)}
+    if result.relaxation is not None:
+        row |= result.relaxation.columns()
     if predictor.intervals:
         row["in_domain"] = result.in_domain
     return {**row, "error": result.error}

@@ -21,6 +21,7 @@ from recinet_ase.errors import DeviceLostError, ReciNetError
 from recinet_ase.io.entries import Chunk
 from recinet_ase.screening.execution.chunk import ChunkRows, ScreenSpec, loaded_predictor
 from recinet_ase.screening.execution.processes import Lost, Workers
+from recinet_ase.screening.execution.worker import Overlapped
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -47,7 +48,7 @@ class Steps:
     """
 
     prepare: Callable[[Chunk], tuple[bytes, bytes]]
-    compute: Callable[[Sequence[bytes], str], list[bytes]]
+    compute: Callable[[Sequence[bytes], str], list[bytes]] | Overlapped
     read: Callable[[tuple[bytes, bytes]], ChunkRows]
 
 
@@ -139,8 +140,11 @@ class DeviceWorkers:
 
     @property
     def workers(self) -> int:
-        """As many as keep the devices busy with a few chunks in flight for each of them."""
-        enough = TOGETHER * self._models.workers
+        """As many as keep the devices busy with three chunks in flight for each of them.
+
+        That makes six calls a device: two are there, others are prepared or read.
+        """
+        enough = 2 * TOGETHER * self._models.workers
         return max(self._graphs.workers + self._models.workers, enough)
 
     def submit(self, function: Steps, chunk: Chunk) -> Future[ChunkRows]:

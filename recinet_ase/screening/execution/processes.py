@@ -3,8 +3,8 @@
 Pools that share a queue share its lock, and a worker that is killed while it holds the lock
 stops all others for good. Here a thread of this process hands each worker its next task
 when it has answered the last, sees at once when one dies or takes too long, and puts another
-in its place. A worker says in shared memory which structure it has begun (`beginning`), so that
-the time limit is one for a structure, and the structure at fault is known.
+in its place. A worker says in shared memory which structure it has begun (`worker.beginning`), so
+that the time limit is one for a structure, and the structure at fault is known.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from recinet_ase.errors import DeviceLostError, ReciNetError, reason_of
+from recinet_ase.screening.execution.worker import work
 
-_PARENT_CHECK = 2.0  # seconds between a worker's looks at whether the screen still lives
 _START_SECONDS = 120.0  # that a new worker may take before it has its first task
 _LONGEST_WAIT = 3600.0  # seconds; more than a selector takes at once would be an error
 _ATTEMPTS, _PAUSE = 5, 0.2  # to start a worker, and seconds between them
 _DEATHS = 100  # in a row, after which something else is wrong
+_IN_FLIGHT = 2  # tasks of a worker that has a device: one is computed, one is made ready
 _PRELOADED = [
     "recinet_ase.inference.predictor",
     "recinet_ase.screening.execution.chunk",
@@ -84,21 +85,7 @@ class Lost(Exception):
         self.place, self.died = place, died
 
 
-_begun: Any = None  # shared with the screen: time, structures and place; None outside of workers
-
-
-def beginning(structures: float = 1, place: int | None = None) -> None:
-    """Say that work on one structure or several together begins: the time limit counts from here.
-
-    Args:
-        structures: How many; together they have so many times the limit of one.
-        place: Where in its chunk the structure is, if it is one.
-    """
-    if _begun is not None:
-        _begun[:] = (time.monotonic(), structures, -1 if place is None else place)
-
-
-@dataclass
+@dataclass(eq=False)
 class _Task:
     payload: bytes
     future: Future[Any]
@@ -108,19 +95,24 @@ class _Task:
 class _Worker:
     process: Any
     pipe: Connection
-    begun: Any  # what it says through `beginning`
+    begun: Any  # see `worker.work`
     device: str | None = None
-    task: _Task | None = None
-    sent: float | None = None  # when its task was
-    look: float = 0.0  # when to see whether it takes too long
+    tasks: deque[_Task] = field(default_factory=deque)  # sent, in order
+    answered: int = 0
+    turn: float = 0.0  # when the first of its tasks had its turn
+    look: float = 0.0  # when to see whether that takes too long
+
+    def next_turn(self, limit: float) -> None:
+        """Count the time of the first task from now."""
+        self.turn = time.monotonic()
+        self.look = self.turn + limit
 
     def step(self, limit: float) -> tuple[float, int | None]:
         """When its present step must have ended, and the place of the structure, if it is one."""
-        begun, structures, place = self.begun
-        assert self.sent is not None
-        if begun < self.sent:  # of the task before: it has not taken this one yet
-            return self.sent + max(limit, _START_SECONDS), None
-        return begun + limit * structures, None if place < 0 else int(place)
+        time_begun, structures, place, tasks_begun = self.begun
+        if tasks_begun <= self.answered:  # it has not taken this task yet
+            return self.turn + max(limit, _START_SECONDS), None
+        return time_begun + limit * structures, None if place < 0 else int(place)
 
 
 class Workers:
@@ -130,12 +122,14 @@ class Workers:
         workers: How many.
         time_limit: Seconds that a structure may take (see `beginning`; a task that does not say
             what it begins counts as one).
-        devices: A device for each worker, which is then the second argument of what it does.
+        devices: A device for each worker, which is then the second argument of what it does
+            (see `worker.Overlapped`); it is sent its next task while it is at work.
     """
 
     def __init__(self, workers: int, time_limit: float, devices: Sequence[str] = ()) -> None:
         self.workers = workers
         self._limit = time_limit
+        self._in_flight = _IN_FLIGHT if devices else 1
         self._context = _context()
         self._pending: deque[_Task] = deque()
         self._lock = threading.Lock()
@@ -195,9 +189,9 @@ class Workers:
         """Start a worker, again where the process that workers are forked from has just died."""
         for attempt in reversed(range(_ATTEMPTS)):
             ours, theirs = multiprocessing.Pipe()
-            begun = self._context.RawArray("d", 3)
+            begun = self._context.RawArray("d", 4)
             process = self._context.Process(
-                target=_work, args=(theirs, os.getpid(), begun, device), daemon=True
+                target=work, args=(theirs, os.getpid(), begun, device), daemon=True
             )
             try:
                 warm_up()
@@ -225,7 +219,7 @@ class Workers:
             )
             with self._lock:
                 self._broken = why
-                waiting = [*self._pending, *(w.task for w in self._processes if w.task is not None)]
+                waiting = [*self._pending, *(task for w in self._processes for task in w.tasks)]
             for task in waiting:
                 if not task.future.done():
                     task.future.set_exception(why)
@@ -236,42 +230,47 @@ class Workers:
             with self._lock:
                 if self._closed:
                     return
-                for worker in self._processes:
-                    if worker.task is None and self._pending:
-                        worker.task, worker.sent = self._pending.popleft(), None
-            for i, worker in enumerate(self._processes):
-                if worker.task is not None and worker.sent is None:
-                    now = time.monotonic()
-                    worker.sent, worker.look = now, now + self._limit
-                    try:
-                        worker.pipe.send_bytes(worker.task.payload)
-                    except OSError:
-                        self._replace(i, worker, self._death(worker))
-            busy = [worker for worker in self._processes if worker.sent is not None]
+                given = self._hand_out()
+            for worker, task in given:
+                if task is worker.tasks[0]:
+                    worker.next_turn(self._limit)
+                with suppress(OSError):  # that it has died is seen below
+                    worker.pipe.send_bytes(task.payload)
+            busy = [worker for worker in self._processes if worker.tasks]
             patience = min((w.look for w in busy), default=math.inf) - time.monotonic()
             watched = [w.pipe for w in busy] + [w.process.sentinel for w in busy] + [self._woken]
             if self._woken in wait(watched, min(max(patience, 0.0), _LONGEST_WAIT)):
                 self._woken.recv_bytes()
             for i, worker in enumerate(self._processes):
-                if worker.sent is not None:
+                if worker.tasks:
                     self._attend(i, worker)
+
+    def _hand_out(self) -> list[tuple[_Worker, _Task]]:
+        """Which worker gets which task: a second one only where all have a first."""
+        given = []
+        for most in range(1, self._in_flight + 1):
+            for worker in self._processes:
+                if self._pending and len(worker.tasks) < most:
+                    worker.tasks.append(self._pending.popleft())
+                    given.append((worker, worker.tasks[-1]))
+        return given
 
     def _attend(self, i: int, worker: _Worker) -> None:
         """Take a worker's answer, or see that none will come."""
-        task = worker.task
-        assert task is not None
         try:
             if worker.pipe.poll():
                 good, answer = pickle.loads(worker.pipe.recv_bytes())
                 if isinstance(answer, DeviceLostError):
                     self._replace(i, worker, self._death(worker, str(answer)))
                     return
-                worker.task = worker.sent = None
+                future = worker.tasks.popleft().future
+                worker.answered += 1
+                worker.next_turn(self._limit)
                 self._deaths = 0
                 if good:
-                    task.future.set_result(answer)
+                    future.set_result(answer)
                 else:
-                    task.future.set_exception(answer)
+                    future.set_exception(answer)
                 return
         except (EOFError, OSError):
             self._replace(i, worker, self._death(worker))
@@ -304,81 +303,16 @@ class Workers:
         return Lost(f"the worker process died on this structure (exit code {code})", place, True)
 
     def _replace(self, i: int, worker: _Worker, reason: Exception) -> None:
-        task = worker.task
+        """Start another worker in the place of one, whose first task is lost with it."""
         _end(worker)
         self._processes[i] = self._start(worker.device)
-        if task is not None:
-            task.future.set_exception(reason)
+        first, *others = worker.tasks
+        with self._lock:
+            self._pending.extendleft(reversed(others))
+        first.future.set_exception(reason)
 
 
 def _end(worker: _Worker) -> None:
     worker.process.kill()
     worker.process.join(5)
     worker.pipe.close()
-
-
-def single_threaded(function: Callable[[Any], Any], chunk: Any) -> Any:
-    """What the function gives with one thread: sums in another order would change last digits.
-
-    Args:
-        function: What to do with the chunk; so a chunk has the same rows wherever it is done.
-        chunk: Its only argument.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return function(chunk)
-    finally:
-        torch.set_num_threads(before)
-
-
-def _work(pipe: Connection, parent: int, begun: Any, device: str | None) -> None:
-    """A worker: one thread, interrupts left to the screen, and an end with it."""
-    import torch
-
-    global _begun
-    _begun = begun
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    while True:
-        try:
-            function, argument = pickle.loads(pipe.recv_bytes())
-        except (EOFError, OSError):
-            return
-        beginning()
-        try:
-            result = function(argument) if device is None else function(argument, device)
-            answer = pickle.dumps((True, result), protocol=5)
-        except DeviceLostError as error:
-            # Only a new process can use the device again; the task is lost with this one.
-            with suppress(OSError):
-                pipe.send_bytes(pickle.dumps((False, error), protocol=5))
-            os._exit(1)
-        except Exception as error:
-            answer = pickle.dumps((False, _portable(error)), protocol=5)
-        try:
-            pipe.send_bytes(answer)
-        except OSError:
-            return
-
-
-def _portable(error: Exception) -> Exception:
-    """The error itself if it survives a pipe, else its text."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return ReciNetError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def _end_with(parent: int) -> None:
-    """End this process when that of the screen has ended."""
-    import psutil
-
-    while psutil.pid_exists(parent):
-        time.sleep(_PARENT_CHECK)
-    os._exit(1)

@@ -18,7 +18,7 @@ from recinet_ase.io.entries import Chunk, Piece
 from recinet_ase.screening.execution.chunk import (
     ChunkRows,
     ScreenSpec,
-    compute_packed,
+    computing,
     failed_chunk,
     loaded_predictor,
     prepare_packed,
@@ -27,12 +27,8 @@ from recinet_ase.screening.execution.chunk import (
     screen_chunk,
 )
 from recinet_ase.screening.execution.gpus import DeviceWorkers, Steps, check_here
-from recinet_ase.screening.execution.processes import (
-    Lost,
-    Workers,
-    available_cores,
-    single_threaded,
-)
+from recinet_ase.screening.execution.processes import Lost, Workers, available_cores
+from recinet_ase.screening.execution.worker import single_threaded
 
 TIME_LIMIT = 300.0
 """Seconds that a structure may take. One that takes longer is tried again alone, then given up."""
@@ -82,13 +78,14 @@ def run(
         return
     predictor = loaded_predictor(spec)
     function: Callable[[Chunk], ChunkRows] | Steps = partial(screen_chunk, spec)
-    if not spec.on_cpu:
+    if spec.takes_steps:
         function = Steps(
             partial(prepare_packed, predictor.preparation, spec.id_key),
-            partial(compute_packed, spec),
+            computing(spec),
             partial(read_packed, spec),
         )
-    yield from in_order(chunks, backend, function, result_columns(predictor))
+    names = result_columns(predictor, spec.relaxation is not None)
+    yield from in_order(chunks, backend, function, names)
 
 
 def in_order(
@@ -109,7 +106,8 @@ def in_order(
     stream = iter(chunks)
     while True:
         futures = [p.future for parts in waiting for p in parts if p.future is not None]
-        while len(futures) < _AHEAD * backend.workers and len(waiting) < _HELD:
+        most = _AHEAD * backend.workers
+        while len(futures) < most and len(waiting) < max(_HELD, most):
             following = next(stream, None)
             if following is None:
                 break
@@ -264,4 +262,7 @@ def make_backend(
         return None
     if spec.on_cpu:
         return Workers(workers, time_limit)
+    if not spec.takes_steps:
+        check_here(spec)
+        return Workers(len(spec.devices), time_limit, spec.devices)
     return DeviceWorkers(spec, workers, time_limit)

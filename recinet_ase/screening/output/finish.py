@@ -15,7 +15,8 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.io.databases import masked
 from recinet_ase.io.entries import InputChangedError, Source, encodable
 from recinet_ase.screening.execution.chunk import provenance_lines
-from recinet_ase.screening.journal import Journal, JournalTable
+from recinet_ase.screening.journal import Journal
+from recinet_ase.screening.journal_table import JournalTable
 from recinet_ase.screening.options import ScreenOptions, ScreenOutcome
 from recinet_ase.screening.output.identity import REPORTS
 from recinet_ase.screening.output.metadata import references, write_sidecar
@@ -124,6 +125,7 @@ def finish(
             {
                 "references": None if hull is None else references(hull),
                 "screen": identity,
+                "relaxation": journal.header.get("relaxation"),
                 "seconds": round(time.perf_counter() - clock, 3),
                 "selection": selection.explain(table.columns, units),
             },

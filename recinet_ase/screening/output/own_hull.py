@@ -19,7 +19,7 @@ from recinet_ase.stability.hull import Hull
 from recinet_ase.stability.phases import Phase, describe
 
 if TYPE_CHECKING:
-    from recinet_ase.screening.journal import JournalTable
+    from recinet_ase.screening.journal_table import JournalTable
 
 _SHIFTED = (DISTANCE, *(f"{DISTANCE}{end}" for end in ENDS))
 

@@ -20,6 +20,7 @@ from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.inference.result import ENDS
 from recinet_ase.screening.selection.columns import formula_elements, resolve_column
+from recinet_ase.screening.selection.table import FLAG_COLUMNS
 from recinet_ase.screening.selection.values import Elements, Span, Text, Truth
 
 MAXIMUM_DEPTH = 40
@@ -217,7 +218,7 @@ class Evaluator:
             missing = np.isnan(low) | np.isnan(high)
             return Span(np.where(missing, np.nan, low), np.where(missing, np.nan, high), unit)
         values = self._block_of(name, object)
-        if name == "in_domain":
+        if name in FLAG_COLUMNS:
             known = np.array([value is not None for value in values], dtype=bool)
             true = np.array([bool(value) for value in values], dtype=bool)
             return Truth(known & true, known & ~true)

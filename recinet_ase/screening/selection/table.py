@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from recinet_ase.errors import ReciNetError
-from recinet_ase.inference.result import ENDS, SPREAD
+from recinet_ase.inference.result import ENDS, RELAXATION, SPREAD
 from recinet_ase.screening.selection.columns import DECOMPOSITION, LACKS
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 TEXT_COLUMNS = ("id", "formula", LACKS, DECOMPOSITION, "error")
-"""Columns of strings; ``in_domain`` holds True, False or None, all others numbers."""
+"""Columns of strings."""
+
+FLAG_COLUMNS = ("in_domain", "relaxed")
+"""Columns of True, False and None; all that are neither these nor texts hold numbers."""
+
+_NOT_PREDICTED = ("natoms", *RELAXATION)
 
 
 class RowTable(Protocol):
@@ -62,7 +67,7 @@ class ListTable:
         if atoms is not None and len(atoms) != len(rows):
             raise ReciNetError(f"{len(rows)} rows, but {len(atoms)} structures")
         self.columns = list(columns)
-        numbers = [c for c in columns if c not in TEXT_COLUMNS and c != "in_domain"]
+        numbers = [c for c in columns if c not in (*TEXT_COLUMNS, *FLAG_COLUMNS)]
         self.units = {name: (units or {}).get(name, "") for name in numbers}
         self._rows, self._atoms = rows, atoms
         self._columns: dict[str, np.ndarray] = {}
@@ -103,8 +108,9 @@ class ListTable:
 
 def property_columns(columns: Sequence[str], units: Mapping[str, str]) -> list[str]:
     """The columns that hold predicted values: numbers, without intervals, spreads and counts."""
-    ends = {f"{name}{end}" for name in columns for end in (*ENDS, SPREAD)}
-    return [name for name in columns if name in units and name not in ends and name != "natoms"]
+    others = {f"{name}{end}" for name in columns for end in (*ENDS, SPREAD)}
+    others |= {*_NOT_PREDICTED}
+    return [name for name in columns if name in units and name not in others]
 
 
 def has_interval(name: str, columns: Sequence[str]) -> bool:

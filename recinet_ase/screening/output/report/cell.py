@@ -82,6 +82,20 @@ def find_symmetry(atoms: Atoms, precision: float) -> tuple[str, int, Cell] | Non
     return str(found.international), int(found.number), conventional
 
 
+def flat_cell(atoms: Atoms) -> dict[str, Any]:
+    """A cell as given, in plain lists that a CIF can be written from.
+
+    Returns:
+        ``cell`` (a, b, c in angstrom, angles in degrees), ``z`` (symbols) and ``xyz`` (fractional
+        coordinates, one list).
+    """
+    return {
+        "cell": [round(float(x), 6) for x in atoms.cell.cellpar()],
+        "z": atoms.get_chemical_symbols(),
+        "xyz": np.round(atoms.get_scaled_positions(), 6).ravel().tolist(),
+    }
+
+
 def draw_cell(cell: Cell) -> Drawing:
     """Arrange a cell for drawing: atoms on a face are drawn on the opposite one too.
 

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup, escape
 
+from recinet_ase.elements import symbols, table_position
 from recinet_ase.errors import ReciNetError
 from recinet_ase.models.files import write_atomic
 from recinet_ase.screening.output.report.cell import (
     draw_cell,
     find_symmetry,
+    flat_cell,
     gradients,
     palette,
     scene,
     svg,
 )
 from recinet_ase.screening.output.report.charts import axis_label, histogram, scatter
+from recinet_ase.screening.output.report.markup import group_symbol
 from recinet_ase.screening.output.report.phases import Diagram, diagrams
+from recinet_ase.screening.output.report.render import render
 from recinet_ase.screening.output.statistics import error_kinds, property_figures
 from recinet_ase.screening.selection.columns import LACKS
 from recinet_ase.screening.selection.selection import Selection
@@ -34,7 +33,7 @@ from recinet_ase.screening.selection.table import RowTable, has_interval, proper
 from recinet_ase.stability.composition import parse_formula
 from recinet_ase.stability.derived import DISTANCE
 from recinet_ase.stability.hull import Hull
-from recinet_ase.stability.phases import describe
+from recinet_ase.stability.phases import Component
 
 SHOWN = 500
 """Rows of the shortlist on the page."""
@@ -46,7 +45,7 @@ DRAWN = 50
 """Rows whose cell is drawn."""
 
 _SYMPREC = 0.01  # A, for the space groups
-_ATOMS = 8000  # spheres on the whole page: keeps it small
+_ATOMS = 8000  # spheres on the whole page, and atoms of cells to be saved: keeps it small
 _CAUTION = "caution, "
 _HEAD = 4096  # characters that hold the page's meta elements
 
@@ -71,6 +70,7 @@ class _Crystal:
     group_number: int = 0
     cell: str = ""
     picture: str = ""
+    flat: dict[str, Any] | None = None
 
 
 def report_identity(path: str | Path) -> str | None:
@@ -138,12 +138,21 @@ def write_report(
         if structures and len(rows)
         else ([_Crystal()] * len(rows), [], set())
     )
+    cells = _bounded([crystal.flat for crystal in crystals])
     names = property_columns(table.columns, table.units)
     favourites = [key.lstrip("-") for key in selection.pareto] if selection else []
     points = scatter(table, indices, favourites)
     inside = _share_inside(table)
     kinds = error_kinds(table)
-    data = {"points": points, "scenes": scenes, "palette": palette(numbers)}
+    data = {
+        "points": points,
+        "scenes": scenes,
+        "palette": palette(numbers),
+        "cells": cells,
+        "elements": [
+            (symbol, *table_position(z)) for z, symbol in enumerate(symbols()) if z and len(rows)
+        ],
+    }
     histograms = [
         h
         for name in names
@@ -171,6 +180,7 @@ def write_report(
         "diagrams": _diagrams(shown_rows, hull) if indices is not None else [],
         "any_error": any(table.column("error")[rows]) if "error" in table.columns else False,
         "pictures": any(crystal.picture for crystal in crystals),
+        "cells": sum(cell is not None for cell in cells),
         "groups": any(crystal.group_number for crystal in crystals),
         "symprec": _SYMPREC,
         "sources": sources,
@@ -184,91 +194,12 @@ def write_report(
         "seconds": seconds,
         "created": created,
     }
-    _write(path, _render(context, data))
+    _write(path, render(context, data))
 
 
 def _both(table: RowTable, name: str, indices: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     values = table.column(name)
     return values, values[:0] if indices is None else values[indices]
-
-
-def _render(context: Mapping[str, Any], data: Any) -> str:
-    """The page from its template, with style, script and data in it."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    folder = files("recinet_ase.screening.output.report")
-    style, script = ((folder / name).read_text("utf-8") for name in ("style.css", "script.js"))
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
-    )
-    environment.filters["formula"] = _formula
-    environment.filters["formula_of_mixture"] = _mixture
-    environment.filters["link"] = _link
-    environment.filters["short"] = lambda value: f"{value:.4g}" if value == value else ""
-    return environment.get_template("page.html").render(
-        context,
-        style=Markup(style),
-        script=Markup(script),
-        # Nothing but these two runs or styles, whatever an id contains.
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-        data=_json(data),
-    )
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _json(data: Any) -> Markup:
-    """Json that cannot end the script element it stands in."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
-
-
-def _formula(text: str | None) -> Markup:
-    """A formula with its numbers as subscripts."""
-    return Markup(re.sub(r"(\d+)", r"<sub>\1</sub>", str(escape(text or ""))))
-
-
-_PAGES = (
-    (re.compile(r"JVASP-\d+"), "https://www.ctcms.nist.gov/~knc6/static/JARVIS-DFT/{}.xml"),
-    (re.compile(r"mp-\d+"), "https://materialsproject.org/materials/{}"),
-)
-"""Ids of public databases, and where their pages are."""
-
-
-def _link(identity: Any) -> Markup:
-    """An id, as a link where it is that of a public database."""
-    text = str(identity)
-    for pattern, address in _PAGES:
-        if pattern.fullmatch(text):
-            found = Markup('<a href="{}" rel="noreferrer" target="_blank">{}</a>')
-            return found.format(address.format(text), text)
-    return escape(text)
-
-
-def _mixture(text: str) -> Markup:
-    """A decomposition, the numbers of its formulas as subscripts."""
-    parts = []
-    for part in filter(None, text.split(" + ")):
-        share, _, rest = part.partition(" ")
-        formula, _, name = rest.partition(" ")
-        parts.append(f"{share} {_formula(formula)}<small> {escape(name)}</small>")
-    return Markup(" + ").join(map(Markup, parts))
-
-
-def _group_symbol(symbol: str) -> Markup:
-    """``P-42_1m`` with an overline and a subscript."""
-    text = str(escape(symbol))
-    text = re.sub(r"-(\d)", r'<span class="bar">\1</span>', text)
-    return Markup(re.sub(r"_(\d)", r"<sub>\1</sub>", text))
 
 
 def _share_inside(table: RowTable) -> float | None:
@@ -306,9 +237,16 @@ def _crystals(
                 numbers |= set(drawing.numbers.tolist())
         scenes += [None] * (i - len(scenes)) + [found] if found else []
         lengths = atoms.cell.cellpar() if atoms.cell.rank == 3 else None
-        group = (_group_symbol(symmetry[0]), symmetry[1]) if symmetry else ("", 0)
-        crystals.append(_Crystal(*group, _cell_text(lengths), picture))
+        group = (group_symbol(symmetry[0]), symmetry[1]) if symmetry else ("", 0)
+        flat = None if lengths is None else flat_cell(atoms)
+        crystals.append(_Crystal(*group, _cell_text(lengths), picture, flat))
     return crystals, scenes, numbers
+
+
+def _bounded(cells: Sequence[dict[str, Any] | None]) -> list[dict[str, Any] | None]:
+    """Cells that can be saved from the page, None from where they are too many atoms."""
+    sizes = np.cumsum([0 if cell is None else len(cell["z"]) for cell in cells])
+    return [cell if size <= _ATOMS else None for cell, size in zip(cells, sizes, strict=True)]
 
 
 def _cell_text(parameters: Any) -> str:
@@ -337,15 +275,15 @@ def _diagrams(rows: Sequence[Mapping[str, Any]], hull: Hull | None) -> list[Diag
     )
 
 
-def _mixtures(rows: Sequence[Mapping[str, Any]], hull: Hull | None) -> list[str]:
-    """The decomposition of each row, ``""`` where it has no distance to the hull."""
+def _mixtures(rows: Sequence[Mapping[str, Any]], hull: Hull | None) -> list[tuple[Component, ...]]:
+    """The decomposition of each row, none where it has no distance to the hull."""
+    found: list[tuple[Component, ...]] = [()] * len(rows)
     if hull is None:
-        return [""] * len(rows)
+        return found
     known = [i for i, row in enumerate(rows) if row.get(DISTANCE) is not None]
-    found = [""] * len(rows)
     mixtures = hull.decompositions([rows[i]["formula"] for i in known])
-    for i, mixture in zip(known, mixtures, strict=True):
-        found[i] = describe(mixture)
+    for i, components in zip(known, mixtures, strict=True):
+        found[i] = components
     return found
 
 
@@ -370,10 +308,10 @@ def _rows(
             **row,
             "crystal": crystal,
             "values": [_value(row, name, *scales[name]) for name in names],
-            "mixture": mixture,
+            "mixture": components,
             "lacks": row.get(LACKS) or "",
         }
-        for row, crystal, mixture in zip(given, crystals, _mixtures(given, hull), strict=True)
+        for row, crystal, components in zip(given, crystals, _mixtures(given, hull), strict=True)
     ]
 
 

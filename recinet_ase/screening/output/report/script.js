@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
-  const { points, scenes, palette } = JSON.parse($("data").textContent);
+  const { points, scenes, palette, cells, elements } = JSON.parse($("data").textContent);
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const fit = (canvas) => {
     const box = canvas.getBoundingClientRect(), ratio = window.devicePixelRatio || 1;
@@ -34,23 +34,65 @@
       });
     });
     // The rows as they are sorted and filtered now; numbers in full.
-    $("download").addEventListener("click", () => {
-      const cells = (row) => [...row.cells].filter((c) => !c.classList.contains("cell"));
+    const rows = () => [...body.rows].filter((row) => !row.hidden);
+    const save = (name, kind, text) => {
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([text], { type: `${kind};charset=utf-8` }));
+      link.download = name;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    };
+    $("save-csv").addEventListener("click", () => {
       const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
       const head = heads.filter((h) => h.textContent !== "cell").map((h) => h.textContent.trim());
-      const rows = [...body.rows].filter((row) => !row.hidden).map((row) => cells(row).map((c) => c.dataset.v ?? ""));
-      const text = [head, ...rows].map((row) => row.map(quoted).join(",")).join("\n") + "\n";
-      const link = document.createElement("a");
-      link.href = `data:text/csv;charset=utf-8,${encodeURIComponent(text)}`;
-      link.download = "shortlist.csv";
-      link.click();
+      const values = (row) => [...row.cells].filter((c) => !c.classList.contains("cell")).map((c) => c.dataset.v ?? "");
+      save("shortlist.csv", "text/csv", [head, ...rows().map(values)].map((row) => row.map(quoted).join(",") + "\n").join(""));
     });
-    $("filter").addEventListener("input", (event) => {
-      const wanted = event.target.value.trim().toLowerCase();
+    const cif = (row) => {
+      const cell = cells[row.id.slice(4) - 1];
+      if (!cell) return "";
+      const text = (name) => row.querySelector(name).dataset.v.replace(/\s+/g, " ");
+      const sites = cell.z.map((symbol, i) => `${symbol}${i + 1} ${symbol} ${cell.xyz.slice(3 * i, 3 * i + 3).join(" ")}\n`);
+      const names = ["length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma"];
+      return `data_${text(".id").replace(/[^\w.-]+/g, "_")}\n# ${text(".formula")}\n_space_group_name_H-M_alt 'P 1'\n`
+        + names.map((name, i) => `_cell_${name} ${cell.cell[i]}\n`).join("")
+        + "loop_\n_space_group_symop_operation_xyz\n'x, y, z'\n"
+        + "loop_\n_atom_site_label\n_atom_site_type_symbol\n_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\n"
+        + sites.join("") + "\n";
+    };
+    if ($("save-cif")) $("save-cif").addEventListener("click", () => save("shortlist.cif", "chemical/x-cif", rows().map(cif).join("")));
+
+    // Filters. A click on an element asks for it, a second leaves it out, a third forgets it.
+    const held = new Map([...body.rows].map((row) => [row, new Set(row.querySelector(".formula").dataset.v.match(/[A-Z][a-z]?/g))]));
+    const known = new Set([...held.values()].flatMap((found) => [...found]));
+    const filter = () => {
+      const wanted = $("filter").value.trim().toLowerCase();
+      const marked = [...$("elements").querySelectorAll("[data-mark]")];
       for (const row of body.rows) {
-        row.hidden = ![...row.querySelectorAll(".id, .formula, .group")].some((c) => c.textContent.toLowerCase().includes(wanted));
+        row.hidden = ![...row.querySelectorAll(".id, .formula, .group")].some((c) => c.textContent.toLowerCase().includes(wanted))
+          || marked.some((b) => held.get(row).has(b.textContent) !== (b.dataset.mark === "with"));
       }
+      $("count").textContent = rows().length < body.rows.length ? `${rows().length} of ${body.rows.length}` : "";
+    };
+    for (const [symbol, column, line] of elements) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = symbol;
+      button.disabled = !known.has(symbol);
+      button.style.gridArea = `${line} / ${column}`;
+      button.addEventListener("click", () => {
+        const mark = { with: "without", without: "" }[button.dataset.mark] ?? "with";
+        if (mark) button.dataset.mark = mark; else delete button.dataset.mark;
+        button.setAttribute("aria-label", `${symbol} ${mark}`);
+        filter();
+      });
+      $("elements").append(button);
+    }
+    $("pick-elements").addEventListener("click", () => {
+      $("elements").hidden = !$("elements").hidden;
+      $("pick-elements").setAttribute("aria-expanded", !$("elements").hidden);
     });
+    $("filter").addEventListener("input", filter);
   }
   const log = $("log");
   if (log) log.addEventListener("change", () => document.body.classList.toggle("logarithmic", log.checked));
@@ -61,12 +103,15 @@
     const tip = $("tip"), unzoom = $("unzoom"), count = points.id.length;
     const axes = Object.fromEntries(points.axes.map((a) => [a.name, a]));
     const pad = { left: 62, right: 14, top: 12, bottom: 44 };
-    let x = points.x, y = points.y, view = null, shown = -1, drag = null, size = [0, 0];
+    let x = points.x, y = points.y, xs, ys, view = null, shown = -1, drag = null, size = [0, 0];
 
-    const range = (name) => {
+    // Coordinates on the axes: on a logarithmic one the exponents, none where there is no logarithm.
+    const logarithmic = (axis) => $(`${axis}-log`).checked;
+    const along = (axis, name) => points.values[name].map((v) => (!logarithmic(axis) ? v : v > 0 ? Math.log10(v) : null));
+    const range = (values) => {
       let low = Infinity, high = -Infinity;
-      for (const v of points.values[name]) if (v !== null) { if (v < low) low = v; if (v > high) high = v; }
-      if (!(high > low)) return [low - 0.5, low + 0.5];
+      for (const v of values) if (v !== null) { if (v < low) low = v; if (v > high) high = v; }
+      if (!(high > low)) return low < Infinity ? [low - 0.5, low + 0.5] : [0, 1];
       const margin = 0.03 * (high - low);
       return [low - margin, high + margin];
     };
@@ -76,6 +121,13 @@
       const found = [];
       for (let i = Math.ceil(low / step); i * step <= high; i++) found.push(+(i * step).toPrecision(10));
       return found;
+    };
+    const marks = (axis, [low, high]) => {
+      if (!logarithmic(axis)) return steps([low, high], 7).map((t) => [t, String(t)]);
+      const powers = high - low > 8 ? 2 : 1, digits = high - low > 3 ? [1] : high - low > 1 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7];
+      const found = [];
+      for (let k = Math.floor(low); k <= high; k += powers) for (const d of digits) found.push([k + Math.log10(d), `${+(d * 10 ** k).toPrecision(3)}`]);
+      return found.filter(([t]) => t >= low && t <= high);
     };
     const place = () => {
       const [width, height] = size, [[x0, x1], [y0, y1]] = view;
@@ -88,24 +140,27 @@
     const draw = () => {
       const [g, width, height] = fit(canvas);
       size = [width, height];
-      view = view || [range(x), range(y)];
-      const [px, py] = place(), xs = points.values[x], ys = points.values[y];
+      if (!view) {
+        [xs, ys] = [along("x", x), along("y", y)];
+        view = [range(xs), range(ys)];
+      }
+      const [px, py] = place();
       g.clearRect(0, 0, width, height);
       g.font = "12px system-ui, sans-serif";
       g.lineWidth = 1;
       g.strokeStyle = css("--line");
       g.fillStyle = css("--muted");
       g.textAlign = "center";
-      for (const t of steps(view[0], 7)) {
+      for (const [t, text] of marks("x", view[0])) {
         const at = Math.round(px(t)) + 0.5;
         g.beginPath(); g.moveTo(at, pad.top); g.lineTo(at, height - pad.bottom); g.stroke();
-        g.fillText(String(t).replace("-", "\u2212"), at, height - pad.bottom + 17);
+        g.fillText(text.replace("-", "\u2212"), at, height - pad.bottom + 17);
       }
       g.textAlign = "right";
-      for (const t of steps(view[1], 7)) {
+      for (const [t, text] of marks("y", view[1])) {
         const at = Math.round(py(t)) + 0.5;
         g.beginPath(); g.moveTo(pad.left, at); g.lineTo(width - pad.right, at); g.stroke();
-        g.fillText(String(t).replace("-", "\u2212"), pad.left - 8, at + 4);
+        g.fillText(text.replace("-", "\u2212"), pad.left - 8, at + 4);
       }
       g.fillStyle = css("--ink");
       g.font = "13px system-ui, sans-serif";
@@ -177,7 +232,7 @@
         if (points.inside) rows.push(line("domain", ["outside", "inside", "unknown"][points.inside[i]]));
         if (points.rank && points.rank[i]) rows.push(line("shortlist", `no. ${points.rank[i]}`));
         tip.replaceChildren(head, ...rows);
-        const [px, py] = place(), left = px(points.values[x][i]), top = py(points.values[y][i]);
+        const [px, py] = place(), left = px(xs[i]), top = py(ys[i]);
         tip.style.left = `${Math.min(left + 14, Math.max(0, size[0] - tip.offsetWidth - 4))}px`;
         tip.style.top = `${top + 14 + tip.offsetHeight > size[1] ? top - tip.offsetHeight - 12 : top + 14}px`;
         if (left + 14 + tip.offsetWidth > size[0]) tip.style.left = `${Math.max(0, left - tip.offsetWidth - 14)}px`;
@@ -185,7 +240,7 @@
       draw();
     };
     const nearest = (mx, my) => {
-      const [px, py] = place(), xs = points.values[x], ys = points.values[y];
+      const [px, py] = place();
       let best = -1, least = 14 * 14;
       for (let i = 0; i < count; i++) {
         if (xs[i] === null || ys[i] === null) continue;
@@ -236,13 +291,14 @@
       event.preventDefault();
       for (let i = shown, tries = 0; tries < count; tries++) {
         i = (i + step + count) % count;
-        if (points.values[x][i] !== null && points.values[y][i] !== null) { show(i); return; }
+        if (xs[i] !== null && ys[i] !== null) { show(i); return; }
       }
     });
     const reset = () => { view = null; zoomed = false; show(-1); };
     unzoom.addEventListener("click", reset);
     $("x-axis").addEventListener("change", (event) => { x = event.target.value; reset(); });
     $("y-axis").addEventListener("change", (event) => { y = event.target.value; reset(); });
+    ["x-log", "y-log"].forEach((name) => $(name).addEventListener("change", reset));
     redraws.push(draw);
     draw();
   }

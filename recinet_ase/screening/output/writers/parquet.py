@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recinet_ase.screening.selection.table import FLAG_COLUMNS
+
 if TYPE_CHECKING:
     from recinet_ase.io.entries import Entry
 
@@ -22,7 +24,8 @@ class ParquetWriter:
         import pyarrow as pa
         from pyarrow.parquet import ParquetWriter as Writer
 
-        kinds = {"natoms": pa.int64(), "in_domain": pa.bool_()}
+        kinds = {"natoms": pa.int64(), "relax_steps": pa.int64()}
+        kinds |= dict.fromkeys(FLAG_COLUMNS, pa.bool_())
         self._schema = pa.schema(
             [
                 pa.field(
