@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -174,78 +177,71 @@ def profiles(device: str, clock: Clock, found: Found) -> None:
     import torch
 
     from recinet_ase import Predictor
+    from recinet_ase.nn import reciprocal
 
     gpu = device.startswith("cuda")
     predictor = Predictor(MODEL, device=device)
+    computation = predictor.computation
     width = predictor.models[0].config.network.width
     n, few = (512, 16) if gpu else (64, 2)
-    kinds = {
-        f"{n} small": list(many(n)),
-        f"{few} large": large(few),
-        f"{n} small, {few} large": [*many(n), *large(few)],
-    }
-    first = kinds[f"{n} small"]
+    small, big = list(many(n)), large(few)
+    kinds = {f"{n} small": (small, 1), f"{few} large": (big, 1)}
     for times in (4, 16, 64) if gpu else (2,):
-        kinds[f"{times * n} small"] = []
-    for name, cells in kinds.items():
+        kinds[f"{times * n} small"] = (small, times)
+    kinds[f"{n} small, {few} large"] = ([*small, *big], 1)
+    for name, (cells, times) in kinds.items():
         if clock.left < (8 if gpu else 3):
             found["stopped"] = f"out of time before {name}"
             return
-        if cells:
-            window = predictor.preparation(cells)
-        else:  # copies of the first window, as a screen joins them
-            window = joined([predictor.preparation(first)] * (int(name.split()[0]) // n))
+        window = predictor.preparation(cells)
+        start = time.process_time()
+        loaded = computation.load([window.batches] * times)  # as a screen joins chunks
+        loading = time.process_time() - start
 
-        def run(window: Any = window) -> None:
-            for _ in predictor.computation(window):
-                pass
+        def run(loaded: Any = loaded) -> Any:
+            return computation.together(loaded)
 
-        (batch,) = (next(iter(b.graphs.values())) for b in window.batches)
+        edges = sum(
+            len(graphs.centre) for batch, _ in loaded.batches for graphs in batch.graphs.values()
+        )
         if gpu:
+            wait_for(device)
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
         seconds = timed(run, device, clock)
+        count = len(cells) * times
         row: Found = {
-            "crystals": batch.n_crystals,
-            "edges": len(batch.centre),
+            "crystals": count,
+            "batches": len(loaded.batches),
+            "edges": edges,
             "ms": round(1e3 * seconds, 2),
-            "structures_s": round(batch.n_crystals / seconds),
+            "structures_s": round(count / seconds),
             **profiled(run, device),
         }
         if gpu:
             used = torch.cuda.max_memory_allocated() - before
-            row["bytes_per_edge_and_width"] = round(used / len(batch.centre) / width, 1)
+            row["bytes_per_edge_and_width"] = round(used / edges / width, 1)
+        parts = run()
         start = time.process_time()
-        part = list(predictor.computation(window))
-        results = list(window.results)
-        middle = time.process_time()
-        for some in part:
-            predictor._assembly.read(window, some, results)
+        packed = [pickle.dumps(some, protocol=5) for some in parts]
+        packing = time.process_time() - start
+        for some in packed:
+            predictor.results_of(window, pickle.loads(some))
+        reading = time.process_time() - start - packing
         row["host_us_crystal"] = {
-            "device process": round(1e6 * (middle - start) / batch.n_crystals, 1),
-            "reading": round(1e6 * (time.process_time() - middle) / batch.n_crystals, 1),
+            what: round(1e6 * spent / count, 1)
+            for what, spent in (("load", loading), ("pack", packing), ("read", reading))
         }
         found[name] = row
-
-
-def joined(windows: list[Any]) -> Any:
-    """Several windows as one."""
-    import torch
-
-    from recinet_ase.inference.preparation import PreparedBatch, PreparedWindow
-
-    starts = [sum(len(w.results) for w in windows[:i]) for i in range(len(windows))]
-    batches = [
-        PreparedBatch([i + start for i in w.batches[0].places], w.batches[0].graphs)
-        for w, start in zip(windows, starts, strict=True)
-    ]
-    (first, *_) = windows
-    return PreparedWindow(
-        [result for w in windows for result in w.results],
-        [PreparedBatch.join(batches)],
-        torch.cat([w.composition for w in windows]),
-        {key: torch.cat([w.geometry[key] for w in windows]) for key in first.geometry},
-    )
+    # Up to how many nodes a cell's waves are best taken as kernels of pairs.
+    kind, loaded = torch.device(device).type, computation.load([window.batches])
+    for limit in (16, 32, 64):
+        if clock.left < 3:
+            found["stopped"] = f"out of time before pairs of {limit} nodes"
+            return
+        reciprocal._PAIR_ATOMS[kind] = limit
+        seconds = timed(lambda: computation.together(loaded), device, clock)
+        found[f"{name}, pairs up to {limit} nodes"] = {"ms": round(1e3 * seconds, 2)}
 
 
 @contextmanager
@@ -300,7 +296,7 @@ def screens(device: str, clock: Clock, found: Found) -> None:
                     children = psutil.Process(process.pid).children(recursive=True)
                     workers = [p for p in children if "multiprocessing" in " ".join(p.cmdline())]
                     if workers:
-                        workers[-1].kill()
+                        workers[0].kill()  # that of the device begins first
                 try:
                     _, said = process.communicate(timeout=max(5.0, clock.left))
                 except subprocess.TimeoutExpired:
@@ -316,18 +312,27 @@ def screens(device: str, clock: Clock, found: Found) -> None:
                 row["gpu_percent"] = round(sum(used) / len(used))
             if name == "killed":
                 row["same_bytes"] = texts["killed"] == texts["plain"]
-                row["errors"] = sum(bool(error) for error in _errors(texts["killed"]))
+                row |= _beside(texts["killed"], texts["plain"])
             found[name] = row
         with suppress(ImportError):
             found["chgnet"] = chgnet(device, clock)
 
 
-def _errors(text: str) -> list[str]:
+def _beside(text: str, other: str) -> Found:
+    """Errors of a result, and its largest deviation from another."""
     import csv
-    import io
 
-    lines = io.StringIO("".join(x for x in text.splitlines(keepends=True) if x[0] != "#"))
-    return [row["error"] for row in csv.DictReader(lines)]
+    ours, theirs = (
+        list(csv.DictReader(line for line in found.splitlines() if line[:1] != "#"))
+        for found in (text, other)
+    )
+    pairs = [(a[PROPERTY], b[PROPERTY]) for a, b in zip(ours, theirs, strict=False)]
+    return {
+        "errors": sum(bool(row["error"]) for row in ours),
+        "deviation_ev_atom": max(
+            (abs(float(a) - float(b)) for a, b in pairs if a and b), default=0
+        ),
+    }
 
 
 def chgnet(device: str, clock: Clock) -> Found:
@@ -529,7 +534,9 @@ class Saved(dict[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         """Set and write."""
         super().__setitem__(key, value)
-        self.path.write_text(json.dumps(self))
+        part = self.path.with_suffix(".unfinished")
+        part.write_text(json.dumps(self))
+        part.replace(self.path)
 
 
 PARTS: dict[str, Callable[[str, Clock, Found], None]] = {
@@ -574,22 +581,30 @@ def main() -> None:
     if arguments.part:
         PARTS[arguments.part](arguments.device, Clock(arguments.until), Saved(arguments.out))
         return
-    total = sum(SHARES[part] for part in arguments.parts)
+    end = time.monotonic() + arguments.seconds
     report: Found = {"device": arguments.device, "seconds": arguments.seconds, "parts": {}}
-    for part in arguments.parts:
-        limit = arguments.seconds * SHARES[part] / total
+    for i, part in enumerate(arguments.parts):
+        start = time.monotonic()
+        # What the parts before have left over is shared by all that follow.
+        limit = (end - start) * SHARES[part] / sum(SHARES[p] for p in arguments.parts[i:])
         result = arguments.out.with_suffix(f".{part}.part")
         command = [sys.executable, __file__, "--part", part, "--device", arguments.device]
-        start = time.monotonic()
         # It begins nothing new after nine tenths of its time.
         command += ["--until", str(start + 0.9 * limit), "--out", str(result)]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=limit, check=False
-            )
-            said = (done.stderr or "").strip().splitlines()
-            found = {"failed": said[-1] if said else ""} if done.returncode else {}
+            _, text = process.communicate(timeout=limit)
+            said = text.strip().splitlines()
+            found = {"failed": said[-1] if said else ""} if process.returncode else {}
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
+            process.communicate()
             found = {"failed": f"took more than {limit:.0f} s"}
         if result.exists():
             found = json.loads(result.read_text()) | found

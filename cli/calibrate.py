@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from recinet_ase.cli.common import StrictCommand, one_line_errors
+from recinet_ase.cli.progress import stages_display
 
 
 @click.command(cls=StrictCommand, context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,5 +45,6 @@ def calibrate(
         if table_only:
             write_section(name)
         else:
-            fit(name, data_dir, dataset, target, unit)
+            with stages_display() as (_, progress):
+                fit(name, data_dir, dataset, target, unit, progress)
         click.echo("\n".join(table(name)))

@@ -57,9 +57,10 @@ def embed(
     from recinet_ase.inference.predictor import Predictor
 
     known = None if nearest is None else Embeddings.load(nearest)
-    predictor = Predictor(model, device, intervals=False)
-    (name,) = {m.config.name for m in predictor.properties.values()}
     with stages_display(quiet) as (message, progress):
+        progress("loading", 0, None)
+        predictor = Predictor(model, device, intervals=False)
+        (name,) = {m.config.name for m in predictor.properties.values()}
 
         def counted():  # type: ignore[no-untyped-def]
             for done, entry in enumerate(file_entries(files), 1):

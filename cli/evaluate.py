@@ -115,29 +115,32 @@ def evaluate(
     from recinet_ase.inference.predictor import Predictor
     from recinet_ase.pretrained import load_model
     from recinet_ase.properties import parse_properties
+    from recinet_ase.stability.derived import DISTANCE
 
     rule = _rule(split_by, split_seed)
-    config = load_model(model).config
-    name = None if prop is None else parse_properties(prop, config.infos)[0].name
-    predictor = _predictor(model, device, name, hull)
-    choice = choose_data(model, config, dataset, target, unit, rule)
-    data = open_data(choice, name or config.properties[0], data_dir)
-    if data.labels_note:
-        click.echo(data.labels_note, err=True)
-    part = part or ("all" if choice.foreign else "val")
-    _, info = runner.choose_property(config, data, name)
-    # What cannot be done is told before the work.
-    site_name = leaderboard_name(data.name, info) if leaderboard else ""
-    if leaderboard and (choice.rule or data.default_rule).kind != "published":
-        raise ReciNetError("the leaderboard judges by the published split; leave out --split-by")
-    answers = [_other(other, device, name, hull) for other in others]
-    for _, answer in answers:
-        if isinstance(answer, Predictor):
-            runner.choose_property(answer.models[0].config, data, info.name)
-    parts = {part, "test"} if leaderboard else {part}
-    wanted = [key for p in parts for key in runner.split_targets(data, info, p, choice.rule)]
-
     with _progress_display() as meter:
+        meter("loading", 0)
+        config = load_model(model).config
+        name = None if prop is None else parse_properties(prop, config.infos)[0].name
+        if hull and name != DISTANCE:
+            raise ReciNetError("--hull is of the distance to it: add --props ehull")
+        choice = choose_data(model, config, dataset, target, unit, rule)
+        data = open_data(choice, name or config.properties[0], data_dir)
+        part = part or ("all" if choice.foreign else "val")
+        _, info = runner.choose_property(config, data, name)
+        predictor = _predictor(model, device, name, hull)
+        # What cannot be done is told before the work.
+        site_name = leaderboard_name(data.name, info) if leaderboard else ""
+        if leaderboard and (choice.rule or data.default_rule).kind != "published":
+            raise ReciNetError(
+                "the leaderboard judges by the published split; leave out --split-by"
+            )
+        answers = [_other(other, device, name, hull) for other in others]
+        for _, answer in answers:
+            if isinstance(answer, Predictor):
+                runner.choose_property(answer.models[0].config, data, info.name)
+        parts = {part, "test"} if leaderboard else {part}
+        wanted = [key for p in parts for key in runner.split_targets(data, info, p, choice.rule)]
         meter(f"reading {data.name}", 0)
         structures = runner.load_structures(data, wanted)
 
@@ -160,6 +163,8 @@ def evaluate(
                 answer = second.table
             if evaluation.table.labelled.any():
                 comparisons.append(compare(evaluation.table, answer, other))
+    if data.labels_note:
+        click.echo(data.labels_note, err=True)
     if unusable := data.rejected():
         key, reason = next(iter(unusable.items()))
         click.echo(
@@ -200,12 +205,9 @@ def _predictor(spec: str, device: str, name: str | None, hull: tuple[str, ...]) 
     The distance to the hull is asked for by name, so that crystals whose references lack
     something are judged, too.
     """
-    from recinet_ase.errors import ReciNetError
     from recinet_ase.inference.predict import as_predictor
     from recinet_ase.stability.derived import DISTANCE
 
-    if hull and name != DISTANCE:
-        raise ReciNetError("--hull is of the distance to it: add --props ehull")
     return as_predictor(spec, device, props=name if name == DISTANCE else None, hull=hull or None)
 
 

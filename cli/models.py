@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from recinet_ase.cli.common import StrictCommand, one_line_errors
+from recinet_ase.cli.common import Joined, StrictCommand, one_line_errors
 
 
 @click.command(cls=StrictCommand)
+@click.option("--props", cls=Joined, help="Only models of these, e.g. bandgap,ehull.")
 @one_line_errors
-def models() -> None:
+def models(props: str | None) -> None:
     """List the shipped models: property, unit, functional, data, validation error."""
     from recinet_ase.pretrained import (
         available_ensembles,
@@ -55,6 +56,11 @@ def models() -> None:
                 f"{training['validation_errors']['forces'] / 1e3:.3f} eV/A",
             )
         )
+    if props is not None:
+        from recinet_ase.properties import parse_properties
+
+        wanted = {info.name for info in parse_properties(props)}
+        rows = rows[:1] + [row for row in rows if row[1] in wanted]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -1,7 +1,8 @@
-"""What a training shows while it runs."""
+"""What commands show while they run."""
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -149,3 +150,79 @@ def stages_display(
             bars.update(tasks[stage], completed=done, total=total)
 
         yield lambda text: console.print(text, markup=False), on_stage
+
+
+_WIDE = 80  # columns of a terminal that has room for a bar
+
+
+class ScreenDisplay:
+    """Notes on stderr, and a bar where that is a terminal."""
+
+    def __init__(self, quiet: bool, log: str | None, stage: str = "screening") -> None:
+        self.quiet = quiet
+        self.log = log
+        self.stage = stage
+        self.done = 0
+        self._spinner: Any = None
+
+    def busy(self, what: str = "") -> None:
+        """Say what takes its time until the next note or bar; nothing more, without a word."""
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
+        if what and not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+
+            self._spinner = Console(stderr=True).status(what)
+            self._spinner.start()
+
+    def note(self, line: str) -> None:
+        """A line on stderr, and in the log."""
+        self.busy()
+        click.echo(line, err=True)
+        logging.getLogger("recinet_ase.screening").info(line)
+
+    @contextmanager
+    def progress(self, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
+        """Rows done, rate and time left."""
+        self.busy()
+        self.done = done
+
+        def count(rows: int) -> None:
+            self.done += rows
+
+        if self.quiet or not sys.stderr.isatty():
+            yield count
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        console = Console(stderr=True)
+        wide: list[str | ProgressColumn] = []
+        if console.width >= _WIDE:
+            wide = [SpinnerColumn(), self.stage, BarColumn(), TimeElapsedColumn()]
+        with Progress(
+            *wide,
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=not wide),
+            console=console,
+            transient=True,
+        ) as bars:
+            task = bars.add_task("", total=total, completed=done, rate="")
+
+            def advance(rows: int) -> None:
+                count(rows)
+                speed = bars.tasks[0].speed
+                bars.update(task, advance=rows, rate=f"{speed:,.0f}/s" if speed else "")
+
+            yield advance

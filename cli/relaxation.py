@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from recinet_ase.cli.common import Joined, StrictCommand, one_line_errors, printable
+from recinet_ase.cli.progress import ScreenDisplay
 
 _SHOWN = 20  # of the structures that are left out
 
@@ -69,7 +70,6 @@ def relax(files: tuple[str, ...], output: str, **options: Any) -> None:
     recinet relax 'cifs/*.cif' --relax-with chgnet.model.dynamics:CHGNetCalculator -o relaxed
     recinet relax candidates.db -o relaxed.db --resume
     """  # noqa: D301 (click looks for the character itself)
-    from recinet_ase.cli.screen import ScreenDisplay
     from recinet_ase.errors import ReciNetError
     from recinet_ase.screening.relaxation import RelaxationSpec
     from recinet_ase.screening.relaxed_files import relax_files

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from recinet_ase.cli.common import (
     one_line_errors,
     open_standard_streams,
 )
+from recinet_ase.cli.progress import ScreenDisplay
 
 
 class _Screen(StrictCommand):
@@ -156,6 +157,7 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
     target = options["output"] or options["report"]
     try:
         with _logged(options["log"]):
+            display.busy("loading")
             _run(files, options, display)
     except KeyboardInterrupt:
         again = ""
@@ -163,6 +165,8 @@ def screen(files: tuple[str, ...], **options: Any) -> None:
             again = f"; go on with --resume (rows so far: {part})"
         click.echo(f"interrupted after {display.done:,} structures{again}", err=True)
         raise SystemExit(130) from None
+    finally:
+        display.busy()
 
 
 def _run(files: tuple[str, ...], options: dict[str, Any], display: ScreenDisplay) -> None:
@@ -286,6 +290,7 @@ def _batch_size(text: str) -> int | str:
 
 def _tell(outcome: Any, wanted: Any, display: ScreenDisplay) -> None:
     """The summary, and where the results are."""
+    display.busy()
     if outcome.was_complete:
         click.echo(f"{wanted.output or wanted.report} is complete; nothing to resume", err=True)
         return
@@ -306,8 +311,8 @@ def _tell(outcome: Any, wanted: Any, display: ScreenDisplay) -> None:
             f"{outcome.without_key} structures have no key {wanted.id_key!r}; their ids are those "
             "of the input, or file#index"
         )
-    if outcome.left_out:
-        display.note(f"{outcome.left_out} rows have no structure and are not in {wanted.output}")
+    if outcome.unwritten:
+        display.note(f"{outcome.unwritten} rows have no structure and are not in {wanted.output}")
     if wanted.relaxation is not None and outcome.table is not None:
         flags, errors = outcome.table.column("relaxed"), outcome.table.column("error")
         moving = sum(f is False and not e for f, e in zip(flags, errors, strict=True))
@@ -327,68 +332,6 @@ def _tell(outcome: Any, wanted: Any, display: ScreenDisplay) -> None:
     display.note(
         f"{outcome.rows} structures, {outcome.errors} with errors{where and f' -> {where}'}"
     )
-
-
-_WIDE = 80  # columns of a terminal that has room for a bar
-
-
-class ScreenDisplay:
-    """Notes on stderr, and a bar where that is a terminal."""
-
-    def __init__(self, quiet: bool, log: str | None, stage: str = "screening") -> None:
-        self.quiet = quiet
-        self.log = log
-        self.stage = stage
-        self.done = 0
-
-    def note(self, line: str) -> None:
-        """A line on stderr, and in the log."""
-        click.echo(line, err=True)
-        logging.getLogger("recinet_ase.screening").info(line)
-
-    @contextmanager
-    def progress(self, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
-        """Rows done, rate and time left."""
-        self.done = done
-
-        def count(rows: int) -> None:
-            self.done += rows
-
-        if self.quiet or not sys.stderr.isatty():
-            yield count
-            return
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            ProgressColumn,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        console = Console(stderr=True)
-        wide: list[str | ProgressColumn] = []
-        if console.width >= _WIDE:
-            wide = [SpinnerColumn(), self.stage, BarColumn(), TimeElapsedColumn()]
-        with Progress(
-            *wide,
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=not wide),
-            console=console,
-            transient=True,
-        ) as bars:
-            task = bars.add_task("", total=total, completed=done, rate="")
-
-            def advance(rows: int) -> None:
-                count(rows)
-                speed = bars.tasks[0].speed
-                bars.update(task, advance=rows, rate=f"{speed:,.0f}/s" if speed else "")
-
-            yield advance
 
 
 def main() -> None:

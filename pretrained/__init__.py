@@ -182,6 +182,12 @@ def default_model(info: PropertyInfo) -> str:
     shipped = available_models()
     if info.default_model in shipped:
         return info.default_model
+    if "[" in info.name:
+        base, _, source = info.name.partition("[")
+        raise ReciNetError(
+            f"{info.name} is a column where several models give {base}: name them with --model, "
+            f"{source.removesuffix(']')} among them"
+        )
     answers = sorted({p for name in shipped for p in model_card(name)["properties"]})
     why = ""
     if info.default_model:

@@ -18,8 +18,8 @@ from ase.outputs import Properties, all_outputs
 from recinet_ase.errors import StructureError, UnknownNameError
 from recinet_ase.inference import predict as inference
 from recinet_ase.inference.annotate import PREFIX, InfoValue, annotate
-from recinet_ase.inference.result import ENDS, SPREAD, Prediction, Predictions, with_known_end
-from recinet_ase.properties import answer_for, get_property_info
+from recinet_ase.inference.result import ENDS, SPREAD, Prediction, Predictions
+from recinet_ase.properties import answer_for, parse_properties
 
 if TYPE_CHECKING:
     import torch
@@ -71,8 +71,7 @@ class ReciNetCalculator(Calculator):
 
     Raises:
         UnknownNameError: For an unknown model.
-        ReciNetError: If a model is damaged, two give the same property, or references cannot be
-            used.
+        ReciNetError: If a model is damaged, two have the same name, or references cannot be used.
     """
 
     name = "recinet"
@@ -152,18 +151,18 @@ class ReciNetCalculator(Calculator):
         Without ``atoms`` it is that of the atoms that the calculator is attached to, where
         these are the only ones.
 
-        ``"bandgap_low"`` and ``"bandgap_high"`` (``"gap_low"``..., also ``"gap_lower"`` and
-        ``"gap_upper"``) are the ends of the 90 % interval, where the model is calibrated.
+        ``"bandgap_low"`` and ``"bandgap_high"`` (``"gap_low"``...) are the ends of the 90 %
+        interval, where the model is calibrated. What several models give is named by the model:
+        ``"bulk_modulus[mp-bulk]"``.
 
         Raises:
             PropertyNotImplementedError: If no model here gives it; says which are given.
             StructureError: If the structure is not one the model can answer for.
         """
-        name = with_known_end(name)
         end = next((e for e in (*ENDS, SPREAD) if name.endswith(e)), "")
         try:
-            known = get_property_info(name.removesuffix(end)).name
-            known = (answer_for(known, self.predictor.properties) or known) + end
+            (info,) = parse_properties([name.removesuffix(end)], self.predictor.infos)
+            known = (answer_for(info.name, self.predictor.properties) or info.name) + end
         except UnknownNameError:
             known = name  # one of ASE's own, such as "energy"
         if known not in self.implemented_properties:

@@ -19,6 +19,19 @@ class StructureKindError(StructureError, TypeError):
     """Something that is no structure of any kind that is understood here."""
 
 
+class InternalError(ReciNetError):
+    """A fault of this program or of the machine (its memory) that stands where a structure should.
+
+    Args:
+        reason: One line for the row.
+        trace: The traceback.
+    """
+
+    def __init__(self, reason: str, trace: str = "") -> None:
+        super().__init__(reason)
+        self.trace = trace
+
+
 class DeviceLostError(ReciNetError):
     """A GPU that stopped working for this process: nothing it says from now on is an answer."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
@@ -94,15 +95,50 @@ def get_property_info(name: str) -> PropertyInfo:
         raise UnknownNameError("property", name, PROPERTIES, names) from None
 
 
-def answer_for(name: str, given: Iterable[str]) -> str | None:
-    """The property among ``given`` that answers for ``name``: itself, or a variant of it."""
+def plain(name: str) -> str:
+    """A property's name without the source in brackets that it may have."""
+    return name.partition("[")[0]
+
+
+def told_apart(given: Iterable[tuple[str, Sequence[str]]]) -> list[tuple[str, ...]]:
+    """Names of the outputs of several models, with the model's where two give the same.
+
+    ``"bulk_modulus"`` of jarvis-bulk and mp-bulk is ``"bulk_modulus[jarvis-bulk]"`` and
+    ``"bulk_modulus[mp-bulk]"``.
+
+    Args:
+        given: Each model's name and outputs.
+    """
+    given = list(given)
+    counts = Counter(name for _, names in given for name in names)
+    return [tuple(f"{n}[{model}]" if counts[n] > 1 else n for n in own) for model, own in given]
+
+
+def answers_for(name: str, given: Iterable[str]) -> list[str]:
+    """The properties among ``given`` that a name means.
+
+    Itself; or all that have it from one of several sources (``"bulk_modulus[mp-bulk]"``); or the
+    first of its variants.
+    """
     given = list(given)
     if name in given:
-        return name
-    return next(
-        (o for o in given if o in PROPERTIES and PROPERTIES[o].variant_of == name),
-        None,
-    )
+        return [name]
+    if sourced := [other for other in given if plain(other) == name]:
+        return sourced
+    variants = [o for o in given if o in PROPERTIES and PROPERTIES[o].variant_of == name]
+    return variants[:1]
+
+
+def answer_for(name: str, given: Iterable[str]) -> str | None:
+    """The only one of `answers_for`, None if there is none.
+
+    Raises:
+        ReciNetError: If there are several.
+    """
+    found = answers_for(name, given)
+    if len(found) > 1:
+        raise ReciNetError(f"several models give {name}; say which: {', '.join(found)}")
+    return found[0] if found else None
 
 
 def source_of(name: str, given: Iterable[str]) -> str | None:
@@ -159,8 +195,8 @@ def sourced_property(info: PropertyInfo, source: str) -> PropertyInfo:
 def property_of(name: str, unit: str) -> PropertyInfo:
     """The registry's entry of that exact name (or of one source), else a custom property."""
     base, _, source = name.partition("[")
-    if source.endswith("]") and base in PROPERTIES:
-        return sourced_property(PROPERTIES[base], source[:-1])
+    if source.endswith("]"):
+        return sourced_property(property_of(base, unit), source[:-1])
     return PROPERTIES[name] if name in PROPERTIES else custom_property(name, unit)
 
 
@@ -180,18 +216,23 @@ def parse_properties(
     names = [name for name in (part.strip() for part in names) if name]
     if not names:
         raise UnknownNameError("property", "", PROPERTIES)
-    custom = {info.name: info for info in known if info.name not in PROPERTIES}
+    custom = {_normalised(info.name): info for info in known if info.name not in PROPERTIES}
 
     def find(name: str) -> PropertyInfo:
         """A property of the registry or one of the custom ones."""
+        base, bracket, source = name.partition("[")
+        if bracket and source.endswith("]"):
+            return sourced_property(find(base), source[:-1].strip())
+        if _normalised(name) in custom:
+            return custom[_normalised(name)]
         try:
             return get_property_info(name)
         except UnknownNameError:
-            if _normalised(name) in custom:
-                return custom[_normalised(name)]
             if not custom:
                 raise
             aliases = {alias: info.name for alias, info in _BY_ALIAS.items()}
-            raise UnknownNameError("property", name, [*PROPERTIES, *custom], aliases) from None
+            raise UnknownNameError(
+                "property", name, [*PROPERTIES, *(i.name for i in custom.values())], aliases
+            ) from None
 
     return list(dict.fromkeys(map(find, names)))

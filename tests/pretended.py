@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch import nn
 from torch.nn.utils import clip_grad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -55,6 +56,22 @@ def _line() -> str:
         return f"{inside[-1].filename.split('recinet_ase/')[-1]}:{inside[-1].lineno}"
     last = [f for f in stack if not f.filename.endswith("pretended.py")][-1]
     return f"{last.filename[-40:]}:{last.lineno}"
+
+
+class OneGpu:
+    """What the trainer needs of Fabric, for one process with a GPU."""
+
+    device = GPU
+    world_size, global_rank, is_global_zero = 1, 0, True
+
+    def setup(self, module: nn.Module, *optimizers: Any) -> tuple[Any, ...]:
+        return module, *optimizers
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+
+    def broadcast(self, value: Any) -> Any:
+        return value
 
 
 class PretendedGpu(ExitStack):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from ase import Atoms
 from hypothesis import assume
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from torch_geometric.data import Batch
 
 from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import CrystalBatch
@@ -48,8 +49,13 @@ def validation_sample(name: str, prop: str = "") -> tuple[list[dict[str, Any]], 
     return [_fixture()["structures"][f"{dataset}/{key}"] for key in labels], [*labels.values()]
 
 
-def graph_of(atoms: Atoms, dtype: torch.dtype = torch.float32) -> CrystalGraph:
+def graph_of(atoms: Any, dtype: torch.dtype = torch.float32) -> CrystalGraph:
     return build_graph(to_crystal(atoms), dtype=dtype)
+
+
+def full_graphs(structures: Iterable[Atoms], dtype: torch.dtype = torch.float32) -> CrystalBatch:
+    """Structures in one batch, every atom a node of its own."""
+    return CrystalBatch.from_data(Batch.from_data_list([graph_of(a, dtype) for a in structures]))
 
 
 def kernel_batch(

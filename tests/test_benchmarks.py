@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from ase import Atoms
-from support import ROOT, graph_of, write_jarvis_folder
+from support import ROOT, full_graphs, write_jarvis_folder
 
-from recinet_ase.graph.batch import CrystalBatch, collate
+from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.nn.fused import EdgeIndex
 from recinet_ase.nn.local import LocalBlock
 
@@ -35,7 +35,7 @@ def run(script: str, *options: str) -> str:
 
 @pytest.fixture
 def full_batch(crystals: dict[str, Atoms]) -> CrystalBatch:
-    return collate([graph_of(a) for a in list(crystals.values())[:6]])
+    return full_graphs(list(crystals.values())[:6])
 
 
 def local_block(width: int = 32) -> LocalBlock:
@@ -87,6 +87,23 @@ def bare_python(folder: Path) -> Path:
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n', encoding="utf-8")
     script.chmod(0o755)
     return script
+
+
+@pytest.mark.slow
+def test_what_a_gpu_has_to_show(tmp_path: Path) -> None:
+    found = tmp_path / "gpu.json"
+    table = run(
+        "gpu.py", "--device", "cpu", "--seconds", "400", "--parts", "acef", "--out", str(found)
+    )
+    parts = json.loads(found.read_text())["parts"]
+    assert list(parts) == ["a", "c", "e", "f"]
+    for name, part in parts.items():
+        assert not {"failed", "stopped"} & {*part}, parts
+        assert f"| {name} | " in table
+    assert parts["c"]["64 small"]["host_us_crystal"]["load"] > 0
+    assert parts["e"]["out of memory"]["said"] == "100 answers, errors: none"
+    assert parts["e"]["device assert"]["said"].startswith("DeviceLostError: cuda has failed")
+    assert parts["f"]["small float32 64"]["first_loss"] > 0
 
 
 @pytest.mark.slow

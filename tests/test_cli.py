@@ -100,6 +100,15 @@ def test_group() -> None:
     assert recinet_ase.__version__ in CliRunner().invoke(main, ["--version"]).stdout
 
 
+def test_models_of_some_properties() -> None:
+    found = CliRunner().invoke(main, ["models", "--props", "kv,ehull"])
+    rows = [line.split() for line in found.stdout.splitlines()[1:]]
+    assert {(row[0], row[1]) for row in rows} >= {
+        ("jarvis-bulk", "bulk_modulus"), ("mp-bulk", "bulk_modulus"), ("jarvis-eform", "ehull"),
+    }  # fmt: skip
+    assert {row[1] for row in rows} == {"bulk_modulus", "ehull"}
+
+
 def test_models_lists_what_is_shipped() -> None:
     result = CliRunner().invoke(main, ["models"])
     assert result.exit_code == 0, result.output

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from recinet_ase import UnknownNameError
-from recinet_ase.properties import PROPERTIES, get_property_info, parse_properties
+from recinet_ase import ReciNetError, UnknownNameError
+from recinet_ase.properties import (
+    PROPERTIES,
+    answer_for,
+    answers_for,
+    get_property_info,
+    parse_properties,
+    property_of,
+    told_apart,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,3 +60,17 @@ def test_lists() -> None:
     assert names == ["bandgap", "ehull"]
     with pytest.raises(UnknownNameError):
         parse_properties(" , ")
+
+
+def test_a_property_of_one_source() -> None:
+    (info,) = parse_properties("kv[mp-bulk]")
+    assert info.name == "bulk_modulus[mp-bulk]" and info.label == "bulk modulus (mp-bulk)"
+    assert info.unit == "GPa" and property_of(info.name, "GPa") == info
+    given = told_apart([("a", ("bandgap", "x")), ("b", ("bandgap",)), ("c", ("y",))])
+    assert given == [("bandgap[a]", "x"), ("bandgap[b]",), ("y",)]
+    names = [name for own in given for name in own]
+    assert answers_for("bandgap", names) == ["bandgap[a]", "bandgap[b]"]
+    assert answers_for("bandgap[b]", names) == ["bandgap[b]"]
+    assert answer_for("ehull", names) is None
+    with pytest.raises(ReciNetError, match=r"say which: bandgap\[a\], bandgap\[b\]"):
+        answer_for("bandgap", names)

@@ -12,8 +12,8 @@ import argparse
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from recinet_ase.forces.accuracy import errors_of
 from recinet_ase.forces.card import write_card
-from recinet_ase.forces.errors import errors_of
 from recinet_ase.forces.measure_domain import measure_domain
 from recinet_ase.forces.model import ForceModel
 from recinet_ase.forces.settings import ForceTrainingConfig

@@ -15,7 +15,7 @@ With ``--poolings`` each fold is trained with each of them (in folders of that n
 the one whose networks have the smaller mean error on these parts of its own training crystals.
 
 ``--init`` starts from trained weights only where no test crystal of any fold is among the
-crystals that they saw, by composition and structure (`recinet_ase.data.overlap`); ``--overlap``
+crystals that they saw, by composition and structure (`same_crystals.py`); ``--overlap``
 writes the ids of a dataset to leave out of such a training (``recinet-train --leave-out``).
 
 Settings are those of ``recinet_ase/training/recipes/matbench``; tasks without a recipe of
@@ -35,8 +35,9 @@ import numpy as np
 from run_folders import whole_run
 
 if TYPE_CHECKING:
+    from matbench_record import FoldResult
+
     from recinet_ase.data.matbench import MatBench
-    from recinet_ase.evaluation.matbench import FoldResult
     from recinet_ase.training.config import TrainingConfig
     from recinet_ase.training.devices import Resources
 
@@ -140,7 +141,7 @@ def run_fold(
     pooling: str | None = None,
 ) -> FoldResult:
     """All members of a fold, and their mean."""
-    from recinet_ase.evaluation.matbench import FoldResult
+    from matbench_record import FoldResult
 
     info = dataset.info(dataset.properties[0])
     runs = []
@@ -176,8 +177,9 @@ def best_of(candidates: Sequence[FoldResult]) -> FoldResult:
 
 def table(results: dict[str, list[FoldResult]]) -> str:
     """Mean and spread over the folds, beside what others report."""
+    from matbench_record import spread
+
     from recinet_ase.data.matbench import MATBENCH
-    from recinet_ase.evaluation.matbench import spread
     from recinet_ase.properties import PROPERTIES
 
     lines = ["| task | test MAE | test RMSE | validation MAE | hours | published MAE |"]
@@ -206,7 +208,8 @@ def check_start(run: str, datasets: list[MatBench], resources: Resources) -> Non
     The crystals that they saw are read from the run folder: the settings give the ids, and
     the sha256 that the weights record must be theirs.
     """
-    from recinet_ase.data.overlap import find_same
+    from same_crystals import find_same
+
     from recinet_ase.data.splits import ids_digest
     from recinet_ase.models.property_model import PropertyModel
     from recinet_ase.training.config import TrainingConfig
@@ -243,8 +246,9 @@ def check_start(run: str, datasets: list[MatBench], resources: Resources) -> Non
 
 def write_overlap(path: Path, name: str, datasets: list[MatBench], resources: Resources) -> None:
     """Ids of a dataset's crystals that occur in a task, one a line."""
+    from same_crystals import find_same
+
     from recinet_ase.data.catalogue import open_dataset
-    from recinet_ase.data.overlap import find_same
 
     source = open_dataset(name, resources.data_dir)
     ids: set[str] = set()
@@ -316,8 +320,9 @@ def main() -> None:
 
 
 def _main() -> None:
+    from matbench_record import results_document, write_results
+
     from recinet_ase.data.matbench import MATBENCH, MatBench
-    from recinet_ase.evaluation.matbench import results_document, write_results
     from recinet_ase.training.devices import Resources
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -177,14 +177,8 @@ def beside_network(path: Path, name: str, count: int) -> str:
     import torch
 
     from recinet_ase.io import chunks, find_sources
-    from recinet_ase.screening.execution.chunk import (
-        ScreenSpec,
-        computing,
-        loaded_predictor,
-        prepare_packed,
-        read_packed,
-        result_columns,
-    )
+    from recinet_ase.screening.execution.chunk import computing, prepare_packed, read_packed
+    from recinet_ase.screening.execution.spec import ScreenSpec, loaded_predictor, result_columns
     from recinet_ase.screening.journal import Journal
     from recinet_ase.screening.output.writers import open_writer
 

@@ -27,12 +27,13 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch_geometric.data import Batch
 
 from recinet_ase import StructureError
 from recinet_ase.data.conversion import build_store
 from recinet_ase.data.store import StoreSettings
 from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.graph.batch import CrystalBatch, collate
+from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.crystal import Crystal, neighbours_of
 from recinet_ase.graph.geometric import build_graph
 from recinet_ase.nn.recinet import SIZES, ReciNet
@@ -161,7 +162,8 @@ def measure(crystals: list[Crystal], size: str, graphs: str, seconds: float) -> 
     """Rows of one batch, with and without the reciprocal block."""
     nets = {name: network(size, name) for name in VARIANTS}
     if graphs == "full":
-        batch = collate([build_graph(c) for c in crystals])
+        graphs = [build_graph(c) for c in crystals]
+        batch = CrystalBatch.from_data(Batch.from_data_list(graphs))
     else:
         batch = reduced_batch(crystals, nets["lattice"])
     train = {name: training(net, batch) for name, net in nets.items()}

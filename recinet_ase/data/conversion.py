@@ -71,9 +71,9 @@ def convert(structures: Sequence[tuple[str, Any]], settings: StoreSettings) -> P
         settings: Graph rule and reduction.
 
     Returns:
-        The store; structures that are refused are listed in ``skipped``.
+        The store; structures that are refused are listed in ``rejected``.
     """
-    skipped: dict[str, str] = {}
+    rejected: dict[str, str] = {}
     ready: list[_Item] = []
     for key, structure in structures:
         try:
@@ -82,9 +82,9 @@ def convert(structures: Sequence[tuple[str, Any]], settings: StoreSettings) -> P
             crystal = to_crystal(structure)
             ready.append((key, crystal, neighbours_of(crystal, settings.graph)))
         except Exception as error:  # one bad structure must not end the building of the store
-            skipped[key] = reason_of(error)
+            rejected[key] = reason_of(error)
     basis = WaveBasis(settings.n_waves, settings.k_max, settings.wave_norm).double()
-    stores = [*_graphs(ready, settings, basis), PackedStore([], {}, skipped)]
+    stores = [*_graphs(ready, settings, basis), PackedStore([], {}, rejected)]
     return join_stores(stores)
 
 
@@ -160,7 +160,7 @@ def build_store(
         stop: Asked now and then whether to stop.
 
     Returns:
-        The store; structures that are refused are listed in ``skipped``.
+        The store; structures that are refused are listed in ``rejected``.
 
     Raises:
         ReciNetError: If no structure could be converted.
@@ -193,9 +193,9 @@ def build_store(
         raise ConversionStopped(f"stopped after {done:,} structures were converted")
     joined = join_stores([*stores, *pending])
     if not len(joined):
-        first = next(iter(joined.skipped.items()), ("", "there are none"))
+        first = next(iter(joined.rejected.items()), ("", "there are none"))
         raise ReciNetError(
-            f"none of the {len(joined.skipped)} structures could be converted "
+            f"none of the {len(joined.rejected)} structures could be converted "
             f"({first[0]}: {first[1]})"
         )
     return joined
@@ -263,12 +263,12 @@ _Sent = tuple[list[str], dict[str, Any], dict[str, str]]
 
 def _work(structures: list[tuple[str, Any]], settings: StoreSettings) -> _Sent:
     store = convert(structures, settings)
-    return store.ids, {key: value.numpy() for key, value in store.arrays.items()}, store.skipped
+    return store.ids, {key: value.numpy() for key, value in store.arrays.items()}, store.rejected
 
 
 def _received(n: int, future: Future[_Sent]) -> tuple[int, PackedStore]:
-    ids, arrays, skipped = future.result()
-    return n, PackedStore(ids, {k: torch.from_numpy(v) for k, v in arrays.items()}, skipped)
+    ids, arrays, rejected = future.result()
+    return n, PackedStore(ids, {k: torch.from_numpy(v) for k, v in arrays.items()}, rejected)
 
 
 def cached_store(

@@ -26,7 +26,7 @@ class Dataset(ABC):
 
     Ids are unique strings. Rows that cannot be used never end the reading: `rejected` lists
     those that have no usable label, and `structures` hands on an exception in the place of a
-    structure that cannot be read (a packed store keeps it among its ``skipped``).
+    structure that cannot be read (a packed store keeps it among its ``rejected``).
 
     Attributes:
         name: What a run records: ``"jarvis"``, ``"matbench_phonons"``, or the path's name.
@@ -39,6 +39,10 @@ class Dataset(ABC):
     properties: tuple[str, ...]
     default_rule: SplitRule = SplitRule("random")
     labels_note: str = ""
+
+    def __repr__(self) -> str:
+        """``<Published jarvis: formation_energy, bandgap...>``."""
+        return f"<{type(self).__name__} {self.name}: {', '.join(self.properties)}>"
 
     def info(self, name: str) -> PropertyInfo:
         """What one of the properties is.
@@ -144,14 +148,14 @@ class Dataset(ABC):
         from recinet_ase.graph.adapters import to_crystal
 
         wanted = set(ids)
-        found = {key: f"unread {key}" for key in wanted}
+        by_id = {key: f"unread {key}" for key in wanted}
         for key, structure in self.structures():
             if key in wanted and not isinstance(structure, Exception):
                 try:
-                    found[key] = _reduced_formula(to_crystal(structure).numbers.tolist())
+                    by_id[key] = _reduced_formula(to_crystal(structure).numbers.tolist())
                 except ReciNetError:
                     continue
-        return found
+        return by_id
 
 
 def _reduced_formula(numbers: list[int]) -> str:

@@ -67,7 +67,7 @@ class Labels:
             files = {prefix: file for prefix, file in files.items() if file.is_file()}
         else:
             files = {"" if len(members) > 1 else f"{members[0]}/": self.path}
-        found: dict[str, float] = {}
+        by_id: dict[str, float] = {}
         for prefix, file in files.items():
             try:
                 with file.open(encoding="utf-8", newline="") as handle:
@@ -77,13 +77,13 @@ class Labels:
             for row in rows:
                 value = as_number(row[1]) if len(row) > 1 else "none"
                 if isinstance(value, float):
-                    found[prefix + row[0]] = value
-        if not found:
+                    by_id[prefix + row[0]] = value
+        if not by_id:
             raise ReciNetError(
                 f"{self.path} holds no labels of {' or '.join(members)} (a csv file with columns "
                 "id and value, or a folder with one for each dataset)"
             )
-        return found
+        return by_id
 
 
 class JointDataset(Dataset):

@@ -10,7 +10,8 @@ from recinet_ase.data.fetch import data_root, fetch_matminer
 from recinet_ase.data.splits import Split, SplitRule, fold_split, kfold
 from recinet_ase.data.table import TableDataset
 from recinet_ase.errors import ReciNetError
-from recinet_ase.io.rows import Row, read_json, split_rows
+from recinet_ase.io.json_documents import load_document
+from recinet_ase.io.rows import Row, read_rows
 from recinet_ase.properties import PROPERTIES, PropertyInfo
 
 FOLDS_FILE = "folds.json"
@@ -65,10 +66,10 @@ class MatBench(TableDataset):
 
     def __init__(self, task: Task, data_dir: str | Path | None = None) -> None:
         path = _find(task.name, data_dir)
-        document = read_json(path)
-        if not isinstance(document, dict) or task.column not in document.get("columns", ()):
+        rows, _ = read_rows(path)
+        if task.column not in rows[0].values:
             raise ReciNetError(f"{path} is not matminer's {task.name}")
-        rows = _with_official_ids(split_rows(document, path.name), task.name)
+        rows = _with_official_ids(rows, task.name)
         info = PROPERTIES[task.property]
         super().__init__(task.name, rows, [path], task.column, info, functional=task.functional)
 
@@ -81,7 +82,7 @@ class MatBench(TableDataset):
             ReciNetError: If the file does not fit the data.
         """
         path = self.source_files()[0].parent / FOLDS_FILE
-        folds = read_json(path).get(self.name) if path.exists() else None
+        folds = load_document(str(path)).get(self.name) if path.exists() else None
         if folds is None:
             return kfold(list(self._rows), FOLD_SEED)
         parts = [[str(key) for key in folds[f"fold_{k}"]] for k in range(len(folds))]

@@ -18,7 +18,7 @@ import numpy as np
 from recinet_ase.data.fetch import data_root
 from recinet_ase.data.table import TableDataset
 from recinet_ase.errors import ReciNetError
-from recinet_ase.io.rows import Row, read_json, record_rows
+from recinet_ase.io.rows import Row, read_rows
 from recinet_ase.properties import PROPERTIES
 
 ELEMENTS = ("Cu", "Ge", "Li", "Mo", "Ni", "Si")
@@ -64,15 +64,9 @@ class MLearn(TableDataset):
         folder = data_root(data_dir) / "mlearn"
         symbols = ELEMENTS if name == "mlearn" else (name.removeprefix("mlearn_"),)
         rows: list[Row] = []
-        self._records: dict[str, dict[str, Any]] = {}
         paths = [_find(folder, symbol) for symbol in symbols]
         for symbol, path in zip(symbols, paths, strict=True):
-            records = read_json(path)
-            if not isinstance(records, list):
-                raise ReciNetError(f"{path} is not a list of records")
-            for row, record in zip(record_rows(records, path.name), records, strict=True):
-                rows.append(replace(row, id=f"{symbol}-{row.id}"))
-                self._records.setdefault(rows[-1].id, record)
+            rows += [replace(row, id=f"{symbol}-{row.id}") for row in read_rows(path)[0]]
         super().__init__(name, rows, paths, _ENERGY, PROPERTIES["total_energy"], functional="PBE")
 
     def configurations(self) -> Iterator[Configuration]:
@@ -82,10 +76,10 @@ class MLearn(TableDataset):
             ReciNetError: If a row has no forces or stress, or not one force for each atom.
         """
         for key, energy in self._labels.items():
-            record = self._records[key]
-            atoms = record["atoms"]
-            forces = np.asarray(record.get("forces", ()), dtype=np.float64)
-            stress = np.asarray(record.get("stresses", ()), dtype=np.float64)
+            row = self._rows[key]
+            atoms = row.read()
+            forces = np.asarray(row.values.get("forces", ()), dtype=np.float64)
+            stress = np.asarray(row.values.get("stresses", ()), dtype=np.float64)
             if forces.shape != (len(atoms["elements"]), 3) or stress.shape != (6,):
                 raise ReciNetError(
                     f"{self.name}: {key} has forces {forces.shape} and stress {stress.shape} for "

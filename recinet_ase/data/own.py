@@ -109,8 +109,8 @@ def _registered(name: str) -> str | None:
 def _same_property(key: str, prop: str) -> bool:
     if key == prop:
         return True
-    found = _registered(key)
-    return found is not None and found == _registered(prop)
+    registered = _registered(key)
+    return registered is not None and registered == _registered(prop)
 
 
 def _quantity(key: str, prop: str | None, unit: str | None) -> tuple[PropertyInfo, float]:

@@ -98,14 +98,14 @@ class PublishedDataset:
         Raises:
             ReciNetError: If a file is missing, broken or of another kind.
         """
-        found: dict[str, dict[str, Any]] = {}
+        by_id: dict[str, dict[str, Any]] = {}
         for path in self.source_files(data_dir):
             entries = read_json_zip(path)
             if not isinstance(entries, list) or not entries or self.id_key not in entries[0]:
                 raise ReciNetError(f"{path} is not the {self.name} archive")
             for entry in entries:
-                found.setdefault(str(entry[self.id_key]), entry)
-        return found
+                by_id.setdefault(str(entry[self.id_key]), entry)
+        return by_id
 
     def check_hull(self, name: str) -> None:
         """Tell whoever asks for JARVIS' ``ehull`` what it is called here.
@@ -179,19 +179,20 @@ class PublishedDataset:
         name = self.split_name(info)
         archive, *further = self.source_files(data_dir)
         stem = archive.name.removesuffix(_SUFFIX)
-        found = []
+        parts = []
         for path in (archive, *further):
             file = f"{name}{path.name.removesuffix(_SUFFIX).removeprefix(stem)}{_SUFFIX}"
             at = next(
                 (f for f in (path.parent / "splits" / file, path.parent / file) if f.exists()), None
             )
             if at is not None:
-                found.append(leaderboard_split(at))
+                parts.append(leaderboard_split(at))
             elif path is archive:
                 return None
-        return joined_split(found)
+        return joined_split(parts)
 
     def _by_recipe(self, info: PropertyInfo, data_dir: str | Path | None) -> Split:
+        """The split that the published recipe makes of a whole release."""
         if info.name in self.derived:
             folder = self.archive_path(data_dir).parent
             raise ReciNetError(
@@ -217,14 +218,14 @@ class PublishedDataset:
         self, records: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, dict[str, float]]:
         """The labels in the records, by property and id, in file order."""
-        found: dict[str, dict[str, float]] = {name: {} for name in self.tasks}
+        labels: dict[str, dict[str, float]] = {name: {} for name in self.tasks}
         rules = {name: Extraction((column,)) for name, column in self.keys.items()}
         for key, record in records.items():
             for name, rule in {**rules, **self.derived}.items():
                 value = rule.label(record)
                 if value is not None:
-                    found[name][key] = value
-        return found
+                    labels[name][key] = value
+        return labels
 
     def functional_of(self, info: PropertyInfo) -> str:
         """Level of theory of a property."""

@@ -83,7 +83,7 @@ class PackedStore:
         arrays: Flat arrays named like the fields of `CrystalBatch`, with indices local to
             each crystal, ``atom_ptr``, ``edge_ptr``, ``pair_ptr``: where each crystal's
             rows start, ``[n + 1]``, and ``volume``: A^3 an atom ``[n]``.
-        skipped: Crystals left out, with the reason: structures that could not be read, or that
+        rejected: Crystals left out, with the reason: structures that could not be read, or that
             make no graph.
     """
 
@@ -91,12 +91,12 @@ class PackedStore:
         self,
         ids: Sequence[str],
         arrays: dict[str, torch.Tensor],
-        skipped: dict[str, str] | None = None,
+        rejected: dict[str, str] | None = None,
     ) -> None:
         self.ids = list(ids)
         self.position = {key: i for i, key in enumerate(self.ids)}
         self.arrays = arrays
-        self.skipped = skipped or {}
+        self.rejected = rejected or {}
         self.host = {key: value.cpu() for key, value in arrays.items() if key.endswith("_ptr")}
 
     def __len__(self) -> int:
@@ -105,14 +105,14 @@ class PackedStore:
     def to(self, device: torch.device | str) -> PackedStore:
         """The store with its arrays on a device."""
         moved = {key: value.to(device) for key, value in self.arrays.items()}
-        return PackedStore(self.ids, moved, self.skipped)
+        return PackedStore(self.ids, moved, self.rejected)
 
     def prefixed(self, prefix: str) -> PackedStore:
         """The store with something before every id."""
         if not prefix:
             return self
-        skipped = {prefix + key: reason for key, reason in self.skipped.items()}
-        return PackedStore([prefix + key for key in self.ids], self.arrays, skipped)
+        rejected = {prefix + key: reason for key, reason in self.rejected.items()}
+        return PackedStore([prefix + key for key in self.ids], self.arrays, rejected)
 
     def positions(self, ids: Iterable[str]) -> torch.Tensor:
         """Positions of those of the ids that are in the store, int64, ascending."""
@@ -155,6 +155,7 @@ class PackedStore:
         return batch.padded(*_PADDING) if pad else batch
 
     def _batch(self, index: torch.Tensor) -> CrystalBatch:
+        """The graphs of some crystals, renumbered as one batch."""
         a, total = self.arrays, {}
         device = a["atom_ptr"].device
         if index.device.type == "cpu":
@@ -192,7 +193,7 @@ class PackedStore:
     def save(self, path: Path) -> None:
         """Write the store atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"ids": json.dumps(self.ids), "skipped": json.dumps(self.skipped)}
+        metadata = {"ids": json.dumps(self.ids), "skipped": json.dumps(self.rejected)}
         with replacing(path) as part:
             save_file(self.arrays, part, metadata=metadata)
 
@@ -244,7 +245,7 @@ def join_stores(stores: Sequence[PackedStore]) -> PackedStore:
     if len(stores) == 1:
         return stores[0]
     ids = [key for store in stores for key in store.ids]
-    skipped = {key: reason for store in stores for key, reason in store.skipped.items()}
+    rejected = {key: reason for store in stores for key, reason in store.rejected.items()}
     parts = [store.arrays for store in stores if len(store)]
     arrays: dict[str, torch.Tensor] = {}
     for key in parts[0] if parts else ():
@@ -253,7 +254,7 @@ def join_stores(stores: Sequence[PackedStore]) -> PackedStore:
             arrays[key] = torch.cat((counts.new_zeros(1), torch.cumsum(counts, 0)))
         else:
             arrays[key] = torch.cat([part[key] for part in parts])
-    joined = PackedStore(ids, arrays, skipped)
+    joined = PackedStore(ids, arrays, rejected)
     if len(joined.position) < len(ids):
         twice = next(key for i, key in enumerate(ids) if joined.position[key] != i)
         raise ReciNetError(f"two crystals have the id {twice!r}; ids must be unique")

@@ -16,6 +16,7 @@ import torch
 from recinet_ase.errors import StructureError
 from recinet_ase.graph.crystal import MINIMUM_DISTANCE, Crystal
 from recinet_ase.graph.neighbours import radius_neighbours
+from recinet_ase.graph.upload import upload
 from recinet_ase.graph.waves import half_space_waves
 
 _FAR = 1000.0  # angstrom
@@ -196,10 +197,10 @@ class ForceBatch:
         waves = wave_groups(exact, n_atoms, k_max) if k_max else []
 
         def whole(values: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(values).to(device)
+            return upload(torch.from_numpy(values), device)
 
         def real(values: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(values).to(device=device, dtype=dtype)
+            return upload(torch.from_numpy(values).to(dtype), device)
 
         return cls(
             z=whole(np.concatenate([g.numbers for g in graphs])),
@@ -213,8 +214,8 @@ class ForceBatch:
             waves=tuple(
                 replace(
                     group,
-                    index=group.index.to(device=device, dtype=dtype),
-                    place=group.place.to(device),
+                    index=upload(group.index.to(dtype), device),
+                    place=upload(group.place, device),
                 )
                 for group in waves
             ),

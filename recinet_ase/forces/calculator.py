@@ -109,8 +109,9 @@ class ReciNetForceCalculator(Calculator):
 
         Args:
             structures: ASE ``Atoms`` or pymatgen ``Structure``.
-            strict: End with the first that the model cannot answer for; else its error is
-                given in its place.
+            strict: End with the first that the model cannot answer for, and warn of what lies
+                outside the training cells; else errors are given in their places, and in
+                ``"notes"`` of each result stands what would have been warned of.
 
         Raises:
             StructureError: See ``strict``.
@@ -137,7 +138,7 @@ class ReciNetForceCalculator(Calculator):
     ) -> Iterator[dict[str, Any] | StructureError]:
         """Results of a batch, with the errors that stand in it in their places."""
         sound = [graph for graph in graphs if isinstance(graph, ForceGraph)]
-        results = iter(self._run(sound) if sound else ())
+        results = iter(self._run(sound, strict) if sound else ())
         for graph in graphs:
             result = next(results) if isinstance(graph, ForceGraph) else graph
             if strict and isinstance(result, StructureError):
@@ -148,35 +149,44 @@ class ReciNetForceCalculator(Calculator):
         """Forces in eV/angstrom of many structures, ``[N, 3]`` each."""
         return [result["forces"] for result in self.many(structures)]
 
-    def _run(self, graphs: Sequence[ForceGraph]) -> list[dict[str, Any] | StructureError]:
+    def _run(
+        self, graphs: Sequence[ForceGraph], warn: bool
+    ) -> list[dict[str, Any] | StructureError]:
         # Derivatives are needed inside the inference mode of whoever asks, too.
         with torch.inference_mode(False), full_precision():
             batch = ForceBatch.join(graphs, self.dtype, self.device)
             result = self.model(batch)
-            novelty = self.model.novelty(result.latent, batch.z).cpu().split(batch.n_atoms)
-        forces = result.forces.double().cpu().split(batch.n_atoms)
-        energies = result.energies.double().cpu().split(batch.n_atoms)
-        stress = result.stress.double().cpu().numpy()
+            novelty = self.model.novelty(result.latent, batch.z)
+            # One copy of each kind, and so no more than two waits for the device.
+            atoms = torch.column_stack((result.forces.double(), result.energies, novelty.double()))
+            cells = torch.column_stack((result.energy, result.stress.double().flatten(1)))
+        of_atoms = atoms.cpu().numpy()
+        ends = np.cumsum([0, *batch.n_atoms])
         every: list[dict[str, Any] | StructureError] = []
-        for i, energy in enumerate(result.energy.tolist()):
-            self._tell(graphs[i], novelty[i])
+        for i, (energy, *stress) in enumerate(cells.tolist()):
+            own = of_atoms[ends[i] : ends[i + 1]]
+            notes = self._notes(graphs[i], own[:, 4])
             found = {
                 "energy": energy,
                 "free_energy": energy,
-                "energies": energies[i].numpy(),
-                "forces": forces[i].numpy(),
-                "stress": full_3x3_to_voigt_6_stress(stress[i]),
+                "energies": own[:, 3].copy(),
+                "forces": own[:, :3].copy(),
+                "stress": full_3x3_to_voigt_6_stress(np.reshape(stress, (3, 3))),
             }
             finite = all(np.isfinite(value).all() for value in found.values())
             error = StructureError("the force model gave a non-finite number")
             every.append(found if finite else error)
+            if warn:
+                self._tell(graphs[i], notes)
+            else:
+                found["notes"] = tuple(notes.values())
         return every
 
-    def _tell(self, graph: ForceGraph, novelty: torch.Tensor) -> None:
-        """Warn of what lies outside the training cells, once for each kind of reason."""
+    def _notes(self, graph: ForceGraph, novelty: np.ndarray) -> dict[str, str]:
+        """What lies outside the training cells: a sentence for each kind of reason."""
         domain = self.model.config.domain
         if domain is None:
-            return
+            return {}
         notes = domain.notes(graph)
         at = int(novelty.argmax())
         if novelty[at] > 1:
@@ -185,6 +195,10 @@ class ReciNetForceCalculator(Calculator):
                 f"atom {at} ({symbol}) is {float(novelty[at]):.1f} times as far from the usual "
                 "features of its element as any in its data"
             )
+        return notes
+
+    def _tell(self, graph: ForceGraph, notes: dict[str, str]) -> None:
+        """Warn once for each kind of reason."""
         for key in notes.keys() - self._told:
             self._told.add(key)
             warnings.warn(

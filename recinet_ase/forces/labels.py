@@ -18,6 +18,7 @@ from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.forces.batch import ForceBatch, ForceGraph
 from recinet_ase.forces.network import ForceNetworkConfig
 from recinet_ase.graph.crystal import Crystal
+from recinet_ase.graph.upload import upload
 
 KBAR = 0.1 * GPa
 """A kilobar in eV/angstrom^3."""
@@ -103,9 +104,9 @@ class LabelledCells:
         graphs = [graph_of(self.crystal(i), network) for i in chosen]
         rows = np.concatenate([np.arange(self.start[i], self.start[i + 1]) for i in chosen])
         return ForceBatch.join(graphs, device=device), Labels(
-            torch.from_numpy(self.energy[chosen]).to(device),
-            torch.from_numpy(self.forces[rows]).to(device),
-            torch.from_numpy(self.stress[chosen]).to(device),
+            upload(torch.from_numpy(self.energy[chosen]), device),
+            upload(torch.from_numpy(self.forces[rows]), device),
+            upload(torch.from_numpy(self.stress[chosen]), device),
         )
 
     def select(self, chosen: np.ndarray) -> LabelledCells:
@@ -132,13 +133,13 @@ class LabelledCells:
             for a, b in zip(self.start[:-1], self.start[1:], strict=True)
         ]
 
-    def save(self, path: Path, left_out: dict[str, str]) -> None:
+    def save(self, path: Path, rejected: dict[str, str]) -> None:
         """Write as an npz file, atomically, with the reasons of what was left out."""
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
         part = path.with_suffix(".part")
         with part.open("wb") as handle:
-            np.savez(handle, left_out=np.array(json.dumps(left_out)), **arrays)
+            np.savez(handle, left_out=np.array(json.dumps(rejected)), **arrays)
         part.replace(path)
 
     @classmethod
@@ -146,9 +147,9 @@ class LabelledCells:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as found:
             arrays = {f.name: found[f.name] for f in fields(cls)}
-            left_out = json.loads(str(found["left_out"]))
+            rejected = json.loads(str(found["left_out"]))
         lists = {key: arrays[key].tolist() for key in ("ids", "parts")}
-        return cls(**{**arrays, **lists}), left_out
+        return cls(**{**arrays, **lists}), rejected
 
 
 def graph_of(crystal: Crystal, network: ForceNetworkConfig) -> ForceGraph:
@@ -169,7 +170,7 @@ class Collector:
 
     def __init__(self, network: ForceNetworkConfig) -> None:
         self.network = network
-        self.left_out: dict[str, str] = {}
+        self.rejected: dict[str, str] = {}
         self._rows: dict[str, tuple[Crystal, str, tuple[int, float], float, np.ndarray, np.ndarray]]
         self._rows = {}
 
@@ -192,8 +193,8 @@ class Collector:
             stress: ``[3, 3]`` in eV/angstrom^3, positive under tension, if there is one.
             part: ``"train"``, ``"val"`` or ``"test"`` where the data say so.
         """
-        if key in self._rows or key in self.left_out:
-            self.left_out[f"{key} (again)"] = f"the id {key} occurs twice"
+        if key in self._rows or key in self.rejected:
+            self.rejected[f"{key} (again)"] = f"the id {key} occurs twice"
             return
         try:
             if np.shape(forces) != (len(crystal), 3):
@@ -203,7 +204,7 @@ class Collector:
                     raise StructureError(f"{name} not finite")
             graph = graph_of(crystal, self.network)
         except StructureError as error:
-            self.left_out[key] = str(error)
+            self.rejected[key] = str(error)
             return
         counts = np.bincount(graph.edge_index[0], minlength=len(crystal))
         self._rows[key] = (
@@ -222,7 +223,7 @@ class Collector:
             ReciNetError: If there are none.
         """
         if not self._rows:
-            first = next(iter(self.left_out.items()), ("", "the data are empty"))
+            first = next(iter(self.rejected.items()), ("", "the data are empty"))
             raise ReciNetError(f"no configuration with forces can be used ({': '.join(first)})")
         crystals, parts, neighbours, energy, forces, stress = zip(*self._rows.values(), strict=True)
         return LabelledCells(

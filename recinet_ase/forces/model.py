@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from recinet_ase.elements import MAX_Z, symbols
-from recinet_ase.errors import ReciNetError, StructureError
+from recinet_ase.errors import StructureError
 from recinet_ase.forces.batch import ForceBatch, ForceGraph
 from recinet_ase.forces.domain import ForceDomain
 from recinet_ase.forces.network import ForceNetwork, ForceNetworkConfig
@@ -24,6 +24,7 @@ from recinet_ase.models.files import (
     CONFIG_FILE,
     check_version,
     known_fields,
+    parsing,
     read_config,
     read_weights,
     refuse_properties,
@@ -86,7 +87,7 @@ class ForceModelConfig:
         Raises:
             ReciNetError: If it is broken, of another kind, or written by a newer version.
         """
-        try:
+        with parsing(source):
             data = json.loads(text)
             refuse_properties(data, data.get("name", source))
             check_version(data["format_version"], FORMAT_VERSION, source)
@@ -96,11 +97,8 @@ class ForceModelConfig:
                 values["domain"] = ForceDomain.from_dict(data["domain"])
             values["elements"] = tuple(data["elements"])
             values["pairs"] = tuple((int(a), int(b)) for a, b in data["pairs"])
-            return cls(**values)
-        except ReciNetError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ReciNetError(f"{source} is damaged ({error})") from None
+            config = cls(**values)
+        return config
 
 
 @dataclass(frozen=True)

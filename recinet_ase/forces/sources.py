@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recinet_ase.data.conversion import ConversionStopped
-from recinet_ase.data.left_out import check_share
 from recinet_ase.data.mlearn import NAMES as MLEARN
 from recinet_ase.data.mlearn import MLearn
+from recinet_ase.data.rejected import check_share
 from recinet_ase.data.splits import (
     Split,
     SplitRule,
@@ -79,20 +79,20 @@ def read_labelled(
     if config.units not in UNITS:
         raise UnknownNameError("units", config.units, UNITS)
     if config.dataset in MLEARN:
-        found, left_out = _mlearn(config.dataset, network, data_dir), dict[str, str]()
+        found, rejected = _mlearn(config.dataset, network, data_dir), dict[str, str]()
     else:
         path = Path(config.dataset).expanduser()
         if not path.exists():
             raise ReciNetError(
                 f"{config.dataset} is neither mlearn nor a file or folder with forces"
             )
-        found, left_out = _own(path, config, network, cache, progress, message, stop)
-    check_share(left_out, len(found) + len(left_out), config.max_bad)
+        found, rejected = _own(path, config, network, cache, progress, message, stop)
+    check_share(rejected, len(found) + len(rejected), config.max_bad)
     if "energy" not in config.properties:
         found = replace(found, energy=np.full_like(found.energy, np.nan))
     if "stress" not in config.properties:
-        return replace(found, stress=np.full_like(found.stress, np.nan)), left_out
-    return check_stress(found, config.units), left_out
+        return replace(found, stress=np.full_like(found.stress, np.nan)), rejected
+    return check_stress(found, config.units), rejected
 
 
 def _mlearn(name: str, network: ForceNetworkConfig, data_dir: str | Path | None) -> LabelledCells:
@@ -124,6 +124,7 @@ def _own(
     message: Callable[[str], None] | None,
     stop: Callable[[], bool],
 ) -> tuple[LabelledCells, dict[str, str]]:
+    """Labelled cells of a file or folder of one's own, kept in the cache where there is one."""
     files = sorted(f for f in path.rglob("*") if f.suffix in _FILES) if path.is_dir() else [path]
     if not files:
         raise ReciNetError(f"{path} has no files with forces ({', '.join(_FILES)})")
@@ -142,7 +143,7 @@ def _own(
     prefix = config.target
     many = len(files) > 1
     for file in files:
-        for number, atoms in _frames(file, collector.left_out):
+        for number, atoms in _frames(file, collector.rejected):
             if prefix is None:
                 prefix = _prefix(atoms)
                 if message is not None:
@@ -158,11 +159,11 @@ def _own(
                 raise ConversionStopped(f"stopped while reading {file.name}")
     cells = collector.cells()
     if len(cells) >= _CACHE_FROM:
-        cells.save(kept, collector.left_out)
-    return cells, collector.left_out
+        cells.save(kept, collector.rejected)
+    return cells, collector.rejected
 
 
-def _frames(file: Path, left_out: dict[str, str]) -> Iterator[tuple[int, Atoms]]:
+def _frames(file: Path, rejected: dict[str, str]) -> Iterator[tuple[int, Atoms]]:
     """The structures of a file; where it cannot be read on, that is noted."""
     import ase.io
 
@@ -174,7 +175,7 @@ def _frames(file: Path, left_out: dict[str, str]) -> Iterator[tuple[int, Atoms]]
     except ReciNetError:
         raise
     except Exception as error:
-        left_out[f"{file.name}:{number}"] = (
+        rejected[f"{file.name}:{number}"] = (
             f"the file cannot be read from here on ({type(error).__name__}: {error})"
         )
 
@@ -216,7 +217,7 @@ def _add(collector: Collector, key: str, atoms: Atoms, prefix: str, unit: float)
         elif virial is not None:
             stress = -_tensor(virial) / crystal.volume
     except (ReciNetError, ValueError) as error:
-        collector.left_out[key] = str(error)
+        collector.rejected[key] = str(error)
         return
     value: Any = None if energy is None else float(np.asarray(energy))
     collector.add(

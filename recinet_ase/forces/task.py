@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from torch import nn
 from recinet_ase.data.splits import ids_digest
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError
+from recinet_ase.forces.accuracy import errors_of
 from recinet_ase.forces.card import write_card
-from recinet_ase.forces.errors import errors_of
 from recinet_ase.forces.labels import LabelledCells
 from recinet_ase.forces.measure_domain import measure_domain
 from recinet_ase.forces.model import ForceModel, ForceModelConfig
@@ -27,10 +27,7 @@ from recinet_ase.graph.upload import upload
 from recinet_ase.pretrained import load_force_model
 from recinet_ase.training.devices import hardware
 from recinet_ase.training.task import Task
-from recinet_ase.training.trainer import Run, Trainer
-
-if TYPE_CHECKING:
-    from recinet_ase.training.devices import Resources
+from recinet_ase.training.trainer import Beginning, Run, Trainer
 
 _POOL = 32  # batches whose cells are sorted by neighbours, so that those of a batch are alike
 _LISTED = 5_000  # ids that a model lists; of more it keeps a hash
@@ -122,8 +119,9 @@ class ForceTask(Task):
         ]
         loss = torch.stack(parts).sum()
         # A label that is there and a prediction that is not finite must not look like no label.
-        if not all(torch.isfinite(e).any() or not n for e, n in zip(output, total, strict=True)):
-            loss = loss + torch.nan
+        for errors, count in zip(output, total, strict=True):
+            if count:
+                loss = loss.where(torch.isfinite(errors).any(), torch.nan)
         return loss, loss.detach()
 
     def validate(self, model: ForceModel) -> tuple[float, dict[str, float]]:
@@ -139,16 +137,8 @@ class ForceTask(Task):
         return {_COLUMNS[key]: value for key, value in errors.items()}
 
 
-def start_forces(
-    config: Any,
-    folder: Path,
-    at: Resources,
-    state: dict[str, Any] | None,
-    on_store: Callable[[int, int], None] | None,
-    say: Callable[[str], None] | None,
-    stop: Callable[[], bool],
-) -> Run:
-    """Model and data of a new run on forces, or of the one that ``state`` belongs to.
+def start_forces(config: Any, given: Beginning) -> Run:
+    """Model and data of a new run on forces, or of the one that a checkpoint belongs to.
 
     Raises:
         ConversionStopped: If it was time to stop before all were read.
@@ -163,16 +153,19 @@ def start_forces(
     network = config.force_network(start)
     if initial is not None and network != start:
         raise ReciNetError(f"{config.init} has another architecture; leave out the changes to it")
-    cells, left_out = read_labelled(config, network, at.data_dir, at.cache, on_store, say, stop)
+    at = given.resources
+    cells, rejected = read_labelled(
+        config, network, at.data_dir, at.cache, given.on_store, given.say, given.stop
+    )
     train, val, test = divide(cells, config)
     atoms = int(cells.n_atoms[train].sum())
     config = replace(config, batch_size=config.cells_a_step(len(train), atoms))
-    if state is not None:
-        model = ForceModel(ForceModelConfig.from_json(state["config"], str(folder)))
+    if given.state is not None:
+        model = ForceModel(ForceModelConfig.from_json(given.state["config"], str(given.folder)))
         if ids_digest(cells.ids[i] for i in train) != model.config.training["train_ids_sha256"]:
-            raise ReciNetError(f"the training cells are not those that {folder} began with")
+            raise ReciNetError(f"the training cells are not those that {given.folder} began with")
     else:
-        model = _new_model(folder.resolve().name, config, network, initial, cells, train)
+        model = _new_model(given.folder.resolve().name, config, network, initial, cells, train)
         held_out = [cells.ids[i] for i in (*val, *test)]
         about = _provenance(config, [cells.ids[i] for i in train], held_out, initial)
         about |= {"validation": len(val), "test": len(test)}
@@ -180,6 +173,7 @@ def start_forces(
     task = ForceTask(model, cells, train, val, config)
 
     def finish(best: ForceModel, trainer: Trainer, folder: Path, complete: bool) -> None:
+        """Leave the best model with its errors, its domain and its card."""
         errors = errors_of(best, cells, val)
         figures = {
             "validation_errors": asdict(errors),
@@ -194,7 +188,7 @@ def start_forces(
         best.save(folder)
         write_card(best, cells, val, folder)
 
-    return Run(task, config, left_out, finish)
+    return Run(task, config, rejected, finish)
 
 
 def _provenance(

@@ -18,8 +18,6 @@ from recinet_ase.graph.waves import WaveBasis, Waves, half_space_waves
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-    from recinet_ase.graph.geometric import CrystalGraph
-
 
 @dataclass(frozen=True)
 class LatticeTerms:
@@ -284,35 +282,3 @@ def _rows_of(
     new = torch.repeat_interleave(torch.arange(len(chosen), device=owner.device), count)
     start = torch.cumsum(count, 0) - count
     return torch.arange(len(new), device=owner.device) + (first - start)[new], new
-
-
-def collate(graphs: Sequence[CrystalGraph]) -> CrystalBatch:
-    """Join graphs into one batch (a plain concatenation with shifted indices).
-
-    Raises:
-        ValueError: If the list is empty.
-    """
-    if not graphs:
-        raise ValueError("cannot collate an empty list of graphs")
-    # One dictionary per graph: attribute access on Data is slow.
-    maps = [graph.to_dict() for graph in graphs]
-    sizes = torch.tensor([len(m["z"]) for m in maps])
-    start = torch.cumsum(sizes, 0) - sizes
-    shifted = [m["edge_index"] + s for m, s in zip(maps, start.tolist(), strict=True)]
-    edges = torch.cat(shifted, dim=1)
-
-    def join(key: str) -> torch.Tensor:
-        return torch.cat([m[key] for m in maps])
-
-    return CrystalBatch(
-        z=join("z"),
-        crystal=torch.repeat_interleave(torch.arange(len(maps)), sizes),
-        centre=edges[0],
-        neighbour=edges[1],
-        distance=join("edge_distance"),
-        atom_weight=join("atom_weight"),
-        edge_count=join("edge_count"),
-        n_crystals=len(maps),
-        frac_coords=join("frac_coords"),
-        lattice=join("lattice"),
-    )

@@ -156,8 +156,8 @@ def neighbours_of(crystal: Crystal, settings: GraphSettings | None = None) -> Ne
         StructureError: For overlapping or isolated atoms.
     """
     settings = settings or GraphSettings()
-    found = shell_neighbours(
+    shells = shell_neighbours(
         crystal.frac_coords, crystal.lattice, settings.neighbours, settings.tolerance
     )
-    check_neighbours(found)
-    return found
+    check_neighbours(shells)
+    return shells

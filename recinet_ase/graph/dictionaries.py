@@ -79,6 +79,7 @@ def rows_of_three(rows: Any, length: int, what: str) -> np.ndarray:
 
 
 def _jarvis(atoms: Any) -> Arrays:
+    """An ``Atoms`` dictionary of JARVIS."""
     names = ("lattice_mat", "coords", "elements")
     missing = [key for key in names if not isinstance(atoms, Mapping) or key not in atoms]
     if missing:
@@ -98,6 +99,7 @@ def _jarvis(atoms: Any) -> Arrays:
 
 
 def _pymatgen(record: Mapping[str, Any]) -> Arrays:
+    """A ``Structure`` dictionary of pymatgen."""
     lattice, sites = record.get("lattice"), record["sites"]
     if lattice is None:
         raise StructureError(
@@ -133,6 +135,7 @@ def _lattice(lattice: Mapping[str, Any]) -> np.ndarray:
 
 
 def _species(site: Any, index: int) -> int:
+    """Atomic number of a site that is one full element."""
     species = site.get("species") if isinstance(site, Mapping) else None
     if not isinstance(species, list) or not all(isinstance(one, Mapping) for one in species):
         raise StructureError(f"site {index} of the pymatgen dictionary has no species")

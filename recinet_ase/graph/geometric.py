@@ -50,22 +50,22 @@ def build_graph(
     Raises:
         StructureError: For overlapping or isolated atoms.
     """
-    found = neighbours_of(crystal, settings)
-    n_atoms, n_edges = len(crystal), len(found.centre)
+    shells = neighbours_of(crystal, settings)
+    n_atoms, n_edges = len(crystal), len(shells.centre)
     z = torch.from_numpy(crystal.numbers)
     kind = np.float64 if dtype == torch.float64 else np.float32  # numpy casts small arrays faster
     floats = {
         "frac_coords": crystal.frac_coords,
         "pos": crystal.frac_coords @ crystal.lattice,
         "lattice": crystal.lattice[None],
-        "pbc_offset": found.offset,
-        "pbc_offshift": found.offset @ crystal.lattice,
-        "edge_distance": found.distance,
+        "pbc_offset": shells.offset,
+        "pbc_offshift": shells.offset @ crystal.lattice,
+        "edge_distance": shells.distance,
     }
     return CrystalGraph(
         z=z,
         node_type=z - 1,
-        edge_index=torch.from_numpy(np.stack((found.centre, found.neighbour))),
+        edge_index=torch.from_numpy(np.stack((shells.centre, shells.neighbour))),
         atom_weight=torch.ones(n_atoms, dtype=dtype),
         edge_count=torch.ones(n_edges, dtype=dtype),
         num_nodes=n_atoms,

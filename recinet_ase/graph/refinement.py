@@ -86,18 +86,18 @@ class FlatGraphs:
     lattice: np.ndarray
 
     @classmethod
-    def join(cls, crystals: Sequence[Crystal], found: Sequence[NeighbourList]) -> FlatGraphs:
+    def join(cls, crystals: Sequence[Crystal], shells: Sequence[NeighbourList]) -> FlatGraphs:
         """Crystals and their neighbour lists."""
         n_atoms = np.array([len(c) for c in crystals])
-        n_edges = np.array([len(f.centre) for f in found])
+        n_edges = np.array([len(f.centre) for f in shells])
         shift = np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges)
         return cls(
             numbers=np.concatenate([c.numbers for c in crystals]),
             crystal=np.repeat(np.arange(len(crystals)), n_atoms),
             n_atoms=n_atoms,
-            centre=np.concatenate([f.centre for f in found]) + shift,
-            neighbour=np.concatenate([f.neighbour for f in found]) + shift,
-            distance=np.concatenate([f.distance for f in found]),
+            centre=np.concatenate([f.centre for f in shells]) + shift,
+            neighbour=np.concatenate([f.neighbour for f in shells]) + shift,
+            distance=np.concatenate([f.distance for f in shells]),
             frac_coords=np.concatenate([c.frac_coords for c in crystals]),
             lattice=np.stack([c.lattice for c in crystals]),
         )

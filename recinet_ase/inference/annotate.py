@@ -40,9 +40,8 @@ class PredictingCalculator(Protocol):
 
 
 _MODEL = "_model"
-_OLD_ENDS = ("_lower", "_upper")  # of files that earlier versions wrote
 _DECOMPOSITION = "_decomposition"
-_KEY_ENDS = ("", *ENDS, *_OLD_ENDS, SPREAD, "_unit", _DECOMPOSITION, _MODEL)
+_KEY_ENDS = ("", *ENDS, SPREAD, "_unit", _DECOMPOSITION, _MODEL)
 
 
 def entries(
@@ -57,25 +56,25 @@ def entries(
         ``ehull`` also ``ehull_decomposition``, the known phases that compete with the crystal;
         and ``in_domain``, where a model can tell.
     """
-    found: dict[str, InfoValue] = {}
+    flat: dict[str, InfoValue] = {}
     for info in predictor.infos:
         if info.name not in prediction.values:
             continue
         key = prefix + info.name
-        found[key] = prediction.values[info.name]
+        flat[key] = prediction.values[info.name]
         if info.name in prediction.intervals:
             for end, value in zip(ENDS, prediction.intervals[info.name], strict=True):
-                found[key + end] = value
+                flat[key + end] = value
         if info.name in prediction.spreads:
-            found[key + SPREAD] = prediction.spreads[info.name]
+            flat[key + SPREAD] = prediction.spreads[info.name]
         if info.unit:
-            found[f"{key}_unit"] = info.unit
+            flat[f"{key}_unit"] = info.unit
         if info.name == DISTANCE and prediction.decomposition:
-            found[key + _DECOMPOSITION] = describe(prediction.decomposition)
-        found[key + _MODEL] = predictor.properties[info.name].config.name
+            flat[key + _DECOMPOSITION] = describe(prediction.decomposition)
+        flat[key + _MODEL] = predictor.properties[info.name].config.name
     if prediction.in_domain is not None:
-        found[f"{prefix}in_domain"] = prediction.in_domain
-    return found
+        flat[f"{prefix}in_domain"] = prediction.in_domain
+    return flat
 
 
 def annotate(
@@ -137,11 +136,12 @@ def key_value_pairs(atoms: Atoms, prefix: str = PREFIX) -> dict[str, InfoValue]:
     Raises:
         ReciNetError: If the atoms are not annotated under this prefix.
     """
-    found = {key: atoms.info[key] for key in atoms.info if key in _written(atoms.info, prefix)}
-    if not found:
+    kept = {key: atoms.info[key] for key in atoms.info if key in _written(atoms.info, prefix)}
+    if not kept:
         raise ReciNetError(f"the atoms hold no predictions under {prefix!r}; annotate them first")
-    # Readers of some formats give numpy's numbers, which not every database takes.
-    return {k: v.item() if hasattr(v, "item") else v for k, v in found.items()}
+    # Readers of some formats give numpy's numbers, which not every database takes, and keys of
+    # databases are plain words.
+    return {re.sub(r"\W+", "_", k): v.item() if hasattr(v, "item") else v for k, v in kept.items()}
 
 
 def _written(info: Mapping[str, Any], prefix: str) -> set[str]:

@@ -45,16 +45,16 @@ class Assembly:
                 results[i] = replace(results[i], error=part.error, fault=part.fault)
             return
         try:
-            found = self._read(window, part, [results[i] for i in part.places])
+            merged = self._read(window, part, [results[i] for i in part.places])
         except Exception as error:  # one odd crystal must not cost the others theirs
             if len(part.places) == 1:
-                found = [failed(results[part.places[0]], error)]
+                merged = [failed(results[part.places[0]], error)]
             else:
                 half = len(part.places) // 2
                 self.read(window, part[:half], results)
                 self.read(window, part[half:], results)
                 return
-        for i, result in zip(part.places, found, strict=True):
+        for i, result in zip(part.places, merged, strict=True):
             results[i] = result
 
     @torch.inference_mode()
@@ -65,20 +65,20 @@ class Assembly:
         composition = window.composition[part.places]
         elements = _elements(composition)
         lacking: list[dict[str, list[str]]] = [{} for _ in results]
-        for model, found in zip(self._models, part.outcomes, strict=True):
+        for model, outcome in zip(self._models, part.outcomes, strict=True):
             config = model.config
-            rows = found.output.double().clamp(*self._bounds[model]).tolist()
+            rows = outcome.output.double().clamp(*self._bounds[model]).tolist()
             known: Sequence[Assessment | None] = [None] * len(rows)
             if self._intervals and model.calibration is not None:
                 described = Descriptors(
-                    latent=found.latent.double(),
-                    output=found.output.double(),
+                    latent=outcome.latent.double(),
+                    output=outcome.output.double(),
                     geometry=window.geometry[config.graph][part.places],
                     composition=composition,
-                    spread=found.spread.double(),
+                    spread=outcome.spread.double(),
                 )
                 known = model.calibration.assess(described)
-            spreads = found.spread.double().tolist()
+            spreads = outcome.spread.double().tolist()
             trained = set(config.elements)
             columns = zip(elements, rows, spreads, known, strict=True)
             for i, (z, row, spread, assessment) in enumerate(columns):
@@ -107,22 +107,25 @@ class Assembly:
             return _refused(
                 result, f"{model.config.name} gave a non-finite number; is the structure physical?"
             )
-        found = {
+        values = {
             name: value
             for name, value in zip(names, row, strict=True)
             if self._outputs.get(name) is model
         }
-        result = replace(result, values={**result.values, **found})
+        result = replace(result, values={**result.values, **values})
         if spread:
             given = dict(zip(names, spread, strict=True))
-            mine = {name: given[name] for name in found}
+            mine = {name: given[name] for name in values}
             result = replace(result, spreads={**result.spreads, **mine})
         if assessment is not None:
-            result = _assessed(result, model, found, assessment)
+            result = _assessed(result, model, values, assessment)
         warnings = _hardly_known(model.config, elements)
-        if not warnings:
-            return result
-        return replace(result, warnings=(*result.warnings, *warnings), in_domain=False)
+        if warnings:
+            result = replace(result, warnings=(*result.warnings, *warnings), in_domain=False)
+        if model.config.caution and values:
+            caution = f"{model.config.name}: {model.config.caution}"
+            result = replace(result, warnings=(*result.warnings, caution))
+        return result
 
 
 def _refused(result: Prediction, reason: str) -> Prediction:
@@ -155,21 +158,21 @@ def _untrained(names: Sequence[str], listed: str) -> str:
 
 def _elements(composition: torch.Tensor) -> list[set[int]]:
     """Atomic numbers that occur in each crystal, from shares ``[B, 104]``."""
-    found: list[set[int]] = [set() for _ in range(len(composition))]
+    present: list[set[int]] = [set() for _ in range(len(composition))]
     for crystal, z in composition.nonzero().tolist():
-        found[crystal].add(z)
-    return found
+        present[crystal].add(z)
+    return present
 
 
 def _assessed(
-    result: Prediction, model: AnyModel, found: Iterable[str], assessment: Assessment
+    result: Prediction, model: AnyModel, names: Iterable[str], assessment: Assessment
 ) -> Prediction:
     """The result with one model's intervals and warnings added."""
     given = dict(zip(model.config.properties, assessment.intervals, strict=True))
     warnings = tuple(f"{model.config.name}: {text}" for text in assessment.warnings)
     return replace(
         result,
-        intervals={**result.intervals, **{name: given[name] for name in found}},
+        intervals={**result.intervals, **{name: given[name] for name in names}},
         warnings=(*result.warnings, *warnings),
         in_domain=result.in_domain is not False and not warnings,
     )

@@ -147,7 +147,7 @@ class Computation:
         Raises:
             DeviceLostError: If the device has failed.
         """
-        found: list[list[Computed]] = [[] for _ in range(loaded.windows)]
+        computed: list[list[Computed]] = [[] for _ in range(loaded.windows)]
         for batch, graphs in loaded.batches:
             beginning(len(batch))
             for part in self._safely(batch, graphs):
@@ -156,8 +156,8 @@ class Computation:
                     rows = torch.nonzero(owner == k).flatten()
                     outcomes = tuple(ModelOutput(*(x[rows] for x in one)) for one in part.outcomes)
                     places = [part.places[i] - k * loaded.room for i in rows.tolist()]
-                    found[k].append(replace(part, places=places, outcomes=outcomes))
-        return found
+                    computed[k].append(replace(part, places=places, outcomes=outcomes))
+        return computed
 
     def _moved(self, batch: PreparedBatch) -> Graphs | None:
         """The graphs of a batch on the device, if they can be there."""
@@ -198,7 +198,7 @@ class Computation:
         """The outcome of each model that is asked, on the CPU."""
         batches = graphs or {s: batch.to(self.device) for s, batch in prepared.graphs.items()}
         sums = {settings: LatticeSums(batch) for settings, batch in batches.items()}
-        found = []
+        outcomes = []
         for model in self.models:
             settings = model.config.graph
             outcome = model.outcome(batches[settings], sums[settings])
@@ -206,11 +206,11 @@ class Computation:
                 outcome = outcome._replace(spread=outcome.spread[:, :0])
             if not self.intervals or model.calibration is None:
                 outcome = outcome._replace(latent=outcome.latent[:, :0])
-            found.append(outcome)
+            outcomes.append(outcome)
         if self.device.type == "cpu":
-            return tuple(found)
+            return tuple(outcomes)
         # One copy, and so one wait for the device.
-        columns = [part for outcome in found for part in outcome]
+        columns = [part for outcome in outcomes for part in outcome]
         parts = torch.cat(columns, dim=1).cpu().split([part.shape[1] for part in columns], dim=1)
         return tuple(ModelOutput(*parts[i : i + 3]) for i in range(0, len(parts), 3))
 

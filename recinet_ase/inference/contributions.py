@@ -15,6 +15,7 @@ from recinet_ase.inference.preparation import Preparation
 from recinet_ase.models.ensemble import AnyModel
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.pooling import MeanPooling
+from recinet_ase.nn.precision import full_precision
 
 _NODES = 24  # of the quadrature: sites add up to the value to single precision
 
@@ -48,6 +49,7 @@ class Contributions:
         return dict(sorted(sums.items(), key=lambda pair: -abs(pair[1])))
 
 
+@full_precision()
 def contributions(
     model: AnyModel, name: str, preparation: Preparation, structure: Any
 ) -> Contributions:

@@ -15,6 +15,7 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.inference.computation import Computation
 from recinet_ase.inference.preparation import WINDOW, Preparation
 from recinet_ase.models.ensemble import AnyModel
+from recinet_ase.nn.precision import full_precision
 from recinet_ase.nn.reciprocal import LatticeSums
 
 
@@ -37,6 +38,11 @@ class Embeddings:
     errors: tuple[str, ...]
     model: str
     fingerprint: str
+
+    def __repr__(self) -> str:
+        """``<Embeddings of 50 crystals by jarvis-eform, 384 numbers each>``."""
+        count, width = self.vectors.shape
+        return f"<Embeddings of {count:,} crystals by {self.model}, {width} numbers each>"
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` with these names in it (nothing pickled)."""
@@ -97,13 +103,13 @@ class Embeddings:
         deviation = there.std(0)
         scale = np.where(deviation > 0, deviation, 1.0) * np.sqrt(there.shape[1])
         there /= scale
-        found = []
+        neighbours = []
         for vector in self.vectors.astype(np.float64) / scale:
             distance = np.linalg.norm(there - vector, axis=1)
             best = np.argsort(distance, kind="stable")[:count]
             pairs = [(int(known[i]), float(distance[i])) for i in best]
-            found.append(pairs if np.isfinite(vector).all() else [])
-        return found
+            neighbours.append(pairs if np.isfinite(vector).all() else [])
+        return neighbours
 
 
 def embed(
@@ -130,7 +136,7 @@ def embed(
         rows: dict[int, np.ndarray] = {}
         for batch in computation.batches(prepared):
             graphs = batch.graphs[model.config.graph].to(computation.device)
-            with torch.inference_mode():
+            with torch.inference_mode(), full_precision():
                 latent = model.outcome(graphs, LatticeSums(graphs)).latent.float().cpu().numpy()
             rows.update(zip(batch.places, latent, strict=True))
         ids += [name for name, _ in window]

@@ -24,7 +24,14 @@ from recinet_ase.inference.result import Prediction, Predictions
 from recinet_ase.models.ensemble import AnyModel, EnsembleModel
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.reciprocal import FULL_GRAPHS
-from recinet_ase.properties import PropertyInfo, answer_for, get_property_info, source_of
+from recinet_ase.properties import (
+    PropertyInfo,
+    answers_for,
+    get_property_info,
+    parse_properties,
+    source_of,
+    told_apart,
+)
 from recinet_ase.stability.derived import (
     DISTANCE,
     SOURCE,
@@ -47,7 +54,8 @@ class Predictor:
 
     Models with the same neighbour rule share one graph, and models with the same
     reciprocal basis share one set of lattice sums. An ensemble (``"jarvis-eform:ensemble"``)
-    answers with the mean of its members.
+    answers with the mean of its members. What two models give is named by the model
+    (``"bulk_modulus[jarvis-bulk]"``, ``"bulk_modulus[mp-bulk]"``).
 
     Args:
         models: A model name, a model folder, a loaded model, or a list of these.
@@ -67,8 +75,8 @@ class Predictor:
 
     Raises:
         UnknownNameError: For an unknown model.
-        ReciNetError: If two models predict the same property, none predicts a wanted one,
-            or a file is damaged.
+        ReciNetError: If two models of one name are given, none predicts a wanted property, or a
+            file is damaged.
     """
 
     def __init__(
@@ -100,11 +108,12 @@ class Predictor:
             else load_model(model, self.device, self.dtype)
             for model in chosen
         ]
+        _tell_apart(self.models)
         wanted = None
         if properties is not None:
-            given = [name for model in self.models for name in model.config.properties]
+            given = [info for model in self.models for info in model.config.infos]
             names = [properties] if isinstance(properties, str) else list(properties)
-            wanted = [_canonical(name, given) for name in names]
+            wanted = [found for name in names for found in _canonical(name, given)]
         self._outputs = self._sources(wanted)
         self.properties: dict[str, AnyModel] = dict(self._outputs)
         self.stability = self._stability(wanted, hull, decomposition)
@@ -149,10 +158,7 @@ class Predictor:
                 if needed is not None and name not in needed:
                     continue
                 if name in source:
-                    first = source[name].config.name
-                    raise ReciNetError(
-                        f"both {first!r} and {model.config.name!r} predict {name!r}; choose one"
-                    )
+                    raise ReciNetError(f"two models are called {model.config.name!r}; choose one")
                 source[name] = model
         return source
 
@@ -161,6 +167,13 @@ class Predictor:
     ) -> HullDistance | None:
         """What turns formation energies into distances to the hull, where these are given."""
         asked = wanted is not None and DISTANCE in wanted
+        given = [name for model in self.models for name in model.config.properties]
+        several = answers_for(SOURCE, given)
+        if (asked or hull is not None) and len(several) > 1:
+            raise ReciNetError(
+                f"{DISTANCE} follows from one {SOURCE}, and there are {' and '.join(several)}: "
+                "choose one model"
+            )
         if DISTANCE in self._outputs or SOURCE not in self._outputs:
             if hull is not None:
                 raise ReciNetError(f"references are of use where {SOURCE} is predicted")
@@ -275,10 +288,12 @@ class Predictor:
         from recinet_ase.inference.contributions import contributions
 
         # What follows from another property is explained by that one.
-        given = [name for name, m in self.properties.items() if name in m.config.properties]
-        if prop is None and len(given) > 1:
-            raise ReciNetError(f"say which property is to be explained: {', '.join(given)}")
-        name = given[0] if prop is None else _canonical(prop, given)
+        infos = [i for i in self.infos if i.name in self.properties[i.name].config.properties]
+        given = [info.name for info in infos]
+        names = given if prop is None else _canonical(prop, infos)
+        if len(names) > 1:
+            raise ReciNetError(f"say which property is to be explained: {', '.join(names)}")
+        (name,) = names
         if name not in given:
             raise ReciNetError(f"no network here gives {prop}; there is {', '.join(given)}")
         return contributions(self.properties[name], name, self.preparation, structure)
@@ -318,9 +333,16 @@ def _without(result: Prediction, name: str) -> Prediction:
     )
 
 
-def _canonical(name: str, given: Sequence[str]) -> str:
-    """A property's name from one of its aliases, where a model gives it."""
-    if name in given:
-        return name
-    known = get_property_info(name).name
-    return answer_for(known, given) or (known if source_of(known, given) else name)
+def _tell_apart(models: Sequence[AnyModel]) -> None:
+    """Name what two models give by the model (`recinet_ase.properties.told_apart`)."""
+    names = told_apart((m.config.name, m.config.properties) for m in models)
+    for model, own in zip(models, names, strict=True):
+        known = dict(zip(model.config.properties, own, strict=True))
+        logarithmic = tuple(known[name] for name in model.config.logarithmic)
+        model.config = replace(model.config, properties=own, logarithmic=logarithmic)
+
+
+def _canonical(name: str, infos: Sequence[PropertyInfo]) -> list[str]:
+    """The outputs that a property's name or alias means, or what follows from one of them."""
+    (known,) = parse_properties([name], infos)
+    return answers_for(known.name, [info.name for info in infos]) or [known.name]

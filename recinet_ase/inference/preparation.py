@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from recinet_ase.elements import MAX_Z, symbols
-from recinet_ase.errors import StructureError, fault_of, reason_of
+from recinet_ase.errors import InternalError, StructureError, fault_of, reason_of
 from recinet_ase.formula import formula_of
 from recinet_ase.graph.adapters import to_crystal, unwrapped
 from recinet_ase.graph.batch import CrystalBatch
@@ -130,7 +130,8 @@ class Preparation:
         ready: list[_Item] = []
         for i, structure in enumerate(structures):
             if isinstance(structure, Exception):
-                results.append(Prediction(error=reason_of(structure)))
+                fault = structure.trace if isinstance(structure, InternalError) else ""
+                results.append(Prediction(error=reason_of(structure), fault=fault))
                 continue
             formula, n_atoms = "", 0
             try:

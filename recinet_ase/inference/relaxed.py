@@ -84,5 +84,10 @@ def _with_relaxation(result: Prediction, structure: Any, relaxation: Relaxation)
         if relaxation.error is None or relaxation.steps:
             result = replace(result, error=reason)
         return replace(result, relaxation=relaxation)
-    warnings = () if relaxation.converged else (relaxation.reason,)
-    return replace(result, relaxation=relaxation, warnings=(*result.warnings, *warnings))
+    # A crystal that the force model does not know may have come to rest anywhere.
+    warnings = tuple(f"relaxation: {note}" for note in relaxation.notes)
+    if not relaxation.converged:
+        warnings = (relaxation.reason, *warnings)
+    known = False if warnings else result.in_domain
+    warnings = (*result.warnings, *warnings)
+    return replace(result, relaxation=relaxation, warnings=warnings, in_domain=known)

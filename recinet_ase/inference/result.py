@@ -21,16 +21,6 @@ ENDS = ("_low", "_high")
 SPREAD = "_spread"
 """What follows it for the standard deviation of an ensemble's members."""
 
-_OTHER_ENDS = {"_lower": ENDS[0], "_upper": ENDS[1]}
-
-
-def with_known_end(name: str) -> str:
-    """A name whose end is spelt as here: ``"gap_lower"`` is ``"gap_low"``."""
-    for other, end in _OTHER_ENDS.items():
-        if name.endswith(other):
-            return name.removesuffix(other) + end
-    return name
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -45,9 +35,10 @@ class Prediction:
         lacks: What the references of that distance lack for the crystal's elements.
         spreads: Standard deviation of the members' predictions for each value that an ensemble
             gave, in the same unit.
-        warnings: How the structure differs from those that a model was trained on, one
-            sentence each, with the model's name.
-        in_domain: Whether no model warned; None if none of them could tell.
+        warnings: How the structure differs from those that a model was trained on, and what else
+            keeps a number from being used alone, one sentence each, with the model's name.
+        in_domain: Whether the structure is like those that the models were trained on; None if
+            none of them could tell.
         error: Why values are missing, ``""`` if none is.
         formula: Reduced formula, ``""`` if the structure was unreadable.
         n_atoms: Number of atoms, 0 if the structure was unreadable.

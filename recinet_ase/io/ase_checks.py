@@ -7,21 +7,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recinet_ase.errors import StructureError
+from recinet_ase.io.symmetry.unit_cell import lattice_vectors
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 _FULL = 0.999  # an occupancy that is 1 but for rounding
+_AXES = 0.01  # of a fractional coordinate; SCALE has six decimals
 _MASS = 0.5  # atomic mass units between a type's mass and its element's
 
 
 def _lammps_dump(lines: Iterable[str]) -> None:
+    """Lengths in angstrom, a box that ASE reads, and elements by name."""
+    before = ""
     for line in lines:
+        if before.startswith("ITEM: UNITS") and line.strip() not in ("metal", "real"):
+            raise StructureError(
+                f"the LAMMPS dump is in the units {line.strip()[:20]!r}; write it in metal or real"
+            )
+        if line.startswith("ITEM: BOX BOUNDS abc"):
+            raise StructureError(
+                "the LAMMPS dump has a general triclinic box, which ASE does not read; write it "
+                "without 'triclinic/general yes'"
+            )
+        before = line
         if line.startswith("ITEM: ATOMS") and "element" not in line.split():
             raise StructureError(
                 "the LAMMPS dump numbers its types of atoms and names no elements; write it with "
@@ -35,8 +50,23 @@ def _lammps_data(lines: Iterable[str]) -> None:
 
 
 def _pdb(lines: Iterable[str]) -> None:
+    """The usual axes, elements by name, and no alternatives or copies."""
+    lattice, to_fractions = np.zeros((3, 3)), np.zeros((3, 4))
     for line in lines:
         record = line[:6].strip()
+        if record == "CRYST1":
+            ends = (6, 15, 24, 33, 40, 47, 54)
+            values = [float(line[a:b]) for a, b in pairwise(ends)]
+            lattice = lattice_vectors(values[:3], values[3:])
+        elif record in ("SCALE1", "SCALE2", "SCALE3"):
+            columns = ((10, 20), (20, 30), (30, 40), (45, 55))
+            to_fractions[int(record[5]) - 1] = [float(line[a:b]) for a, b in columns]
+            usual = np.abs(to_fractions[:, :3] @ lattice.T - np.eye(3)).max() < _AXES
+            if record == "SCALE3" and not (usual and np.abs(to_fractions[:, 3]).max() < _AXES):
+                raise StructureError(
+                    "the PDB file's axes (SCALE) are not the usual ones: a along x, b in the plane "
+                    "of x and y"
+                )
         if record in ("ATOM", "HETATM"):
             if line[16:17].strip():
                 raise StructureError(
@@ -49,6 +79,7 @@ def _pdb(lines: Iterable[str]) -> None:
 
 
 def _with(pattern: str, what: str) -> Callable[[Iterable[str]], None]:
+    """A check that refuses lines with a pattern: a symmetry that ASE does not apply."""
     search = re.compile(pattern, re.IGNORECASE).search
 
     def check(lines: Iterable[str]) -> None:
@@ -93,6 +124,8 @@ def check_atoms(atoms: Atoms, kind: str) -> None:
                 f"disordered: atom {i} has the occupancy {shares[i]:g}; choose an ordered "
                 "arrangement first"
             )
+    if kind == "lammps-dump-text" and atoms.calc is not None:
+        atoms.calc.results.pop("energy", None)  # a zero that ASE puts beside forces
     if kind == "lammps-data":
         from ase.data import atomic_masses
 

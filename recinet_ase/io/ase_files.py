@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError, reason_of
 from recinet_ase.io.ase_checks import CHECKS, check_atoms, space_group
-from recinet_ase.io.base import Found, vanished
+from recinet_ase.io.base import Found, unread, vanished
 from recinet_ase.io.compression import open_text, read_all, split_suffix
 from recinet_ase.io.entries import Source
 from recinet_ase.io.poscar import parse_poscar
@@ -156,6 +156,7 @@ def _found(atoms: Atoms | Exception) -> Found:
 
 
 def _read_single(source: Source) -> Atoms | Exception:
+    """The structure of a file that holds one, or the error met."""
     import ase.io
 
     try:
@@ -182,6 +183,7 @@ def _trajectory(source: Source) -> Iterator[TrajectoryReader]:
 
 
 def _frames(source: Source, numbers: Sequence[int]) -> list[Atoms | Exception]:
+    """Frames of a trajectory, or the error met in place of each."""
     frames: list[Atoms | Exception] = []
     try:
         with _trajectory(source) as trajectory:
@@ -219,7 +221,7 @@ def _streamed(source: Source) -> Iterator[Atoms | Exception]:
         except StopIteration:
             return
         except Exception as error:
-            yield ReciNetError(f"{reason_of(error)}; the rest of {source.title} was not read")
+            yield unread(error, f"{reason_of(error)}; the rest of {source.title} was not read")
             return
         try:
             check_atoms(atoms, source.kind)

@@ -40,6 +40,7 @@ def _hook(dct: dict[str, Any]) -> Any:
 
 
 def _array(fields: Any) -> Any:
+    """An array that holds as many plain numbers as it claims."""
     import numpy as np
     from ase.io.jsonio import create_ndarray
 

@@ -12,16 +12,19 @@ is handed on as an error, never as an end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from recinet_ase.errors import ReciNetError, reason_of
+from recinet_ase.errors import InternalError, ReciNetError, fault_of, reason_of
 from recinet_ase.io.entries import InputUnavailableError, Source
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+
+_SMALL = 1 << 20  # bytes of a file that is read to count its structures
 
 
 class Found(NamedTuple):
@@ -51,9 +54,36 @@ class Family(Protocol):
         """Number of entries, where it is cheap."""
 
 
+def each_alone(parse: Callable[[str], Atoms], texts: Iterable[str]) -> Iterator[Found]:
+    """What each text holds, or the error met in its place."""
+    for text in texts:
+        try:
+            atoms = parse(text)
+            yield Found(None, atoms, atoms.info)
+        except Exception as error:
+            yield Found(None, error, {})
+
+
+def counted_if_small(source: Source, items: Callable[[Source], Iterable[Any]]) -> int | None:
+    """The number of entries of a small file, by reading it; None for a larger one."""
+    try:
+        if Path(source.path).stat().st_size > _SMALL:
+            return None
+        return sum(1 for _ in items(source)) or 1
+    except Exception:  # it becomes an entry with its error
+        return None
+
+
 def family_of(source: Source) -> Family:
     """The module that reads a source."""
     return cast(Family, import_module(f"recinet_ase.io.{source.family}"))
+
+
+def unread(error: Exception, reason: str) -> ReciNetError:
+    """What was met while reading, as the error of a row: memory that ran out is no one's input."""
+    if isinstance(error, MemoryError):
+        return InternalError(f"internal error: {reason_of(error)}", fault_of(error))
+    return ReciNetError(reason)
 
 
 def vanished(source: Source, error: OSError) -> ReciNetError:

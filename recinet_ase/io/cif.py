@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError, StructureError
-from recinet_ase.io.base import Found
+from recinet_ase.io.base import Found, counted_if_small, each_alone
 from recinet_ase.io.cif_block import crystal_of
 from recinet_ase.io.compression import open_text
 from recinet_ase.io.entries import Source
@@ -17,9 +16,6 @@ from recinet_ase.io.entries import Source
 if TYPE_CHECKING:
     import gemmi
     from ase import Atoms
-
-SMALL = 1 << 20
-"""Bytes of a file that is read to count its structures."""
 
 _CRYSTAL = re.compile(r"(?:^|\s)_(?:cell[_.](?:length|angle)|atom_site[_.])", re.IGNORECASE).search
 _POSITION = re.compile(r"^[^:]*:(\d+):\d+(?:\(\d+\))?:\s*")
@@ -33,21 +29,12 @@ def items(source: Source) -> Iterator[Any]:
 
 def read(source: Source, items: Sequence[str]) -> Iterator[Found]:
     """Each block on its own."""
-    for text in items:
-        try:
-            yield Found(None, _crystal(text), {})
-        except Exception as error:
-            yield Found(None, error, {})
+    return each_alone(_crystal, items)
 
 
 def count(source: Source) -> int | None:
     """Counted by reading a small file, unknown for others."""
-    try:
-        if Path(source.path).stat().st_size > SMALL:
-            return None
-        return sum(1 for _ in items(source)) or 1
-    except Exception:  # it becomes an entry with its error
-        return None
+    return counted_if_small(source, items)
 
 
 def blocks(lines: Iterable[str]) -> Iterator[str | Exception]:
@@ -88,11 +75,13 @@ def parse_cif(text: str) -> Atoms:
     """
     if text[:5] != "data_" and not re.search(r"^\s*data_", text, re.MULTILINE | re.IGNORECASE):
         raise StructureError("the text is no CIF: it has no line that begins with data_")
-    found = list(blocks(StringIO(text)))
-    if len(found) != 1:
-        number = "several" if found else "no"
+    if text.lower().count("data_") == 1 and _CRYSTAL(text):
+        return _crystal(text)
+    crystals = list(blocks(StringIO(text)))
+    if len(crystals) != 1:
+        number = "several" if crystals else "no"
         raise ReciNetError(f"the CIF holds {number} structures, not one")
-    (block,) = found
+    (block,) = crystals
     if isinstance(block, Exception):
         raise block
     return _crystal(block)

@@ -6,6 +6,7 @@ than the one in the file is worse than none.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -127,14 +128,16 @@ def _plain(text: str) -> str:
     return "" if text in ("?", ".") else text
 
 
-def _numbers(texts: Sequence[str]) -> np.ndarray:
+def _numbers(texts: Sequence[str]) -> list[float]:
     """Numbers without their standard uncertainties; NaN for what is none."""
     try:
-        return np.array(texts, dtype=np.float64)
+        if any("_" in text for text in texts):  # which Python passes over
+            raise ValueError
+        return [float(text) for text in texts]
     except ValueError:
         import gemmi
 
-        return np.array([gemmi.cif.as_number(text) for text in texts], dtype=np.float64)
+        return [gemmi.cif.as_number(text) for text in texts]
 
 
 def crystal_of(block: gemmi.cif.Block) -> Atoms:
@@ -152,18 +155,19 @@ def crystal_of(block: gemmi.cif.Block) -> Atoms:
 
 
 def _lattice(tags: _Tags) -> np.ndarray:
+    """Lattice vectors from lengths and angles."""
     texts = [tags.one(tag) for tag in _CELL]
     if not all(texts):
         raise StructureError("the CIF has no complete unit cell (three lengths, three angles)")
     values = _numbers(texts)
-    if not np.isfinite(values).all():
-        bad = texts[int(np.flatnonzero(~np.isfinite(values))[0])]
-        raise StructureError(f"the CIF's cell has {bad[:20]!r} where a number should be")
-    lengths, angles = values[:3].tolist(), values[3:].tolist()
-    return lattice_vectors(lengths, angles)
+    for text, value in zip(texts, values, strict=True):
+        if not math.isfinite(value):
+            raise StructureError(f"the CIF's cell has {text[:20]!r} where a number should be")
+    return lattice_vectors(values[:3], values[3:])
 
 
 def _statement(tags: _Tags) -> Statement:
+    """What the block says of its symmetry."""
     triplets = tuple(text for text in tags.column(*_OPERATIONS) if text)
     magnetic = tags.column(*_MAGNETIC_OPERATIONS)
     if magnetic:
@@ -192,6 +196,7 @@ def magnetic_operations(triplets: tuple[str, ...], centrings: tuple[str, ...]) -
 
 
 def _sites(tags: _Tags, lattice: np.ndarray) -> Sites:
+    """The atoms that are listed, in fractional coordinates."""
     coords = [tags.column(tag) for tag in _FRACTIONAL]
     cartesian = not all(coords)
     if cartesian:
@@ -204,12 +209,13 @@ def _sites(tags: _Tags, lattice: np.ndarray) -> Sites:
     labels = tags.column(*_LABELS) or [""] * len(coords[0])
     names = [label or f"site {i}" for i, label in enumerate(labels)]
     kept = _present(tags, names)
-    positions = np.stack([_numbers(column) for column in coords], axis=1)[kept]
+    x, y, z = map(_numbers, coords)
+    positions = np.array([(x[i], y[i], z[i]) for i in kept]).reshape(-1, 3)
     symbols = tags.column("_atom_site_type_symbol") or [""] * len(labels)
     names, symbols = [names[i] for i in kept], [symbols[i] for i in kept]
     numbers = [_element(symbol, name) for symbol, name in zip(symbols, names, strict=True)]
-    bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
-    if len(bad):
+    if not np.isfinite(positions).all():
+        bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
         raise StructureError(f"{names[bad[0]]} has coordinates that are not given or no numbers")
     if cartesian:
         _check_orthogonal(tags, lattice)
@@ -291,7 +297,7 @@ def _check_orthogonal(tags: _Tags, lattice: np.ndarray) -> None:
             raise StructureError("the CIF states Cartesian axes of its own and no fractions")
         return
     matrix = np.stack([_numbers(row) for row in stated])
-    if not np.allclose(matrix @ lattice.T, np.eye(3), atol=1e-2) or _numbers(shift).any():
+    if not np.allclose(matrix @ lattice.T, np.eye(3), atol=1e-2) or any(_numbers(shift)):
         raise StructureError(
             "the CIF's Cartesian axes are not the usual ones (a, and b in a plane)"
         )

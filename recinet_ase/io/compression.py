@@ -49,10 +49,11 @@ class _Limited(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill a buffer, as long as the output is in proportion."""
         try:
             data = self._raw.read(len(buffer))
-        except (EOFError, OSError, lzma.LZMAError, zipfile.BadZipFile, ValueError) as error:
-            raise ReciNetError(f"{self._path} is damaged ({error})") from None
+        except MemoryError:
+            raise
         except Exception as error:  # zlib.error has no common base with the others
             raise ReciNetError(f"{self._path} is damaged ({error})") from None
         self._read += len(data)
@@ -89,6 +90,7 @@ def open_bytes(path: str) -> Iterator[IO[bytes]]:
 
 
 def _decompressed(packed: IO[bytes], compression: str, path: str) -> IO[bytes]:
+    """The stream behind a compressed one."""
     if compression == ".gz":
         return cast(IO[bytes], gzip.GzipFile(fileobj=packed))
     if compression == ".bz2":

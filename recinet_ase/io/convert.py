@@ -83,6 +83,7 @@ def to_atoms(value: Any) -> Atoms:
 
 
 def _from_text(text: str) -> Atoms:
+    """The structure of a json, POSCAR or CIF text."""
     start = text.lstrip()[:1]
     if start in ("{", "["):
         try:
@@ -95,7 +96,7 @@ def _from_text(text: str) -> Atoms:
     poscar = is_poscar(text)
     try:
         return parse_poscar(text) if poscar else parse_cif(text)
-    except ReciNetError:
+    except (ReciNetError, MemoryError):
         raise
     except Exception as error:
         what = "POSCAR" if poscar else "CIF"

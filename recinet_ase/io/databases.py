@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 
 from recinet_ase.errors import ReciNetError, UnknownNameError, reason_of
 from recinet_ase.io.ase_json import decode
-from recinet_ase.io.base import Found, vanished
+from recinet_ase.io.base import Found, unread, vanished
 from recinet_ase.io.entries import InputUnavailableError, Source
 from recinet_ase.io.json_documents import load_document, row_ids
 
@@ -119,13 +119,13 @@ def read(source: Source, items: Sequence[Any]) -> list[Found]:
     if source.kind == "json":
         return [_decoded(key, text) for key, text in items]
     rows = _rows(source, items)
-    found = []
+    entries = []
     for key in items:
         row = rows.get(key)
         if row is None:
             row = ReciNetError(f"row {key} is not in {source.title} any more")
-        found.append(_found(key, row))
-    return found
+        entries.append(_found(key, row))
+    return entries
 
 
 def count(source: Source) -> int | None:
@@ -156,22 +156,22 @@ def conditions(selection: str | None) -> tuple[list[str], list[tuple[Any, str, A
     from ase.db.core import parse_selection
 
     try:
-        found = parse_selection(selection)
-        if any(key == "" for key in [*found[0], *(c[0] for c in found[1])]):
+        parsed = parse_selection(selection)
+        if any(key == "" for key in [*parsed[0], *(c[0] for c in parsed[1])]):
             raise ValueError("a comparison without a key")
     except Exception as error:
         raise ReciNetError(
             f"the selection {selection!r} is none that ASE understands ({reason_of(error)}); "
             "examples: 'natoms<20,Li', 'bandgap>1', 'formula=NaCl'"
         ) from None
-    words = [*found[0], *(word for c in found[1] for word in (c[0], c[2]))]
+    words = [*parsed[0], *(word for c in parsed[1] for word in (c[0], c[2]))]
     if any(isinstance(word, str) and word != word.strip() for word in words):
         tight = _BLANKS.sub(r"\1", selection or "")
         raise ReciNetError(
             f"in the selection {selection!r} ASE takes the blanks for a part of a name; "
             f"write {tight!r}"
         )
-    return found
+    return parsed
 
 
 # sqlite and servers
@@ -179,6 +179,7 @@ def conditions(selection: str | None) -> tuple[list[str], list[tuple[Any, str, A
 
 @lru_cache(maxsize=1)
 def _read_only_class() -> type:
+    """ASE's class for sqlite, opened without a right to write."""
     from ase.db.sqlite import SQLite3Database
 
     class ReadOnly(SQLite3Database):
@@ -191,21 +192,22 @@ def _read_only_class() -> type:
             return connection
 
         def _initialize(self, con: sqlite3.Connection) -> None:
-            found = {
+            """Refuse views in place of tables before ASE looks at any."""
+            tables = {
                 name.lower(): kind == "table" and bool(page)
                 for name, kind, page in con.execute(
                     "SELECT name, type, rootpage FROM sqlite_master WHERE type IN ('table', 'view')"
                 )
             }
-            if "systems" not in found:
+            if "systems" not in tables:
                 raise ValueError("it has no table 'systems'")
             more: list[str] = []
-            if found.get("information"):
+            if tables.get("information"):
                 more = [str(name) for (name,) in con.execute(_EXTERNAL)]
             # A view, or a virtual table, may have no end; ASE takes the names of further tables
             # as they stand in the file.
-            for name in (*(name for name in _TABLES if name in found), *more):
-                if not (name.isidentifier() and found.get(name.lower())):
+            for name in (*(name for name in _TABLES if name in tables), *more):
+                if not (name.isidentifier() and tables.get(name.lower())):
                     raise ValueError(
                         f"its {name[:40]!r} is no table but a view, which ASE never makes"
                     )
@@ -283,6 +285,7 @@ def _temporary(error: Exception) -> bool:
 
 
 def _query(source: Source, database: Any, what: str, after: int | None) -> tuple[str, list[Any]]:
+    """The SQL of a selection, of the rows behind an id."""
     keys, comparisons = conditions(source.selection)
     if after is not None:
         comparisons = [*comparisons, ("id", ">", after)]
@@ -315,6 +318,7 @@ def _rows(source: Source, keys: Sequence[int]) -> dict[int, AtomsRow | Exception
     """Rows by id: in one query where it works, one by one where a row is damaged."""
 
     def block() -> dict[int, AtomsRow | Exception]:
+        """All rows in one query, or each by itself."""
         database = _connect(source.path, source.kind)
         between = [("id", ">=", keys[0]), ("id", "<=", keys[-1])]
         with database:
@@ -341,7 +345,7 @@ def _rows(source: Source, keys: Sequence[int]) -> dict[int, AtomsRow | Exception
     except OSError as error:
         return dict.fromkeys(keys, vanished(source, error))
     except Exception as error:
-        return dict.fromkeys(keys, ReciNetError(f"{source.title}: {reason_of(error)}"))
+        return dict.fromkeys(keys, unread(error, f"{source.title}: {reason_of(error)}"))
 
 
 # json
@@ -383,6 +387,7 @@ def _selected(source: Source, key: int, text: str) -> bool:
 
 
 def _decoded(key: int, text: str) -> Found:
+    """A row of a json database, decoded with checks."""
     from ase.db.row import AtomsRow
 
     try:

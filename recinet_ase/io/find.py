@@ -28,7 +28,7 @@ _SINGLES = {"vasp": "vasp", "poscar": "vasp", "res": "res", "gen": "gen", "cfg":
 _STREAMS = {"traj": "traj", "xsf": "xsf"}
 _LINES = ("jsonl", "ndjson")
 _STDIN = (*_TEXTS, *_TABLES, *_SINGLES, *_STREAMS, *_LINES, "json", "db")
-_FOLDER = {*_STDIN}
+_FOLDER = {*_STDIN, "pdb", "dump", "lammpstrj"}
 _FOLDER_NAMES = ("POSCAR", "CONTCAR")
 _WHOLE = (".parquet", ".pq", ".db", ".traj")  # not read through a decompressor
 
@@ -77,12 +77,12 @@ def find_sources(
     # Not Path.resolve, which raises where a link leads to itself.
     own = frozenset(map(os.path.realpath, passed_over))
     options = _Options(selection or None, structure_column, stdin_format, spool, own)
-    found: dict[tuple[str, Frames | None], Source] = {}
+    by_place: dict[tuple[str, Frames | None], Source] = {}
     for pattern in patterns:
         for source in _expand(pattern, options):
             where = source.path if "://" in source.path else os.path.realpath(source.path)
-            found.setdefault((where, source.frames), source)
-    sources = list(found.values())
+            by_place.setdefault((where, source.frames), source)
+    sources = list(by_place.values())
     if options.selection is not None:
         _check_selected(sources)
     if options.column is not None:
@@ -129,6 +129,7 @@ def _expand(pattern: str, options: _Options) -> Iterator[Source]:
 
 
 def _expanded(pattern: str, options: _Options) -> Iterator[Source]:
+    """The sources that one argument of the user means."""
     if pattern == "-":
         yield _standard_input(options)
     elif "://" in pattern:
@@ -179,7 +180,7 @@ def _folder(folder: Path, options: _Options, required: bool = True) -> Iterator[
             if name.startswith(".") or not known or not options.brings_in(Path(root) / name):
                 continue
             source = _or_fault(Path(root) / name, options)
-            if suffix in ("json", *_TABLES, *_LINES) and _is_something_else(source):
+            if suffix in ("json", "dump", *_TABLES, *_LINES) and _is_something_else(source):
                 continue
             empty = False
             yield source
@@ -188,14 +189,14 @@ def _folder(folder: Path, options: _Options, required: bool = True) -> Iterator[
 
 
 def _is_something_else(source: Source) -> bool:
-    """A table or json file without structures is no damaged one."""
+    """A table or json file without structures, or some program's dump, is no damaged one."""
     text = str(source.fault or "")
-    return any(
-        part in text for part in ("no column of structures", "has no structures", "same name")
-    )
+    signs = ("no column of structures", "has no structures", "same name", "cannot tell the format")
+    return any(sign in text for sign in signs)
 
 
 def _server(address: str, options: _Options) -> Source:
+    """The source behind the address of a database."""
     scheme = address.split("://", 1)[0]
     if scheme not in databases.SERVERS:
         raise ReciNetError(
@@ -263,21 +264,22 @@ def recognise(path: Path, options: _Options, source: Source | None = None) -> So
             )
         if about.st_size == 0:
             raise ReciNetError(f"{source.title} is empty")
-        found = _by_suffix(path, options, source)
+        recognised = _by_suffix(path, options, source)
     except ReciNetError as error:
         raise source.told(error) from None
     except OSError as error:
         reason = encodable(error.strerror or str(error))
         raise ReciNetError(f"{source.title} cannot be read ({reason})") from None
-    if options.frames is not None and found.family == "databases":
+    if options.frames is not None and recognised.family == "databases":
         raise ReciNetError(
-            f"{found.title} is an ASE database: choose its rows with --select, not with "
+            f"{recognised.title} is an ASE database: choose its rows with --select, not with "
             f"@{options.frames.text}"
         )
-    return replace(found, frames=options.frames)
+    return replace(recognised, frames=options.frames)
 
 
 def _by_suffix(path: Path, options: _Options, source: Source) -> Source:
+    """The source that a file is, by its suffix and, where that says nothing, its content."""
     suffix, compression = split_suffix(path.name)
     if compression and suffix in _WHOLE:
         raise ReciNetError(f"{source.title}: unpack it first, {suffix} files are not read in order")

@@ -193,6 +193,7 @@ def layout(document: Any, column: str | None) -> str | None:
 
 
 def _any_structure(values: Iterable[Any], column: str | None) -> bool:
+    """Whether one of the first values is a structure or a record of one."""
     for value in islice(values, _SEEN):
         if looks_like_structure(value):
             return True

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError, reason_of
-from recinet_ase.io.base import family_of, vanished
+from recinet_ase.io.base import family_of, unread, vanished
 from recinet_ase.io.entries import Chunk, Entry, Piece, Source, encodable
 from recinet_ase.io.find import find_sources
 
@@ -61,7 +61,7 @@ def numbered_items(source: Source) -> Iterator[tuple[int, Any]]:
         yield number, vanished(source, error)
     except Exception as error:
         reason = f"{reason_of(error)}; the rest of {source.title} was not read"
-        yield number, ReciNetError(reason)
+        yield number, unread(error, reason)
     else:
         if not number and source.selection is None:
             what = "holds no structure" if source.frames is None else "picks no structure"
@@ -92,13 +92,13 @@ def _read_pieces(source: Source, pieces: Sequence[Piece], id_key: str | None) ->
     """The entries of pieces of one source, which is opened once for all of them."""
     items = [pair for piece in pieces for pair in enumerate(piece.items, piece.start)]
     good = [item for _, item in items if not isinstance(item, Exception)]
-    found = iter(family_of(source).read(source, good)) if good else iter(())
+    parsed = iter(family_of(source).read(source, good)) if good else iter(())
     for index, item in items:
         name = f"{source.name}#{index}"
         if isinstance(item, Exception):
             yield Entry(name, _plain(source, item))
             continue
-        key, atoms, values = next(found)
+        key, atoms, values = next(parsed)
         values = _encodable_values(values)
         name = name if key is None else f"{source.prefix}{key}"
         has_key = id_key is None or _is_id(values.get(id_key))
@@ -113,7 +113,7 @@ def _read_pieces(source: Source, pieces: Sequence[Piece], id_key: str | None) ->
 
 def _plain(source: Source, error: Exception) -> ReciNetError:
     if not isinstance(error, ReciNetError):
-        error = ReciNetError(f"the structure cannot be read ({reason_of(error)})")
+        error = unread(error, f"the structure cannot be read ({reason_of(error)})")
     return source.told(error)
 
 

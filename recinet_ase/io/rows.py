@@ -23,7 +23,7 @@ from recinet_ase.io.convert import is_structure, to_atoms
 from recinet_ase.io.entries import Entry, Source
 from recinet_ase.io.find import find_sources
 from recinet_ase.io.reading import numbered_items, read_entries, read_structure
-from recinet_ase.io.records import ID_KEYS, Record, flat, own_id, record_of
+from recinet_ase.io.records import ID_KEYS, Record, flat, own_id
 
 ENERGY_KEY = "energy_per_atom"
 """ASE's energy, which is that of the whole cell in eV, divided by the number of atoms."""
@@ -144,6 +144,7 @@ def _ase_rows(source: Source) -> list[Row]:
 
 
 def _ase_row(name: str, entry: Entry, keys: Sequence[str]) -> Row:
+    """The row of an entry, with its energy per atom where one is stored."""
     place = entry.id.rsplit("#", 1)[-1]
     where, atoms = f"{name}:{place}", entry.atoms
     key = f"{name}#{place}" if "#" in entry.id else place
@@ -160,49 +161,6 @@ def _plain_name(source: Source) -> str:
     """The file's name without the suffix of a compression."""
     path = Path(source.name)
     return path.stem if path.suffix.lower() in COMPRESSIONS else path.name
-
-
-# Published files, whose layout is known
-
-
-def record_rows(records: Sequence[Any], name: str) -> list[Row]:
-    """Rows of a list of json objects, as jarvis-tools and ALIGNN write them.
-
-    Args:
-        records: Objects with a structure under ``atoms``, ``structure`` or ``cif``.
-        name: The file's name.
-    """
-    return rows_of((record_of(None, record, None) for record in records), name)
-
-
-def split_rows(document: Mapping[str, Any], name: str) -> list[Row]:
-    """Rows of matminer's json: ``index``, ``columns`` and ``data``.
-
-    Args:
-        document: The parsed file.
-        name: The file's name.
-
-    Raises:
-        ReciNetError: If its parts do not fit together.
-    """
-    columns, data = document["columns"], document["data"]
-    index = document.get("index", range(len(data)))
-    if not isinstance(columns, list) or not isinstance(data, list) or len(index) != len(data):
-        raise ReciNetError(f"{name}: 'index', 'columns' and 'data' do not fit together")
-    pairs = json_documents.records(document, "split", None)
-    return rows_of((record_of(key, record, None) for key, record in pairs), name)
-
-
-def read_json(path: Path) -> Any:
-    """A json document, compressed or not.
-
-    Raises:
-        ReciNetError: If the file is missing or broken.
-    """
-    try:
-        return json_documents.load_document(str(path))
-    except OSError as error:
-        raise ReciNetError(f"{path} is not readable json ({error})") from None
 
 
 # Folders
@@ -237,16 +195,18 @@ def folder_rows(folder: Path) -> tuple[list[Row], list[Path]]:
     for number, line in enumerate(lines, 1):
         cells = [cell.strip() for cell in line]
         name, where = cells[0], f"{ID_PROP}:{number}"
-        found = [files[name]] if name in files else by_base.get(name, [])
+        candidates = [files[name]] if name in files else by_base.get(name, [])
         fault = ""
-        if len(found) != 1:
-            listed = ", ".join(path.name for path in found)
-            fault = f"{name!r} could be any of {listed}" if found else f"there is no file {name!r}"
+        if len(candidates) != 1:
+            listed = ", ".join(path.name for path in candidates)
+            fault = (
+                f"{name!r} could be any of {listed}" if candidates else f"there is no file {name!r}"
+            )
         values = dict(zip(header[1:], cells[1:], strict=False))
         read = partial(_read, ReciNetError(fault))
-        if found and not fault:
-            sources.append(found[0])
-            read = partial(read_structure, found[0])
+        if candidates and not fault:
+            sources.append(candidates[0])
+            read = partial(read_structure, candidates[0])
         rows.append(Row(_base(name), where, values, read, fault))
     return rows, list(dict.fromkeys(sources))
 

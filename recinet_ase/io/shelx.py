@@ -124,15 +124,15 @@ def _number(text: str, line: str) -> float:
 
 def _elements(words: list[str]) -> list[int]:
     """Atomic numbers of SFAC: a list of elements, or one with its scattering factors."""
-    found = []
+    numbers = []
     for word in words:
         if word[:1].isdigit() or word[:1] in "+-.":
             break
         number = atomic_number(word.lstrip("$"))
         if not number:
             raise StructureError(f"SFAC names {word[:20]!r}, which is no element")
-        found.append(number)
-    return found
+        numbers.append(number)
+    return numbers
 
 
 def _atom(name: str, words: list[str], line: str) -> tuple[str, int, list[float]]:

@@ -95,9 +95,9 @@ def record(source: Source, item: Mapping[str, Any]) -> Record:
 
     Identities are found under any spelling of their names ("ID", "Material_ID").
     """
-    found = record_of(None, item, source.column)
+    named = record_of(None, item, source.column)
     lowered = {str(key).strip().lower(): value for key, value in item.items()}
-    return found._replace(key=own_id(lowered))
+    return named._replace(key=own_id(lowered))
 
 
 def read(source: Source, items: Sequence[Mapping[str, Any]]) -> Iterator[Found]:
@@ -137,6 +137,7 @@ def _chained(first: str, lines: Iterable[str]) -> Iterator[str]:
 
 
 def _rows(reader: Any, source: Source) -> Iterator[list[str] | Exception]:
+    """The rows of a csv file; the error that ends it in place of the rest."""
     while True:
         # The limit belongs to the csv module, so it is set for each row alone.
         before = csv.field_size_limit(_FIELD)
@@ -159,6 +160,7 @@ def _rows(reader: Any, source: Source) -> Iterator[list[str] | Exception]:
 
 @contextmanager
 def _parquet(source: Source) -> Iterator[ParquetFile]:
+    """A parquet file, open for reading."""
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile

@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import StringIO
 from itertools import count as counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recinet_ase.errors import ReciNetError, StructureError
-from recinet_ase.io.base import Found
+from recinet_ase.io.base import Found, counted_if_small, each_alone
 from recinet_ase.io.compression import open_text
 from recinet_ase.io.entries import Source
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 _MAXIMUM_ATOMS = 1_000_000
 """A frame that claims more is a wrong count, which would swallow the rest of the file."""
 
-_SMALL = 1 << 20  # bytes of a file that is read to count its frames
 _INTEGER = re.compile(r"\s*[+-]?\d+\s*$").match
 _NUMBER = re.compile(r"[+-]?(\d|\.\d|nan|inf)", re.IGNORECASE).match
 
@@ -33,36 +31,27 @@ def items(source: Source) -> Iterator[Any]:
 
 def read(source: Source, items: Sequence[str]) -> Iterator[Found]:
     """Each frame on its own."""
-    for text in items:
-        try:
-            atoms = _parse(text)
-            yield Found(None, atoms, atoms.info)
-        except Exception as error:
-            yield Found(None, error, {})
+    return each_alone(_parse, items)
 
 
 def count(source: Source) -> int | None:
     """Counted by reading a small file, unknown for others."""
-    try:
-        if Path(source.path).stat().st_size > _SMALL:
-            return None
-        return sum(1 for _ in items(source)) or 1
-    except Exception:  # it becomes an entry with its error
-        return None
+    return counted_if_small(source, items)
 
 
 def _parse(text: str) -> Atoms:
+    """The one structure of a frame's text."""
     import ase.io
 
     try:
-        found = ase.io.read(StringIO(text), index=":", format="extxyz")
+        frames = ase.io.read(StringIO(text), index=":", format="extxyz")
     except KeyError as error:
         raise StructureError(
             f"the extxyz text has an atom {str(error.args[0])[:40]!r}, which is no element"
         ) from None
-    if len(found) != 1:
-        raise ReciNetError(f"the text holds {'several' if found else 'no'} structures, not one")
-    return found[0]
+    if len(frames) != 1:
+        raise ReciNetError(f"the text holds {'several' if frames else 'no'} structures, not one")
+    return frames[0]
 
 
 class _Lines:
@@ -121,11 +110,11 @@ def _xyz_frames(handle: Iterable[str]) -> Iterator[str | Exception]:
         body = [lines.take()]
         while len(body) <= int(word) and lines.next is not None and not _INTEGER(lines.next):
             body.append(lines.take())
-        found = len(body) - 1
+        atoms = len(body) - 1
         while lines.next is not None and _is_atom(lines.next):
             lines.take()
-            found += 1
-        if found == int(word):
+            atoms += 1
+        if atoms == int(word):
             yield head + "".join(body)
         else:
-            yield ReciNetError(f"frame {number} claims {word} atoms and has {found} lines of them")
+            yield ReciNetError(f"frame {number} claims {word} atoms and has {atoms} lines of them")

@@ -12,6 +12,7 @@ import numpy as np
 
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.mechanics.cells import crystal_at_rest, evaluate_cells
+from recinet_ase.simulation.calculators import load_calculator
 from recinet_ase.simulation.states import name_of, require
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class ElasticResult:
 
 def elastic_constants(
     structure: Any,
-    calculator: Any,
+    calculator: Any = None,
     *,
     relax: bool = True,
     relax_ions: bool = True,
@@ -168,7 +169,8 @@ def elastic_constants(
 
     Args:
         structure: ASE ``Atoms``, pymatgen ``Structure``, or a dictionary of pymatgen or JARVIS.
-        calculator: An ASE calculator with forces and stress.
+        calculator: An ASE calculator with forces and stress; by default the
+            shipped force model for every element.
         relax: Relax cell and positions first; the constants belong to a crystal at rest.
         relax_ions: Let the atoms relax in each strained cell; without it the constants are
             those of clamped ions.
@@ -195,6 +197,8 @@ def elastic_constants(
         raise ReciNetError(
             f"strains must be of both signs, between -{_LARGEST} and {_LARGEST}, not {strains}"
         )
+    if calculator is None:
+        calculator = load_calculator()
     require(calculator, "stress", "elastic constants need")
     rest = crystal_at_rest(structure, calculator, relax, fmax, max_steps)
     applied = [strain for size in sizes if size for strain in _six_strains(size)]

@@ -11,6 +11,7 @@ import numpy as np
 
 from recinet_ase.errors import ReciNetError, StructureError
 from recinet_ase.mechanics.cells import crystal_at_rest, evaluate_cells
+from recinet_ase.simulation.calculators import load_calculator
 from recinet_ase.simulation.states import require
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class EquationOfStateResult:
 
 def equation_of_state(
     structure: Any,
-    calculator: Any,
+    calculator: Any = None,
     *,
     relax: bool = True,
     relax_ions: bool = True,
@@ -88,7 +89,8 @@ def equation_of_state(
 
     Args:
         structure: ASE ``Atoms``, pymatgen ``Structure``, or a dictionary of pymatgen or JARVIS.
-        calculator: An ASE calculator with forces (and stress for ``relax``).
+        calculator: An ASE calculator with forces (and stress for ``relax``); by default the
+            shipped force model for every element.
         relax: Relax cell and positions first, which puts the minimum in the middle.
         relax_ions: Let the atoms relax at each volume.
         span: Largest change of the volume as a share of it, both ways.
@@ -110,6 +112,8 @@ def equation_of_state(
             f"an equation of state needs at least {_LEAST_POINTS} points and a span of volumes up "
             f"to 0.3 (30 %), not {points} and {span}"
         )
+    if calculator is None:
+        calculator = load_calculator()
     if relax:
         require(calculator, "stress", "relaxing the cell needs (relax=False keeps it)")
     rest = crystal_at_rest(structure, calculator, relax, fmax, max_steps)

@@ -61,6 +61,8 @@ class EnsembleModel(nn.Module):
         self.register_buffer("minimum", members[0].minimum.clone(), persistent=False)
         self.register_buffer("maximum", members[0].maximum.clone(), persistent=False)
 
+    __repr__ = PropertyModel.__repr__
+
     @property
     def members(self) -> tuple[PropertyModel, ...]:
         """The models that are asked."""
@@ -73,14 +75,14 @@ class EnsembleModel(nn.Module):
     def outcome(self, batch: CrystalBatch, sums: LatticeSums | None = None) -> ModelOutput:
         """Mean and spread of the members; the representation is the first member's."""
         sums = LatticeSums(batch) if sums is None else sums
-        found = [member.outcome(batch, sums) for member in self.members]
-        outputs = torch.stack([one.output for one in found])
+        outcomes = [member.outcome(batch, sums) for member in self.members]
+        outputs = torch.stack([one.output for one in outcomes])
         bounded = outputs.clamp(self.minimum, self.maximum)
         mean = bounded.mean(0)
         # Where all members are beyond a bound, how far they are says how sure they are.
         inside = (mean > self.minimum) & (mean < self.maximum)
         output = torch.where(inside, mean, outputs.mean(0))
-        return ModelOutput(output, found[0].latent, bounded.std(0))
+        return ModelOutput(output, outcomes[0].latent, bounded.std(0))
 
     @classmethod
     def load(
@@ -103,8 +105,8 @@ class EnsembleModel(nn.Module):
         """
         model = cls(config, [PropertyModel.load(path, calibrated=False) for path in members])
         if calibrated and calibrations.present(folder):
-            found = Calibration.load(folder, model.fingerprint)
-            model.calibration = replace(found, bounds=config.bounds)
+            calibration = Calibration.load(folder, model.fingerprint)
+            model.calibration = replace(calibration, bounds=config.bounds)
         return model.eval()
 
 

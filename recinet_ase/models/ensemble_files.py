@@ -40,8 +40,8 @@ _ALIKE = {
 
 def member_folders(folder: Path) -> list[Path]:
     """The folders ``member-*`` in a folder that hold a model, in order."""
-    found = [path.parent for path in folder.glob("member-*/config.json")]
-    return sorted(found, key=lambda path: (len(path.name), path.name))
+    folders = [path.parent for path in folder.glob("member-*/config.json")]
+    return sorted(folders, key=lambda path: (len(path.name), path.name))
 
 
 def merged_card(

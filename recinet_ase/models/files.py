@@ -85,6 +85,21 @@ def write_json(path: Path, record: Any) -> None:
     write_atomic(path, (json.dumps(asdict(record), indent=2) + "\n").encode())
 
 
+@contextmanager
+def parsing(source: str) -> Iterator[None]:
+    """What a broken configuration raises, as one error with the name of its file.
+
+    Raises:
+        ReciNetError: If something is missing in it, or of the wrong kind.
+    """
+    try:
+        yield
+    except ReciNetError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ReciNetError(f"{source} is not a model configuration ({error!r})") from None
+
+
 def known_fields(cls: type[Any], data: dict[str, Any]) -> dict[str, Any]:
     """What of a json object a dataclass has fields for: other versions may have had more."""
     names = {f.name for f in fields(cls)}
@@ -111,15 +126,15 @@ def strict_fields(cls: type[T], data: dict[str, Any], what: str) -> T:
     return cls(**data)
 
 
-def check_version(found: int, newest: int, source: str | Path) -> None:
+def check_version(version: int, newest: int, source: str | Path) -> None:
     """Refuse a file of a later layout.
 
     Raises:
-        ReciNetError: If ``found`` is above ``newest``.
+        ReciNetError: If its version is above ``newest``.
     """
-    if found > newest:
+    if version > newest:
         raise ReciNetError(
-            f"{source} has format version {found}; this recinet-ase reads up to {newest}. "
+            f"{source} has format version {version}; this recinet-ase reads up to {newest}. "
             "Upgrade recinet-ase"
         )
 

@@ -25,6 +25,7 @@ from recinet_ase.models.files import (
     CONFIG_FILE,
     check_version,
     known_fields,
+    parsing,
     read_config,
     read_weights,
     save_weights,
@@ -118,7 +119,7 @@ class ModelConfig:
         Raises:
             ReciNetError: If it is broken, or written by a newer version.
         """
-        try:
+        with parsing(source):
             data = json.loads(text)
             version = data["format_version"]
             check_version(version, FORMAT_VERSION, source)
@@ -138,10 +139,6 @@ class ModelConfig:
                 raise ReciNetError(
                     f"{source}: mean and std must hold one finite number for each property"
                 )
-        except ReciNetError:
-            raise
-        except (ValueError, KeyError, TypeError) as error:
-            raise ReciNetError(f"{source} is not a model configuration ({error!r})") from None
         if units != config.units:
             raise ReciNetError(f"{source} states units {config.units}, expected {units}")
         return config
@@ -203,6 +200,13 @@ class PropertyModel(nn.Module):
         self.register_buffer("reference", reference, persistent=False)
         logarithms = torch.tensor([name in config.logarithmic for name in config.properties])
         self.register_buffer("logarithms", logarithms, persistent=False)
+
+    def __repr__(self) -> str:
+        """``<PropertyModel jarvis-mbj: bandgap (eV), 510,913 parameters>``."""
+        count = sum(weights.numel() for weights in self.parameters())
+        outputs = zip(self.config.properties, self.config.units, strict=True)
+        told = ", ".join(f"{name} ({unit or '1'})" for name, unit in outputs)
+        return f"<{type(self).__name__} {self.config.name}: {told}, {count:,} parameters>"
 
     @property
     def members(self) -> tuple[PropertyModel, ...]:
@@ -284,8 +288,8 @@ class PropertyModel(nn.Module):
         take_weights(model.network, state, folder)
         model.fingerprint = _fingerprint(config, state)
         if calibrated and calibrations.present(folder):
-            found = Calibration.load(folder, model.fingerprint)
-            model.calibration = replace(found, bounds=config.bounds)
+            calibration = Calibration.load(folder, model.fingerprint)
+            model.calibration = replace(calibration, bounds=config.bounds)
         return model.eval()
 
 

@@ -34,7 +34,7 @@ class EdgeIndex:
         centre_start: First edge of each atom as receiver, ``[N]``.
         count: Multiplicity of each edge, ``[E]``.
         weight: Edges of the full crystals that each edge stands for, ``[E]``.
-        span: Columns that the embeddings are given in ``[e, r]``, or None (see `nn.span`).
+        span: Columns that the embeddings are given in ``[e, r]``, or None (see `nn.low_rank`).
     """
 
     centre: torch.Tensor

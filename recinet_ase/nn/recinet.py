@@ -20,11 +20,11 @@ from recinet_ase.nn.experts import DECODERS, ExpertHeads, TaskHeads
 from recinet_ase.nn.fused import EdgeIndex
 from recinet_ase.nn.gate import GatedHead
 from recinet_ase.nn.local import LocalBlock
+from recinet_ase.nn.low_rank import holds, low_rank_basis
 from recinet_ase.nn.norm import NORMS
 from recinet_ase.nn.pooling import POOLINGS, LastColumns, make_pooling
 from recinet_ase.nn.radial import PotentialBasis, fading
 from recinet_ase.nn.reciprocal import MODES, LatticeOperator, ReciprocalBlock
-from recinet_ase.nn.span import embedding_span, holds
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class ReciNet(nn.Module):
         if self._span is None or not known or (look and not holds(self._span[1], v)):
             plain = copy.deepcopy(self.embed_edge).cpu().double()
             basis = copy.deepcopy(self.edge_basis).cpu().double()
-            found = embedding_span(lambda d: functional.softplus(plain(basis(d.double()))))
+            found = low_rank_basis(lambda d: functional.softplus(plain(basis(d.double()))))
             self._span = key, found.to(weight)
         return self._span[1]
 

@@ -8,7 +8,7 @@ Five readings are available:
 * ``"literal"``: equations (8)-(9) as printed, with the three basis vectors for k and the
   phase ``k.f``. Neither rotation nor choice of cell leaves it unchanged; it exists for
   comparison and must not be shipped;
-* ``"ewald"``: Ewald message passing over a box of indices (`recinet_ase.nn.index_box`), which
+* ``"ewald"``: Ewald message passing over a box of indices (`recinet_ase.nn.ewald`), which
   the choice of cell does not leave unchanged either; for comparison;
 * ``"none"``: no block.
 """
@@ -29,7 +29,7 @@ from recinet_ase.graph.segments import first_rows, segment_sum
 from recinet_ase.graph.upload import upload
 from recinet_ase.graph.wave_sums import CellTables, Members, Sizes, filtered_sum, pair_kernels
 from recinet_ase.graph.waves import WaveBasis
-from recinet_ase.nn.index_box import IndexBoxSum
+from recinet_ase.nn.ewald import EwaldSum
 
 MODES = ("lattice", "mean", "literal", "ewald", "none")
 FULL_GRAPHS = ("literal", "ewald")
@@ -290,7 +290,7 @@ class ReciprocalBlock(nn.Module):
         self.mode = mode
         self.norm = nn.LayerNorm(width)
         self.down = nn.Linear(width, channels)
-        self.box = IndexBoxSum(channels) if mode == "ewald" else None
+        self.box = EwaldSum(channels) if mode == "ewald" else None
         # "literal" has its G-dependence in the waves themselves and W_filter in `up`.
         self.filter = nn.Parameter(torch.randn(n_radial, channels) / math.sqrt(n_radial))
         if mode != "lattice":

@@ -28,6 +28,7 @@ from recinet_ase.phonons.structure import (
     symmetrise,
 )
 from recinet_ase.simulation.batch_forces import BatchForces, CalculatorForces
+from recinet_ase.simulation.calculators import load_calculator
 from recinet_ase.simulation.relaxation import RelaxationSettings
 from recinet_ase.simulation.relaxation import relax as relax_structure
 from recinet_ase.simulation.states import name_of, require
@@ -44,7 +45,7 @@ Progress = Callable[[str, int, int | None], None]
 
 def phonons(
     atoms: Any,
-    calculator: Any,
+    calculator: Any = None,
     *,
     relax: bool = True,
     relax_cell: bool = True,
@@ -72,7 +73,8 @@ def phonons(
         atoms: ASE ``Atoms``, pymatgen ``Structure``, or a dictionary of pymatgen or JARVIS. Its
             choice of cell and orientation does not matter.
         calculator: Any ASE calculator with forces (and stress, to relax the cell). One that also
-            has ``forces_of(list[Atoms])`` (`BatchForces`) is asked in batches.
+            has ``forces_of(list[Atoms])`` (`BatchForces`) is asked in batches. By default the
+            shipped force model for every element.
         relax: Relax before anything else.
         relax_cell: Relax the cell along with the positions.
         fmax: Largest force in eV/A left by the relaxation.
@@ -101,6 +103,8 @@ def phonons(
             large, ``folder`` belongs to another calculation, or phonopy is missing.
     """
     harmonic.require_phonopy()
+    if calculator is None:
+        calculator = load_calculator()
     require(calculator, "forces", "phonons need")
     if not 0 < distance < 1:
         raise ReciNetError(f"the displacement must be between 0 and 1 A, not {distance:g}")

@@ -80,6 +80,18 @@ class Phonons:
         """The highest frequency along the path, THz."""
         return max(float(segment.frequencies.max()) for segment in self.bands)
 
+    @property
+    def lowest_frequency(self) -> float:
+        """The worst imaginary mode, or else the lowest frequency at a special point, THz.
+
+        The three acoustic modes at Gamma do not count.
+        """
+        if self.imaginary is not None:
+            return self.imaginary.frequency
+        names = [name for name in self.points if name != "GAMMA"]
+        modes = [self.gamma[3:], *(self.at(name) for name in names)]
+        return float(np.concatenate(modes).min())
+
     def frequencies(self, qpoints: npt.ArrayLike) -> np.ndarray:
         """Frequencies at any wave vectors.
 

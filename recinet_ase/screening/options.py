@@ -70,6 +70,9 @@ class ScreenOptions:
 class Display(Protocol):
     """What a screen tells while it runs."""
 
+    def busy(self, what: str) -> None:
+        """Work that nothing counts, until the next note or bar."""
+
     def note(self, line: str) -> None:
         """A line for the user: where numbers come from, or what went otherwise than expected."""
 
@@ -96,7 +99,7 @@ class ScreenOutcome:
         lost: Of these, rows whose structure ended its worker or took too long.
         without_key: Entries that lack the user's id key.
         written: Rows of the output.
-        left_out: Selected rows that the output's format could not hold.
+        unwritten: Selected rows that the output's format could not hold.
         table: All rows, while the screen's files are there.
         indices: The rows selected, or None if no selection was asked for.
         was_complete: There was nothing to resume: the output is this screen's result.
@@ -108,7 +111,7 @@ class ScreenOutcome:
     lost: int = 0
     without_key: int = 0
     written: int = 0
-    left_out: int = 0
+    unwritten: int = 0
     table: JournalTable | None = None
     indices: np.ndarray | None = None
     was_complete: bool = False

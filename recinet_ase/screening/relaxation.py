@@ -65,6 +65,12 @@ class RelaxationSpec:
             weights = str(model_card(self.calculator).get("sha256", ""))
         return {"calculator": self.calculator, "weights": weights, **asdict(self.settings)}
 
+    def __str__(self) -> str:
+        """One line for the user."""
+        how = self.settings
+        what = "cells and positions" if how.cell else "positions"
+        return f"{what} relaxed with {self.calculator} to {how.fmax:g} eV/A"
+
     def load(self, device: str) -> Any:
         """The calculator, made once in each process."""
         return _loaded(self.calculator, device)

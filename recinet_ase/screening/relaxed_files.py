@@ -8,7 +8,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,19 +18,18 @@ from recinet_ase._version import __version__
 from recinet_ase.errors import ReciNetError
 from recinet_ase.inference.preparation import described
 from recinet_ase.inference.result import RELAXATION
-from recinet_ase.io import chunks, count_entries, entries_of, find_sources, fingerprint
+from recinet_ase.io import count_entries, find_sources
 from recinet_ase.io.entries import Chunk, Entry, InputChangedError, structure_digest
 from recinet_ase.models.files import replacing, write_atomic
 from recinet_ase.screening.execution.chunk import ChunkRows
 from recinet_ase.screening.execution.gpus import choose_devices
-from recinet_ase.screening.execution.processes import Workers
-from recinet_ase.screening.execution.schedule import TIME_LIMIT, choose_workers, in_order
-from recinet_ase.screening.execution.worker import beginning, single_threaded
-from recinet_ase.screening.journal import Journal, has_journal, journal_folder
+from recinet_ase.screening.execution.schedule import TIME_LIMIT, choose_workers
+from recinet_ase.screening.execution.worker import beginning
 from recinet_ase.screening.output.metadata import sidecar_path
 from recinet_ase.screening.output.writers import check_file, check_output, open_writer
 from recinet_ase.screening.output.writers.structures import atoms_of
 from recinet_ase.screening.relaxation import RELAXED_CHUNK, WORTH, RelaxationSpec, geometry_of
+from recinet_ase.screening.work import journalled, read_one_by_one
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -103,62 +102,32 @@ def relax_files(
         check_output(output, sources)
     else:
         check_folder(output)
-    folder = journal_folder(output)
-    if resume and not has_journal(folder) and output.exists():
-        raise ReciNetError(f"{output} is complete; leave --resume out to make it anew")
+    display.note(str(spec))
     devices = choose_devices(device)
-    header = {
-        "inputs": fingerprint(sources),
-        "recinet-ase": __version__,
-        "relaxation": spec.identity,
-        "device": devices[0].partition(":")[0],
-        "id_key": id_key,
-        "columns": list(COLUMNS),
-        "chunk": RELAXED_CHUNK,
-    }
-    journal = Journal(folder, header, resume)
     total = count_entries(sources)
-    try:
-        if journal.done:
-            display.note(f"going on after {len(journal):,} structures that are done")
-        left = (chunk for chunk in chunks(sources, RELAXED_CHUNK) if chunk.number >= journal.done)
-        with display.progress(total, len(journal)) as advance:
-            for rows in _relaxed(left, spec, id_key, devices, workers, total):
-                journal.append(rows)
-                advance(len(rows.rows))
+    if devices == ("cpu",):
+        count = choose_workers(workers, None, None if total is None else WORTH * total)
+    else:
+        count = 0 if workers == 0 else len(devices)
+    with journalled(
+        partial(relax_chunk, spec, id_key),
+        sources,
+        output,
+        COLUMNS,
+        {"relaxation": spec.identity, "id_key": id_key},
+        RELAXED_CHUNK,
+        display,
+        devices=devices,
+        workers=count,
+        time_limit=TIME_LIMIT,
+        total=total,
+        resume=resume,
+    ) as journal:
         outcome = _write(journal.table(UNITS, sources, RELAXED_CHUNK), output)
         if output.suffix:
             about = {"recinet-ase": __version__, "relaxation": spec.identity, "units": UNITS}
             write_atomic(sidecar_path(output), (json.dumps(about, indent=1) + "\n").encode())
-    except BaseException:
-        if journal.done:
-            journal.close()
-        else:
-            journal.delete()  # nothing to go on with
-        raise
-    journal.delete()
     return outcome
-
-
-def _relaxed(
-    parts: Iterator[Chunk],
-    spec: RelaxationSpec,
-    id_key: str | None,
-    devices: Sequence[str],
-    workers: int | None,
-    total: int | None,
-) -> Iterator[ChunkRows]:
-    """The rows of chunks, in order."""
-    function = partial(relax_chunk, spec, id_key)
-    on_cpu = tuple(devices) == ("cpu",)
-    entries = None if total is None else WORTH * total
-    count = choose_workers(workers, None, entries) if on_cpu else len(devices)
-    if workers == 0 or not count:
-        for chunk in parts:
-            yield single_threaded(partial(function, device=devices[0]), chunk)
-        return
-    with closing(Workers(count, TIME_LIMIT, () if on_cpu else devices)) as backend:
-        yield from in_order(parts, backend, function, COLUMNS)
 
 
 def relax_chunk(
@@ -167,11 +136,7 @@ def relax_chunk(
     """Read a chunk and relax its structures together."""
     beginning(math.inf)  # loading models is no structure's time
     spec.load(device)
-    entries: list[Entry] = []
-    reading = entries_of(chunk, id_key)
-    for place in range(len(chunk)):
-        beginning(1, place)
-        entries.append(next(reading))
+    entries = read_one_by_one(chunk, id_key)
     found = spec.relax([entry.atoms for entry in entries], device, beginning)
     return ChunkRows(
         chunk.number,

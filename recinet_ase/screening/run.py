@@ -15,15 +15,7 @@ from recinet_ase._version import __version__
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.io import chunks, count_entries, find_sources, fingerprint
 from recinet_ase.io.entries import Chunk, Source
-from recinet_ase.screening.execution.chunk import (
-    ChunkRows,
-    ScreenSpec,
-    choose_spec,
-    column_units,
-    loaded_predictor,
-    provenance_lines,
-    result_columns,
-)
+from recinet_ase.screening.execution.chunk import ChunkRows
 from recinet_ase.screening.execution.gpus import TOGETHER, choose_devices
 from recinet_ase.screening.execution.processes import warm_up
 from recinet_ase.screening.execution.schedule import (
@@ -32,6 +24,14 @@ from recinet_ase.screening.execution.schedule import (
     choose_workers,
     make_backend,
     run,
+)
+from recinet_ase.screening.execution.spec import (
+    ScreenSpec,
+    choose_spec,
+    column_units,
+    loaded_predictor,
+    provenance_lines,
+    result_columns,
 )
 from recinet_ase.screening.journal import Journal, has_journal, journal_folder
 from recinet_ase.screening.options import Display, ScreenOptions, ScreenOutcome
@@ -112,7 +112,7 @@ def run_screen(
         ):
             yield ScreenOutcome(was_complete=True)
             return
-        for line in provenance_lines(predictor):
+        for line in provenance_lines(predictor, spec.relaxation):
             display.note(line)
         gpus = 0 if spec.on_cpu else len(devices)
         workers = choose_workers(options.workers, options.scheduler, effort, gpus, limited)
@@ -124,6 +124,7 @@ def run_screen(
             clock = time.perf_counter()
             try:
                 _fill(journal, sources, spec, backend, display, total)
+                display.busy("selecting and writing")
                 outcome = finish(
                     journal, options, sources, predictor, units, identity, clock, command
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def _imported(name: str) -> Any:
         sys.path.remove(here)
     if isinstance(found, type) or not hasattr(found, "get_property"):
         try:
-            found = found()
+            with redirect_stdout(sys.stderr):  # CHGNet's prints what it is, into our tables
+                found = found()
         except Exception as error:
             raise ReciNetError(
                 f"{name} cannot be made without arguments ({error}); write a function that makes "

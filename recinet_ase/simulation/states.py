@@ -22,11 +22,13 @@ class State:
         energy: Energy of the cell, eV.
         forces: In eV/A ``[N, 3]``.
         stress: In eV/A^3 ``[3, 3]``, positive under tension; None if it was not asked for.
+        notes: What of the structure lies outside all that the calculator knows, where it says so.
     """
 
     energy: float
     forces: np.ndarray
     stress: np.ndarray | None
+    notes: tuple[str, ...] = ()
 
     @property
     def largest_force(self) -> float:
@@ -82,8 +84,12 @@ def _state(
                 "knows?"
             )
     stress = values.get("stress")
-    full = None if stress is None else voigt_6_to_full_3x3_stress(stress)
-    return State(float(values["energy"]), values["forces"], full)
+    if stress is not None and stress.shape != (3, 3):  # which CHGNet's and others are
+        if stress.shape != (6,):
+            return ReciNetError(f"{name} gives a stress of shape {stress.shape}, not of 6 or 3 x 3")
+        stress = voigt_6_to_full_3x3_stress(stress)
+    notes = tuple(result.get("notes", ()))
+    return State(float(values["energy"]), values["forces"], stress, notes)
 
 
 def name_of(calculator: Any) -> str:

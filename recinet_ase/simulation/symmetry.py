@@ -29,10 +29,12 @@ class Symmetry:
         from scipy import sparse
         from scipy.spatial import cKDTree
 
-        found = spglib.get_symmetry((lattice, frac_coords, numbers), symprec=symprec)
-        if found is None:  # spglib's word for a cell that it can make nothing of
-            rotation, shift = np.eye(3, dtype=np.int64)[None], np.zeros((1, 3))
-        else:
+        try:
+            found = spglib.get_symmetry((lattice, frac_coords, numbers), symprec=symprec)
+        except Exception:  # or None, as spglib is set to: a cell that it can make nothing of
+            found = None
+        rotation, shift = np.eye(3, dtype=np.int64)[None], np.zeros((1, 3))
+        if found is not None:
             rotation, shift = found["rotations"], found["translations"]
         self.lattice = _symmetric_lattice(lattice, np.unique(rotation, axis=0))
         image = np.einsum("nij,aj->nai", rotation, frac_coords) + shift[:, None]

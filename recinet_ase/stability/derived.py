@@ -158,7 +158,7 @@ class HullDistance:
         spreads = dict(result.spreads)
         if SOURCE in spreads:
             spreads[DISTANCE] = spreads[SOURCE]
-        warning = (f"{self.model}: {DISTANCE} cannot be trusted, {self._name} lack: {lacks}",)
+        warning = (self.warning(lacks),)
         return replace(
             result,
             values={**result.values, DISTANCE: result.values[SOURCE] - energy},
@@ -169,6 +169,10 @@ class HullDistance:
             warnings=(*result.warnings, *warning) if lacks else result.warnings,
             in_domain=False if lacks else result.in_domain,
         )
+
+    def warning(self, lacks: str) -> str:
+        """What is said where references lack something."""
+        return f"{self.model}: {DISTANCE} cannot be trusted, {self._name} lack: {lacks}"
 
     def lacking(self, amounts: Mapping[str, float]) -> str:
         """What the references lack for a composition; ``""`` for nothing."""

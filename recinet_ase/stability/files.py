@@ -77,10 +77,11 @@ def read_phases(path: str | Path) -> tuple[list[Phase], str]:
 
 def _checked(path: Path, rows: Iterable[_Row]) -> tuple[list[Phase], str]:
     """The phases of rows that have been looked at, and their level of theory."""
-    phases = []
+    phases, places = [], []
     theories: dict[str, str] = {}
     for row in rows:
         phases.append(_phase(row))
+        places.append(row.where)
         theory = _LEVELS.get(row.theory.lower(), row.theory)
         if theory:
             theories.setdefault(theory, row.where)
@@ -90,9 +91,9 @@ def _checked(path: Path, rows: Iterable[_Row]) -> tuple[list[Phase], str]:
     if not _PER_ATOM[0] <= middle <= _PER_ATOM[1]:
         extreme = max(range(len(phases)), key=lambda i: abs(phases[i].energy))
         raise ReciNetError(
-            f"{path}: half of the energies are beyond {middle:.4g} eV/atom "
-            f"({phases[extreme].formula}: {phases[extreme].energy:.4g}); formation energies per "
-            "atom are needed, these look like total energies or those of a cell"
+            f"{places[extreme]} ({phases[extreme].formula}): {phases[extreme].energy:.4g} eV/atom, "
+            f"and half of the energies are beyond {middle:.4g}; formation energies per atom are "
+            "needed, these look like total energies or those of a cell"
         )
     return phases, _only(theories)
 

@@ -50,6 +50,7 @@ class Hull:
         name: What to call these references.
         pairs: Pairs of elements with a known binary compound beside those among ``phases``
             (compounds that were left out because they are not on the hull).
+        corners: Whether each of the phases is known to lie on the hull.
     """
 
     def __init__(
@@ -58,23 +59,21 @@ class Hull:
         functional: str = "",
         name: str = "",
         pairs: Iterable[frozenset[str]] = (),
+        corners: bool = False,
     ) -> None:
-        self._begin(functional, name, pairs)
-        self._build(self._lowest(phases))
-
-    @classmethod
-    def of_corners(
-        cls,
-        phases: Iterable[Phase],
-        functional: str = "",
-        name: str = "",
-        pairs: Iterable[frozenset[str]] = (),
-    ) -> Hull:
-        """A hull of phases of which each is known to lie on it (`Hull` finds out)."""
-        hull = cls.__new__(cls)
-        hull._begin(functional, name, pairs)
-        hull._add([phase for phase in phases if hull._is_compound(phase)])
-        return hull
+        self.functional, self.name = functional, name
+        self._pairs = set(pairs)
+        self._elements: dict[str, Phase] = {}
+        self._element_energy = np.zeros(MAX_Z + 1)
+        self._phases: list[Phase] = []
+        self._systems: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        self._known: dict[tuple[int, ...], list[int]] = {}
+        self._shares = np.zeros((0, MAX_Z + 1))
+        self._energy = np.zeros(0)
+        if corners:
+            self._add([phase for phase in phases if self._is_compound(phase)])
+        else:
+            self._build(self._lowest(phases))
 
     @classmethod
     def load(cls, name: str) -> Hull:
@@ -232,17 +231,6 @@ class Hull:
 
     # How it is kept.
 
-    def _begin(self, functional: str, name: str, pairs: Iterable[frozenset[str]]) -> None:
-        self.functional, self.name = functional, name
-        self._pairs = set(pairs)
-        self._elements: dict[str, Phase] = {}
-        self._element_energy = np.zeros(MAX_Z + 1)
-        self._phases: list[Phase] = []
-        self._systems: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        self._known: dict[tuple[int, ...], list[int]] = {}
-        self._shares = np.zeros((0, MAX_Z + 1))
-        self._energy = np.zeros(0)
-
     def _is_compound(self, phase: Phase) -> bool:
         """Whether a phase is no element; takes note of elements and pairs."""
         if len(phase.amounts) == 1:
@@ -267,6 +255,7 @@ class Hull:
         return list(lowest.values())
 
     def _add(self, phases: Sequence[Phase]) -> None:
+        """Take compounds in, each known to lie on the hull."""
         shares = np.zeros((len(phases), MAX_Z + 1))
         number = atomic_numbers()
         for i, phase in enumerate(phases):
@@ -352,6 +341,7 @@ class Hull:
         members: list[list[int]],
         compositions: Sequence[Mapping[str, float]],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Mixtures]:
+        """Problems of like size as arrays, and their lowest mixtures."""
         problems, n = numbers.shape
         names = symbols()
         target = np.array(
@@ -378,6 +368,7 @@ class Hull:
     def _components(
         self, numbers: np.ndarray, places: np.ndarray, columns: np.ndarray, shares: np.ndarray
     ) -> tuple[Component, ...]:
+        """The phases of a mixture with their shares, largest first."""
         n = len(numbers)
         found = []
         for column, share in zip(columns.tolist(), shares.tolist(), strict=True):
@@ -399,4 +390,4 @@ def _shipped(name: str) -> Hull:
     """The hull of shipped references, read once."""
     phases, card = shipped_phases(name)
     pairs = [frozenset(pair.split("-")) for pair in card["pairs"].split()]
-    return Hull.of_corners(phases, card["functional"], name, pairs)
+    return Hull(phases, card["functional"], name, pairs, corners=True)

@@ -46,5 +46,5 @@ def shipped_phases(name: str) -> tuple[list[Phase], dict[str, Any]]:
 def references_card(name: str) -> dict[str, Any]:
     """What shipped references are: level of theory, source, licence, counts."""
     text = (files(__package__) / "data" / f"{name}.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    card: dict[str, Any] = json.loads(text)
+    return card

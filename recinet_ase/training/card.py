@@ -91,6 +91,7 @@ def card_text(
 
 
 def _heading(config: ModelConfig) -> str:
+    """What the model predicts, in a sentence."""
     texts = [
         f"{info.label}{f' in {info.unit}' if info.unit else ''}{_level(config, info.name)}"
         for info in config.infos
@@ -192,6 +193,7 @@ def stated_error(
 
 
 def _usage(name: str, properties: Sequence[str]) -> str:
+    """How it is called, from Python and the command line."""
     calls = "\n".join(f'atoms.calc.get_property("{prop}", atoms)' for prop in properties)
     return f"""\
 ```python
@@ -207,6 +209,7 @@ recinet-screen structures.db --model {name} -o results.csv
 
 
 def _measured(config: ModelConfig, validation: PredictionTable | None, name: str) -> str:
+    """How the validation error was obtained."""
     training = config.training
     dataset = training.get("dataset", "")
     if validation is None:
@@ -229,6 +232,7 @@ def _measured(config: ModelConfig, validation: PredictionTable | None, name: str
 
 
 def _limits(config: ModelConfig, tables: Sequence[PredictionTable | None]) -> str:
+    """Where the model is not to be trusted, a line for each reason."""
     lines = [
         f"{len(config.elements)} elements occur in the training data; a crystal with another one "
         "is refused."

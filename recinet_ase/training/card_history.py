@@ -118,6 +118,7 @@ def _network(network: ReciNetConfig, named: str | None, outputs: int = 1) -> str
 
 
 def _split(config: ModelConfig) -> str:
+    """How the crystals were divided."""
     training, infos = config.training, config.infos
     dataset = training.get("dataset", "")
     counts = f"{training.get('n_train', '?')} training and {training.get('n_val', '?')} validation"

@@ -78,10 +78,10 @@ def answerable(
         )
     kept = torch.nonzero(~foreign).flatten()
     reason = f"validation crystal with an element that no training crystal has ({listed})"
-    left_out = {data.val_ids[i]: reason for i in torch.nonzero(foreign).flatten().tolist()}
+    rejected = {data.val_ids[i]: reason for i in torch.nonzero(foreign).flatten().tolist()}
     return replace(
         data,
         val=Targets(data.val.index[kept], data.val.values[kept]),
         val_ids=[data.val_ids[i] for i in kept.tolist()],
-        left_out={**data.left_out, **left_out},
+        rejected={**data.rejected, **rejected},
     )

@@ -13,8 +13,8 @@ from recinet_ase.data.conversion import cached_store
 from recinet_ase.data.dataset import Dataset
 from recinet_ase.data.joint import Labels
 from recinet_ase.data.labels import NO_LABEL
-from recinet_ase.data.left_out import check_share
 from recinet_ase.data.overlap import twins
+from recinet_ase.data.rejected import check_share
 from recinet_ase.data.splits import Split
 from recinet_ase.data.store import PackedStore, StoreSettings, cache_dir, join_stores
 from recinet_ase.errors import ReciNetError
@@ -52,7 +52,7 @@ class PreparedData:
         train, val: Labels.
         train_ids: Ids of the training crystals.
         val_ids: Ids of the validation crystals.
-        left_out: Crystals that could not be used, by id, with the reason.
+        rejected: Crystals that could not be used, by id, with the reason.
     """
 
     store: PackedStore
@@ -60,7 +60,7 @@ class PreparedData:
     val: Targets
     train_ids: list[str]
     val_ids: list[str]
-    left_out: dict[str, str]
+    rejected: dict[str, str]
 
 
 def open_run_dataset(
@@ -163,15 +163,15 @@ def prepare_data(
         store = _member_store(member, settings, cache, workers, progress, message, stop)
         stores.append(store.prefixed(prefix))
     store = join_stores(stores)
-    left_out = {**store.skipped, **dataset.rejected()}
+    rejected = {**store.rejected, **dataset.rejected()}
     # Rows of a table need not have every property; one without a label is no fault of the data.
-    bad = {key: reason for key, reason in left_out.items() if reason != NO_LABEL}
-    rows, unlabelled = len(left_out.keys() | store.position.keys()), len(left_out) - len(bad)
+    bad = {key: reason for key, reason in rejected.items() if reason != NO_LABEL}
+    rows, unlabelled = len(rejected.keys() | store.position.keys()), len(rejected) - len(bad)
     check_share(bad, rows - unlabelled, config.max_bad)
     if unlabelled and message is not None:
         message(f"{unlabelled:,} of {rows:,} rows have no label, and are not used")
     splits = _without_twins(dataset, config, store, splits, message)
-    return _labelled(store, splits, config, left_out)
+    return _labelled(store, splits, config, rejected)
 
 
 def _member_store(
@@ -219,12 +219,12 @@ def twins_of(
     dataset: Dataset, store: PackedStore, held_out: Iterable[str], train: Iterable[str]
 ) -> set[str]:
     """Training ids that are twins of a crystal that another dataset holds out."""
-    held_out, train, found = set(held_out), set(train), set[str]()
+    held_out, train, spoilt = set(held_out), set(train), set[str]()
     for prefix in dataset.members if len(dataset.members) > 1 else ():
         held = store.positions(i for i in held_out if i.startswith(prefix))
         others = store.positions(i for i in train if not i.startswith(prefix))
-        found |= {store.ids[i] for i in others[twins(store, held, others)].tolist()}
-    return found
+        spoilt |= {store.ids[i] for i in others[twins(store, held, others)].tolist()}
+    return spoilt
 
 
 def _without_twins(
@@ -238,13 +238,13 @@ def _without_twins(
     if len(dataset.members) == 1:
         return splits
     train = {key for split in splits for key in split.train}
-    found = twins_of(dataset, store, held_out_ids(dataset, config), train)
+    spoilt = twins_of(dataset, store, held_out_ids(dataset, config), train)
     if message is not None:
         message(
-            f"left out {len(found):,} of {len(train):,} training crystals: twins of crystals that "
+            f"left out {len(spoilt):,} of {len(train):,} training crystals: twins of crystals that "
             "another dataset holds out (one formula, volumes within 8 %)"
         )
-    return [split.without(found) for split in splits]
+    return [split.without(spoilt) for split in splits]
 
 
 def merged_splits(
@@ -311,8 +311,9 @@ def _table(store: PackedStore, columns: Sequence[dict[str, float]]) -> tuple[Tar
 
 
 def _labelled(
-    store: PackedStore, splits: list[Split], config: TrainingConfig, left_out: dict[str, str]
+    store: PackedStore, splits: list[Split], config: TrainingConfig, rejected: dict[str, str]
 ) -> PreparedData:
+    """Targets and positions of the training and validation crystals."""
     train, train_ids = _table(store, [split.train for split in splits])
     val, val_ids = _table(store, [split.val for split in splits])
     for name, column in zip(config.properties, train.values.T, strict=True):
@@ -325,4 +326,4 @@ def _labelled(
         chosen = torch.randperm(len(train), generator=generator)[: config.limit]
         train = Targets(train.index[chosen], train.values[chosen])
         train_ids = [train_ids[i] for i in chosen.tolist()]
-    return PreparedData(store, train, val, train_ids, val_ids, left_out)
+    return PreparedData(store, train, val, train_ids, val_ids, rejected)

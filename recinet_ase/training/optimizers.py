@@ -41,10 +41,10 @@ def make_optimizers(
             inside = name == "muon" and parameter.ndim == 2 and min(parameter.shape) > 1
             inside = inside and "filter" not in key and not key.startswith(_NO_MATRICES)
             (matrices if inside else others).append(parameter)
-    found: list[torch.optim.Optimizer] = [
+    optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay, fused=True)
     ]
-    return [*found, Muon(matrices, learning_rate, weight_decay)] if matrices else found
+    return [*optimizers, Muon(matrices, learning_rate, weight_decay)] if matrices else optimizers
 
 
 class Muon(torch.optim.Optimizer):

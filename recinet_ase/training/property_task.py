@@ -117,11 +117,11 @@ class PropertyTask(Task):
         self, output: Any, mine: torch.Tensor, chosen: torch.Tensor, world: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Weighted errors a label, with the experts' imbalance; and errors a label."""
-        found, imbalance = output
+        predicted, imbalance = output
         mine, chosen = (upload(x, self.targets.device) for x in (mine, chosen))
         labels = (~torch.isnan(self.targets[chosen])).sum()  # of the whole batch
         target = self.targets[mine]
-        errors = absolute_errors(found, target)
+        errors = absolute_errors(predicted, target)
         share = world / labels.clamp(min=1)  # gradients are averaged over the processes
         loss = (errors * self.weights.values).sum() * share + self.config.balance * imbalance
         self.weights.update(errors.detach(), ~torch.isnan(target))
@@ -154,6 +154,5 @@ class PropertyTask(Task):
         return {"task_errors": self.weights.state}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the errors back; checkpoints of earlier versions weighted all labels alike."""
-        if "task_errors" in state:
-            self.weights.state = state["task_errors"].to(self.targets.device)
+        """Take the errors back."""
+        self.weights.state = state["task_errors"].to(self.targets.device)

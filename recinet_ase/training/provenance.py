@@ -66,13 +66,13 @@ def _check_earlier(initial: PropertyModel, name: str) -> None:
 
 def _tasks(config: TrainingConfig, dataset: Dataset) -> dict[str, list[str]]:
     """The run's properties by the dataset that has them, without its name."""
-    found: dict[str, list[str]] = {member.name: [] for member in dataset.members.values()}
+    by_dataset: dict[str, list[str]] = {member.name: [] for member in dataset.members.values()}
     for name in config.properties:
         base, _, source = name.partition("[")
         source = source.removesuffix("]") or dataset.name
-        if source in found:  # labels from a file belong to no dataset
-            found[source].append(base)
-    return found
+        if source in by_dataset:  # labels from a file belong to no dataset
+            by_dataset[source].append(base)
+    return by_dataset
 
 
 def _clean_of(entry: Mapping[str, Any], name: str) -> set[str] | None:

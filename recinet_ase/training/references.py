@@ -47,7 +47,7 @@ def fit_references(
     Raises:
         ReciNetError: If one of these is not a property of the run, or too few crystals have it.
     """
-    found: dict[str, dict[str, float]] = {}
+    references: dict[str, dict[str, float]] = {}
     for name in chosen:
         if name not in properties or name == "formation_energy":
             raise ReciNetError(
@@ -73,8 +73,8 @@ def fit_references(
             shares[:, present].cpu(), values[known].cpu()[:, None], driver="gelsd"
         ).solution
         numbers = torch.nonzero(present).ravel().tolist()
-        found[name] = {
+        references[name] = {
             symbols()[z]: round(float(mu), _DECIMALS)
             for z, mu in zip(numbers, energies.ravel(), strict=True)
         }
-    return found
+    return references

@@ -50,6 +50,7 @@ def write_report(model: PropertyModel, data: PreparedData, folder: Path) -> None
 
 
 def _table(data: PreparedData, predicted: np.ndarray, column: int) -> PredictionTable:
+    """Predictions of a property beside the labels of the validation crystals that have one."""
     targets = data.val.values[:, column].numpy()
     known = np.flatnonzero(np.isfinite(targets))
     elements, n_atoms = _contents(data.store, data.val.index)

@@ -1,7 +1,7 @@
 """A training run from its configuration: data, model, loop, result.
 
 The run folder holds ``training.json`` (the configuration), ``metrics.csv``,
-``left_out.csv`` (crystals that could not be used, with the reason), ``left_out_ids.txt``
+``rejected.csv`` (crystals that could not be used, with the reason), ``left_out_ids.txt``
 (the list of ids that ``leave_out`` named, if it did), plots, a model card,
 ``checkpoint.pt`` (the last state) and, from the first validation on, ``config.json`` and
 ``model.safetensors`` (the best validated weights): it is a model folder like the shipped
@@ -23,12 +23,13 @@ from typing import Any
 
 from recinet_ase.data.conversion import ConversionStopped, default_workers
 from recinet_ase.data.dataset import Dataset
-from recinet_ase.data.left_out import write_left_out
+from recinet_ase.data.rejected import write_rejected
 from recinet_ase.data.splits import ids_digest
 from recinet_ase.errors import ReciNetError
 from recinet_ase.forces.settings import ForceTrainingConfig, load_settings
 from recinet_ase.models.files import write_atomic
 from recinet_ase.models.property_model import ModelConfig, PropertyModel
+from recinet_ase.nn.recinet import ReciNetConfig
 from recinet_ase.pretrained import load_network
 from recinet_ase.training.config import LEFT_OUT_IDS_FILE, TrainingConfig
 from recinet_ase.training.devices import Resources, hardware, make_fabric
@@ -38,10 +39,10 @@ from recinet_ase.training.property_task import PropertyTask
 from recinet_ase.training.report import write_report
 from recinet_ase.training.start import architecture, build_model
 from recinet_ase.training.task import Progress
-from recinet_ase.training.trainer import Run, Trainer, load_checkpoint
+from recinet_ase.training.trainer import Beginning, Run, Trainer, load_checkpoint
 
 TRAINING_FILE = "training.json"
-LEFT_OUT_FILE = "left_out.csv"
+REJECTED_FILE = "rejected.csv"
 
 
 def train(
@@ -87,7 +88,7 @@ def train(
     if isinstance(config, ForceTrainingConfig):
         from recinet_ase.forces.task import start_forces
 
-        start: Callable[..., Run] = start_forces
+        start: Callable[[Any, Beginning], Run] = start_forces
     else:
         dataset, config = open_run_dataset(config, at.data_dir)
         start = partial(_start, dataset)
@@ -101,7 +102,7 @@ def train(
         stopped: ConversionStopped | None = None
         with fabric.rank_zero_first(local=True):  # one process builds the store, others load it
             try:
-                run = start(config, folder, at, state, on_store, say, stop)
+                run = start(config, Beginning(folder, at, state, on_store, say, stop))
             except ConversionStopped as error:
                 stopped = error
         if run is None:
@@ -114,7 +115,7 @@ def train(
             trainer.restore(state)
         if fabric.is_global_zero:
             _keep_settings(run.config, settings_file)
-            write_left_out(folder / LEFT_OUT_FILE, run.left_out)
+            write_rejected(folder / REJECTED_FILE, run.rejected)
         fabric.barrier()
         complete = trainer.fit(at.deadline, interrupted)
     if fabric.is_global_zero:
@@ -147,33 +148,32 @@ def _check_free(folder: Path) -> None:
         raise ReciNetError(f"{folder} is a file; choose a folder for the run")
 
 
-def _start(
-    dataset: Dataset,
-    config: TrainingConfig,
-    folder: Path,
-    at: Resources,
-    state: dict[str, Any] | None,
-    on_store: Callable[[int, int], None] | None,
-    say: Callable[[str], None] | None,
-    stop: Callable[[], bool],
-) -> Run:
-    """A new run on properties, or the one that ``state`` belongs to."""
+def _start(dataset: Dataset, config: TrainingConfig, given: Beginning) -> Run:
+    """A new run on properties, or the one that a checkpoint belongs to."""
+    at, say = given.resources, given.say
     if say is not None and dataset.labels_note:
         say(dataset.labels_note)
-    workers = at.workers or default_workers()
-    if state is None:
+
+    def prepared(network: ReciNetConfig) -> PreparedData:
+        workers = at.workers or default_workers()
+        return prepare_data(
+            config, dataset, network, at.cache, workers, given.on_store, say, given.stop
+        )
+
+    if given.state is None:
         initial = None if config.init is None else load_network(config.init)
         network = architecture(config, initial)
-        data = prepare_data(config, dataset, network, at.cache, workers, on_store, say, stop)
+        data = prepared(network)
         data = answerable(data, known_elements(data, initial), say)
-        name = folder.resolve().name
+        name = given.folder.resolve().name
         model = build_model(config, dataset, data, name, network, initial)
     else:
-        stored = ModelConfig.from_json(state["config"], str(folder))
-        data = prepare_data(config, dataset, stored.network, at.cache, workers, on_store, say, stop)
-        data = answerable(data, stored.elements)
+        stored = ModelConfig.from_json(given.state["config"], str(given.folder))
+        data = answerable(prepared(stored.network), stored.elements)
         if ids_digest(data.train_ids) != stored.training["train_ids_sha256"]:
-            raise ReciNetError(f"the training crystals are not those that {folder} began with")
+            raise ReciNetError(
+                f"the training crystals are not those that {given.folder} began with"
+            )
         model = PropertyModel(stored)
     task = PropertyTask(model, data.store, data.train, data.val, config)
 
@@ -181,10 +181,10 @@ def _start(
         best.config = with_results(best.config, trainer, data, trainer.best_errors, complete)
         best.save(folder, half=False)
         write_report(best, data, folder)
-        if complete and config.calibrate and not stop():
+        if complete and config.calibrate and not given.stop():
             _calibrate(dataset, data, folder, at, say)
 
-    return Run(task, config, data.left_out, finish)
+    return Run(task, config, data.rejected, finish)
 
 
 @contextmanager

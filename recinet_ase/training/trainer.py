@@ -23,6 +23,8 @@ from recinet_ase.training.task import Progress, Task
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from recinet_ase.training.devices import Resources
+
 CHECKPOINT_FILE = "checkpoint.pt"
 _STOP_CHECK_STEPS = 16  # with several processes, steps between looks at the clock
 _READ_STEPS = 50  # on a GPU, steps between looks at the error
@@ -179,6 +181,7 @@ class Trainer:
         return self.task.order(generator, self.batch_size)
 
     def _train_step(self, order: torch.Tensor) -> None:
+        """One step of the optimiser on a batch."""
         size, world, rank = self.batch_size, self.fabric.world_size, self.fabric.global_rank
         chosen = order[self.step * size : (self.step + 1) * size]
         mine = chosen.tensor_split(world)[rank]
@@ -233,15 +236,16 @@ class Trainer:
             self.loss_sum += value
 
     def _end_epoch(self) -> None:
+        """Validate where it is time, keep the best model, log, save."""
         self._read()
         last = self.epoch + 1 == self.config.epochs
         each: dict[str, float] = {}
         if last or (self.epoch + 1) % self.config.validate_every == 0:
             # The first process alone looks; the others wait for its figure.
-            found: tuple[float, dict[str, float]] = (math.nan, {})
+            figures: tuple[float, dict[str, float]] = (math.nan, {})
             if self.fabric.is_global_zero:
-                found = self.task.validate(self.averaged_model)
-            self.last_val, each = self.fabric.broadcast(found)
+                figures = self.task.validate(self.averaged_model)
+            self.last_val, each = self.fabric.broadcast(figures)
             if math.isnan(self.best_val) or self.last_val < self.best_val:
                 self.best_val, self.best_errors, self.waited = self.last_val, each, 0
                 self.best_epoch = self.epoch + 1
@@ -255,6 +259,7 @@ class Trainer:
         self._save_checkpoint()
 
     def _log(self, each: dict[str, float]) -> None:
+        """Add the epoch's row to ``metrics.csv``."""
         row = {
             "epoch": self.epoch + 1,
             "train_mae": f"{self.loss_sum / self.steps_per_epoch * self.task.scale:.6g}",
@@ -269,6 +274,7 @@ class Trainer:
         append_metrics(self.folder, row)
 
     def _save_checkpoint(self) -> None:
+        """Write all that a resumed run needs, whole or not at all."""
         self._read()
         if not self.fabric.is_global_zero:
             return
@@ -310,18 +316,39 @@ _POSITION = (
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """What a run, new or resumed, begins with.
+
+    Attributes:
+        folder: Its folder.
+        resources: Data, devices, time.
+        state: The checkpoint to go on from, None for a new run.
+        on_store: Called with the number of crystals converted, and that of all.
+        say: Called with what the user should know of the data.
+        stop: Asked now and then whether to stop.
+    """
+
+    folder: Path
+    resources: Resources
+    state: dict[str, Any] | None
+    on_store: Callable[[int, int], None] | None
+    say: Callable[[str], None] | None
+    stop: Callable[[], bool]
+
+
+@dataclass(frozen=True)
 class Run:
     """A run that can begin.
 
     Attributes:
         task: What is learnt.
         config: Its settings, completed from the data.
-        left_out: Rows that could not be used, by id, with the reason.
+        rejected: Rows that could not be used, by id, with the reason.
         finish: Leaves the best model with its figures and card in the run folder; called with
             the model, the trainer, the folder, and whether the run is complete.
     """
 
     task: Task
     config: TrainingConfig
-    left_out: dict[str, str]
+    rejected: dict[str, str]
     finish: Callable[[Any, Trainer, Path, bool], None]

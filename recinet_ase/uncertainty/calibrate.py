@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+
+    def counted(kind: str, entries: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        for done, entry in enumerate(entries.items(), 1):
+            progress(f"{config.name}: {kind} crystals", done, len(entries))
+            yield entry
+
+    ids, found = observe(model, counted("validation", crystals.validation))
+    train_ids, train = observe(model, counted("training", crystals.training))
+    progress(f"{config.name}: strained and rattled copies", 0, None)
+    train_copies = observe_copies(model, crystals.training, train_ids, train, "strained")
+    copies = {
+        kind: observe_copies(model, crystals.validation, ids, found, kind, COPIED)
+        for kind in ("strained", "rattled")
+    }
+    progress(f"{config.name}: fitting", 0, None)
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +55,7 @@ def calibrate(
     spec: str | None = None,
     target: str | None = None,
     unit: str | None = None,
+    progress: Callable[[str, int, int | None], None] = lambda stage, done, total: None,
 ) -> Calibration:
     """Fit the calibration of a model and write it into its folder.
 
@@ -50,11 +65,13 @@ def calibrate(
         spec: Where own data is, if not where the run found it.
         target: Key of the labels in own data.
         unit: Unit of the labels in own data.
+        progress: Told each stage, how many crystals are done, and of how many.
 
     Raises:
         ReciNetError: If the data cannot be opened or has too few validation crystals.
     """
     folder = model_folder(name)
+    progress(f"{name}: reading", 0, None)
     model = load_model(name, calibrated=False)
     config = model.config
     crystals = crystals_of(name, config, TRAINING_SAMPLE, data_dir, spec, target, unit)
@@ -64,13 +81,21 @@ def calibrate(
             f"{fewest} validation crystals are too few to calibrate with (at least "
             f"{MINIMUM_CRYSTALS})"
         )
-    ids, found = observe(model, crystals.validation.items())
-    train_ids, train = observe(model, crystals.training.items())
+
+    def counted(kind: str, entries: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        for done, entry in enumerate(entries.items(), 1):
+            progress(f"{config.name}: {kind} crystals", done, len(entries))
+            yield entry
+
+    ids, found = observe(model, counted("validation", crystals.validation))
+    train_ids, train = observe(model, counted("training", crystals.training))
+    progress(f"{config.name}: strained and rattled copies", 0, None)
     train_copies = observe_copies(model, crystals.training, train_ids, train, "strained")
     copies = {
         kind: observe_copies(model, crystals.validation, ids, found, kind, COPIED)
         for kind in ("strained", "rattled")
     }
+    progress(f"{config.name}: fitting", 0, None)
     nan = float("nan")
     values = [[crystals.labels[p].get(i, nan) for p in config.properties] for i in ids]
     calibration = fit_calibration(

@@ -18,7 +18,7 @@ from recinet_ase.data.store import PackedStore, StoreSettings, join_stores
 
 
 def equal(one: PackedStore, other: PackedStore) -> None:
-    assert one.ids == other.ids and one.skipped == other.skipped
+    assert one.ids == other.ids and one.rejected == other.rejected
     assert one.arrays.keys() == other.arrays.keys()
     for key, value in one.arrays.items():
         torch.testing.assert_close(other.arrays[key], value, rtol=1e-6, atol=1e-7)
@@ -69,7 +69,7 @@ def test_one_crystal_that_fails_late_costs_no_other(
     long = Atoms(f"Cu{n}", scaled_positions=coords, cell=[60, 60, 2.5 * n], pbc=True)
     store = convert([*pairs[:3], ("long", long), *pairs[3:]], StoreSettings())
     assert store.ids == [key for key, _ in pairs]
-    assert "too many reciprocal lattice vectors" in store.skipped["long"]
+    assert "too many reciprocal lattice vectors" in store.rejected["long"]
 
 
 def test_stores_are_joined(jarvis_folder: Path) -> None:

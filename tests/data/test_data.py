@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from ase import Atoms
-from support import graph_of, kernel_batch, random_model
+from support import full_graphs, graph_of, kernel_batch, random_model
 
 from recinet_ase import ReciNetError, UnknownNameError
 from recinet_ase.data.conversion import build_store, cached_store
@@ -17,9 +17,6 @@ from recinet_ase.data.fetch import data_root
 from recinet_ase.data.published import DATASETS, JARVIS, get_dataset
 from recinet_ase.data.splits import Split, ids_digest, leaderboard_split, read_json_zip
 from recinet_ase.data.store import PackedStore, StoreSettings, fingerprint
-from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.graph.batch import collate
-from recinet_ase.graph.geometric import build_graph
 from recinet_ase.properties import PROPERTIES
 
 GAP = PROPERTIES["bandgap"]
@@ -95,7 +92,7 @@ def test_store_batches_equal_collated_graphs(reduce: bool, jarvis_folder: Path) 
     if reduce:
         alone = kernel_batch(chosen, random_model().network.wave_basis)
     else:
-        alone = collate([build_graph(to_crystal(record)) for record in chosen])
+        alone = full_graphs(chosen)
     for name in ("z", "crystal", "centre", "neighbour", "atom_weight", "edge_count"):
         assert torch.equal(getattr(packed, name), getattr(alone, name)), name
     with torch.no_grad():
@@ -119,7 +116,7 @@ def test_bad_structures_are_listed(jarvis_folder: Path) -> None:
     pairs = structures(jarvis_folder)[:2]
     overlapping = Atoms("Cu2", positions=[[0, 0, 0], [0.1, 0, 0]], cell=[4, 4, 4], pbc=True)
     store = build_store([*pairs, ("bad", overlapping)], StoreSettings())
-    assert len(store) == 2 and "overlap" in store.skipped["bad"]
+    assert len(store) == 2 and "overlap" in store.rejected["bad"]
     with pytest.raises(ReciNetError, match="none of the 1 structures"):
         build_store([("bad", overlapping)], StoreSettings())
 

@@ -111,7 +111,7 @@ def test_folds(labels: dict[str, float], fold: int, seed: int) -> None:
     assert len(split.train) + len(split.val) == len(labels) - len(split.test)
 
 
-def test_the_composition_rule_on_crystals(crystals: dict[str, Atoms]) -> None:
+def test_the_composition_rule_on_crystals(crystals: dict[str, Atoms], tmp_path: Path) -> None:
     """Polymorphs and supercells of one formula are on one side."""
     every = {**crystals, **{f"{k}-double": a.repeat((2, 1, 1)) for k, a in crystals.items()}}
     records = [
@@ -120,9 +120,10 @@ def test_the_composition_rule_on_crystals(crystals: dict[str, Atoms]) -> None:
     ]
 
     from recinet_ase.data.table import TableDataset
-    from recinet_ase.io.rows import record_rows
+    from recinet_ase.io.rows import read_rows
 
-    dataset = TableDataset("x", record_rows(records, "x"), [], "gap", GAP)
+    (tmp_path / "x.json").write_text(json.dumps(records))
+    dataset = TableDataset("x", read_rows(tmp_path / "x.json")[0], [], "gap", GAP)
     split = dataset.split(GAP, SplitRule("composition"))
     for part in (split.train, split.val, split.test):
         assert {k.removesuffix("-double") for k in part} == {k for k in part if "-" not in k}

@@ -8,17 +8,12 @@ import os
 import sys
 from pathlib import Path
 
+import matbench
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from support import ROOT
-from test_datasets import write_matbench
-
-from recinet_ase import ReciNetError
-from recinet_ase.data.catalogue import open_dataset
-from recinet_ase.data.overlap import find_same
-from recinet_ase.evaluation.matbench import (
+from matbench_record import (
     FoldResult,
     document_hash,
     regression_scores,
@@ -26,9 +21,12 @@ from recinet_ase.evaluation.matbench import (
     spread,
     write_results,
 )
-from recinet_ase.models.property_model import PropertyModel
+from same_crystals import find_same
+from test_datasets import write_matbench
 
-BENCHMARKS = ROOT / "benchmarks" / "accuracy"
+from recinet_ase import ReciNetError
+from recinet_ase.data.catalogue import open_dataset
+from recinet_ase.models.property_model import PropertyModel
 
 
 def test_scores_are_matbenchs() -> None:
@@ -92,9 +90,6 @@ def test_the_runner(
 ) -> None:
     """Five folds, two members; then a second call, which reads what is finished."""
     write_matbench(tmp_path, crystals)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import matbench
-
     from recinet_ase.training import recipes
 
     small = {"size": "tiny", "batch_size": 8, "network": ()}
@@ -135,9 +130,6 @@ def test_wrong_calls_of_the_runner(
     crystals: dict[str, Atoms], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_matbench(tmp_path, crystals)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import matbench
-
     for arguments, message in (
         (["--tasks", "nosuch"], "error: unknown MatBench task 'nosuch'"),
         (["--folds", "0,9"], "error: --folds 9: the folds are 0, 1, 2, 3, 4"),
@@ -156,10 +148,7 @@ def test_wrong_calls_of_the_runner(
     assert not (tmp_path / "out").exists()
 
 
-def test_one_fold_has_no_spread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import matbench
-
+def test_one_fold_has_no_spread() -> None:
     folds = [
         FoldResult({"a": 1.0}, {"a": 2.0 + k}, {"hours": 0.1, "validation_mae": [1.0]})
         for k in range(2)

@@ -23,7 +23,7 @@ from recinet_ase.data.catalogue import open_dataset
 from recinet_ase.data.conversion import build_store, cached_store
 from recinet_ase.data.dataset import Dataset
 from recinet_ase.data.labels import as_number, conversion
-from recinet_ase.data.left_out import check_share, write_left_out
+from recinet_ase.data.rejected import check_share, write_rejected
 from recinet_ase.data.splits import SplitRule
 from recinet_ase.data.store import StoreSettings
 from recinet_ase.graph.adapters import to_crystal
@@ -341,10 +341,10 @@ def test_bad_rows_of_a_table(crystals: Crystals, tmp_path: Path) -> None:
     # Rows without a label have a structure all the same: a store serves every label of a file.
     assert set(structures) == {*keys} - {keys[5]}
     store = build_store(dataset.structures(), StoreSettings())
-    assert store.skipped == {k: expected[k] for k in (keys[4], keys[7])}
-    left_out = write_left_out(tmp_path / "left_out.csv", rejected, store.skipped)
-    with (tmp_path / "left_out.csv").open(newline="") as handle:
-        assert {r["id"]: r["reason"] for r in csv.DictReader(handle)} == left_out == rejected
+    assert store.rejected == {k: expected[k] for k in (keys[4], keys[7])}
+    merged = write_rejected(tmp_path / "rejected.csv", rejected, store.rejected)
+    with (tmp_path / "rejected.csv").open(newline="") as handle:
+        assert {r["id"]: r["reason"] for r in csv.DictReader(handle)} == merged == rejected
 
 
 def test_bad_rows_of_a_folder(crystals: Crystals, tmp_path: Path) -> None:

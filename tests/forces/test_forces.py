@@ -29,8 +29,8 @@ from recinet_ase import (
     load_model,
 )
 from recinet_ase.cli.train import train
+from recinet_ase.forces.accuracy import errors_of
 from recinet_ase.forces.batch import ForceBatch
-from recinet_ase.forces.errors import errors_of
 from recinet_ase.forces.model import ForceModel, ForceModelConfig
 from recinet_ase.forces.network import ForceNetworkConfig, envelope, harmonics
 from recinet_ase.forces.settings import ForceTrainingConfig
@@ -260,7 +260,7 @@ def test_files(model: ForceModel, tmp_path: Path) -> None:
     for change, message in (
         ({"format_version": 99}, "Upgrade"),
         ({"network": {**data["network"], "wings": 2}}, "unknown settings"),
-        ({"pairs": [[1]]}, "damaged"),
+        ({"pairs": [[1]]}, "not a model configuration"),
     ):
         config.write_text(json.dumps({**data, **change}))
         with pytest.raises(ReciNetError, match=message):
@@ -326,9 +326,9 @@ def run(mlearn_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_learns_a_known_potential(run: Path, mlearn_folder: Path) -> None:
     model = ForceModel.load(run)
-    cells, left_out = read_labelled(TRAINING, model.config.network, mlearn_folder)
+    cells, rejected = read_labelled(TRAINING, model.config.network, mlearn_folder)
     parts = divide(cells, TRAINING)
-    assert [len(part) for part in parts] == [32, 4, 4] and not left_out
+    assert [len(part) for part in parts] == [32, 4, 4] and not rejected
     errors = errors_of(model, cells, parts[2])
     spread = 1e3 * np.abs(cells.select(np.array(parts[2])).forces).mean()
     assert errors.forces < 0.35 * spread and errors.energy < 30

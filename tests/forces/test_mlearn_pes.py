@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,8 +17,16 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from support import FIXTURES
 
-from recinet_ase import ReciNetForceCalculator, StructureError, available_force_models
-from recinet_ase.pretrained import model_card
+from recinet_ase import (
+    ReciNetError,
+    ReciNetForceCalculator,
+    StructureError,
+    available_force_models,
+)
+from recinet_ase.mechanics import elastic_constants, equation_of_state
+from recinet_ase.phonons import phonons
+from recinet_ase.pretrained import FORCE_MODEL, model_card
+from recinet_ase.simulation import load_calculator
 
 FIXTURE = FIXTURES / "mlearn.json.gz"
 
@@ -28,7 +37,7 @@ def calculator() -> ReciNetForceCalculator:
 
 
 def test_it_is_shipped_with_a_card() -> None:
-    assert available_force_models() == ["mlearn-pes"]
+    assert "mlearn-pes" in available_force_models()
     about = model_card("mlearn-pes")["training"]
     assert about["complete"] and set(about["validation_errors"]["by_element"]) == {
         "Cu", "Ge", "Li", "Mo", "Ni", "Si",
@@ -111,3 +120,21 @@ def test_refusals(calculator: ReciNetForceCalculator) -> None:
         atoms.calc = calculator
         with pytest.raises(StructureError, match=message):
             atoms.get_potential_energy()
+
+
+def phonons_of_copper() -> None:
+    pytest.importorskip("phonopy")
+    phonons(bulk("Cu"))
+
+
+@pytest.mark.skipif(FORCE_MODEL in available_force_models(), reason="there is one")
+def test_without_a_model_for_every_element_what_there_is_gets_named() -> None:
+    for work in (
+        ReciNetForceCalculator,
+        load_calculator,
+        phonons_of_copper,
+        partial(elastic_constants, bulk("Cu")),
+        partial(equation_of_state, bulk("Cu")),
+    ):
+        with pytest.raises(ReciNetError, match=r"jarvis-pes.*mlearn-pes knows Li, Si, Ni"):
+            work()

@@ -81,8 +81,8 @@ def test_formats_and_keys_agree(tmp_path: Path) -> None:
     with connect(tmp_path / "a.db") as database:
         for frame in frames:
             database.write(frame)
-    expected, left_out = read(tmp_path / "a.extxyz")
-    assert len(expected) == 24 and not left_out
+    expected, rejected = read(tmp_path / "a.extxyz")
+    assert len(expected) == 24 and not rejected
     tensor = frames[3].get_stress(voigt=False)
     np.testing.assert_allclose(expected.stress[3], tensor, atol=1e-7)
     for name, settings in (
@@ -123,14 +123,14 @@ def test_rows_that_cannot_be_used_have_reasons(tmp_path: Path) -> None:
     frames[6].calc = SinglePointCalculator(frames[6], **results)
     frames[8].calc = None
     write(tmp_path / "a.traj", frames)
-    _, left_out = read(tmp_path / "a.traj", max_bad=0.2)
-    assert left_out == {
+    _, rejected = read(tmp_path / "a.traj", max_bad=0.2)
+    assert rejected == {
         "2": "forces not finite",
         "4": "energy not finite",
-        "6": left_out["6"],
+        "6": rejected["6"],
         "8": "has no forces",
     }
-    assert "overlap" in left_out["6"]
+    assert "overlap" in rejected["6"]
     with pytest.raises(ReciNetError, match="more than 5%"):
         read(tmp_path / "a.traj")
 
@@ -163,7 +163,7 @@ def test_command_and_fine_tuning(tmp_path: Path) -> None:
     recipe = ("--recipe", tmp_path / "quick.toml", "--dataset", tmp_path / "a.traj")
     done = run(*recipe, "-o", tmp_path / "run")
     assert done.exit_code == 0, done.output
-    with (tmp_path / "run" / "left_out.csv").open() as handle:
+    with (tmp_path / "run" / "rejected.csv").open() as handle:
         assert list(csv.DictReader(handle)) == [{"id": "5", "reason": "forces not finite"}]
     card = (tmp_path / "run" / "README.md").read_text()
     assert "| Au |" in card and "| Cu |" in card and "| all |" in card

@@ -12,13 +12,12 @@ from ase import Atoms
 from bad_structures import BAD
 from pymatgen.core import Lattice, Molecule, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
-from support import graph_of, random_model
-from torch_geometric.data import Batch
+from support import full_graphs, graph_of, random_model
 from torch_geometric.loader import DataLoader
 
 from recinet_ase import StructureError
 from recinet_ase.graph.adapters import to_crystal
-from recinet_ase.graph.batch import CrystalBatch, collate
+from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.geometric import build_graph
 
 
@@ -76,22 +75,13 @@ def test_fields_follow_matgl(crystals: dict[str, Atoms]) -> None:
     assert graph_of(atoms, torch.float64).edge_distance.dtype == torch.float64
 
 
-def test_collate_equals_pyg_batching(crystals: dict[str, Atoms]) -> None:
-    graphs = [graph_of(atoms) for atoms in list(crystals.values())[:6]]
-    ours = collate(graphs)
-    theirs = CrystalBatch.from_data(Batch.from_data_list(graphs))
-    for name in ("z", "crystal", "centre", "neighbour", "distance", "frac_coords", "lattice"):
-        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+def test_batches_of_pytorch_geometric(crystals: dict[str, Atoms]) -> None:
+    structures = list(crystals.values())[:6]
     model = random_model()
-    loader = DataLoader(graphs, batch_size=4)
+    loader = DataLoader([graph_of(atoms) for atoms in structures], batch_size=4)
     with torch.no_grad():
         looped = torch.cat([model(CrystalBatch.from_data(data)) for data in loader])
-        torch.testing.assert_close(looped, model(ours), rtol=1e-5, atol=1e-5)
-
-
-def test_collate_refuses_nothing() -> None:
-    with pytest.raises(ValueError, match="empty"):
-        collate([])
+        torch.testing.assert_close(looped, model(full_graphs(structures)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -9,9 +9,8 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, make_supercell
-from support import graph_of, kernel_batch, random_model
+from support import full_graphs, kernel_batch, random_model
 
-from recinet_ase.graph.batch import collate
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.pooling import POOLINGS
 
@@ -40,7 +39,7 @@ SYMMETRIC = {
 def batches(model: PropertyModel, structures: list[Atoms]):  # type: ignore[no-untyped-def]
     dtype = next(model.parameters()).dtype
     basis = model.network.wave_basis.double()
-    full = collate([graph_of(a, dtype) for a in structures])
+    full = full_graphs(structures, dtype)
     reduced = kernel_batch(structures, basis, dtype)
     model.to(dtype)
     return full, reduced

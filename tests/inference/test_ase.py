@@ -263,12 +263,3 @@ def test_many_structures(
     assert predict_structure(silicon, model_folder, device="cpu") == {"bandgap": gap}
     with pytest.raises(ReciNetError, match="use predict_structure"):
         predict(silicon, calc.predictor)
-
-
-def test_what_an_earlier_version_wrote_is_replaced() -> None:
-    atoms = bulk("Si")
-    new = annotate(atoms, "jarvis-mbj")
-    for old, end in (("_lower", "_low"), ("_upper", "_high")):
-        atoms.info[f"recinet_bandgap{old}"] = atoms.info.pop(f"recinet_bandgap{end}")
-    assert key_value_pairs(atoms)["recinet_bandgap_upper"] == new["recinet_bandgap_high"]
-    assert annotate(atoms, "jarvis-mbj") == new == atoms.info

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 from ase import Atoms
@@ -128,6 +129,17 @@ def test_several_windows_in_one_call(gpu: PretendedGpu, crystals: dict[str, Atom
     assert gpu.uploads.total() <= 6, gpu.report()
     for cells, window, parts in zip(windows, prepared, done, strict=True):
         agree(predictor.results_of(window, parts), expected.predict_many(cells))
+
+
+def test_representations_and_what_sites_add(gpu: PretendedGpu, crystals: dict[str, Atoms]) -> None:
+    cells = list(crystals.values())[:8]
+    here = Predictor("jarvis-eform", device="cpu")
+    with gpu:
+        there = Predictor("jarvis-eform", device="cuda")
+        vectors, parts = there.embed(cells), there.contributions(cells[0])
+    assert not gpu.mixed, gpu.report()
+    np.testing.assert_allclose(vectors, here.embed(cells), atol=1e-4)
+    np.testing.assert_allclose(parts.sites, here.contributions(cells[0]).sites, atol=1e-5)
 
 
 def test_batches_survive_a_pipe(crystals: dict[str, Atoms]) -> None:

@@ -110,6 +110,15 @@ def test_crystals_are_relaxed_before_they_are_judged() -> None:
     )[0]
     assert unfinished.values and not unfinished.relaxation.converged
     assert any("not relaxed to 0.02 eV/A after 1 step" in text for text in unfinished.warnings)
+    assert unfinished.in_domain is False and found[0].in_domain is not False
+
+
+def test_what_the_force_model_does_not_know_is_outside_the_domain() -> None:
+    strange = Atoms("Si", cell=[2.4, 2.4, 2.4], pbc=True)  # simple cubic, under pressure
+    kept = RelaxationSettings(cell=False)
+    found = predict([strange], props="bandgap", relax="mlearn-pes", relaxation=kept)[0]
+    assert found.values and found.in_domain is False
+    assert any(text.startswith("relaxation: ") for text in found.warnings)
 
 
 def test_relaxing_takes_the_force_model_for_every_element() -> None:

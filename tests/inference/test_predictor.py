@@ -15,7 +15,14 @@ from bad_structures import BAD
 from pymatgen.io.ase import AseAtomsAdaptor
 from support import random_model
 
-from recinet_ase import Predictor, ReciNetError, StructureError, UnknownNameError, predict
+from recinet_ase import (
+    Predictor,
+    ReciNetCalculator,
+    ReciNetError,
+    StructureError,
+    UnknownNameError,
+    predict,
+)
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.waves import WaveBasis
 from recinet_ase.inference.devices import choose_device, choose_dtype
@@ -149,7 +156,7 @@ def test_several_models_share_one_pass(
 
 
 def test_wrong_calls(model_folder: Path) -> None:
-    with pytest.raises(ReciNetError, match="both 'random' and 'random' predict 'bandgap'"):
+    with pytest.raises(ReciNetError, match="two models are called 'random'; choose one"):
         Predictor([model_folder, model_folder])
     with pytest.raises(UnknownNameError, match="unknown model 'jarvis-mbx'"):
         Predictor("jarvis-mbx")
@@ -243,3 +250,47 @@ def test_models_that_lack_the_same_elements_share_a_sentence() -> None:
 def test_devices_that_are_none(device: str) -> None:
     with pytest.raises(ReciNetError, match="is no device; say 'cpu', 'cuda'"):
         choose_device(device)
+
+
+def test_two_models_of_one_property_are_told_apart() -> None:
+    atoms = bulk("MgO", "rocksalt", 4.22)
+    names = ["bulk_modulus[jarvis-bulk]", "bulk_modulus[mp-bulk]"]
+    both = Predictor(["jarvis-bulk", "mp-bulk"], device="cpu", properties="kv")
+    (found,) = both.predict_many([atoms])
+    for name, model in zip(names, ("jarvis-bulk", "mp-bulk"), strict=True):
+        alone = Predictor(model, device="cpu").predict_many([atoms])[0]
+        assert found.values[name] == pytest.approx(alone.values["bulk_modulus"], rel=1e-5)
+        assert found.intervals[name] == pytest.approx(alone.intervals["bulk_modulus"], rel=1e-4)
+    assert [info.label for info in both.infos] == [
+        "bulk modulus (jarvis-bulk)", "bulk modulus (mp-bulk)"
+    ]  # fmt: skip
+    assert set(names) <= found.to_dict().keys()
+    one = Predictor(["jarvis-bulk", "mp-bulk"], device="cpu", properties="kv[mp-bulk]")
+    assert list(one.predict(atoms)) == names[1:]
+    calculator = ReciNetCalculator(both)
+    assert calculator.get_property("kv[mp-bulk]", atoms) == pytest.approx(found.values[names[1]])
+    with pytest.raises(ReciNetError, match=r"several models give bulk_modulus; say which: bulk"):
+        calculator.get_property("bulk_modulus", atoms)
+    with pytest.raises(ReciNetError, match=r"ehull follows from one formation_energy, and there"):
+        Predictor(["jarvis-eform", "mp-eform"], device="cpu", properties="ehull")
+
+
+def test_a_model_s_caution_goes_with_its_numbers() -> None:
+    results = [
+        Predictor("jarvis-exfoliation", device="cpu", intervals=i).predict_many([bulk("Si")])[0]
+        for i in (True, False)
+    ]
+    for result in results:
+        assert "jarvis-exfoliation: for layered crystals alone" in "; ".join(result.warnings)
+        assert "layered crystals alone" in result.to_dict()["warnings"]
+
+
+def test_what_is_printed_tells_what_it_is() -> None:
+    predictor = Predictor("jarvis-mbj:ensemble", device="cpu")
+    (model,) = predictor.models
+    assert repr(predictor) == "<Predictor: bandgap (eV, jarvis-mbj:ensemble) on cpu>"
+    assert repr(model).startswith("<EnsembleModel jarvis-mbj:ensemble: bandgap (eV), 2,0")
+    assert repr(model.members[0]).startswith("<PropertyModel jarvis-mbj: bandgap (eV), 510,913 ")
+    alone = Predictor("jarvis-mbj", device="cpu")
+    found = alone.embeddings([("a", bulk("Si")), ("b", bulk("Cu"))])
+    assert repr(found).startswith("<Embeddings of 2 crystals by jarvis-mbj, ")

@@ -18,6 +18,7 @@ from ase import Atoms
 from ase.db import connect
 from pymatgen.io.ase import AseAtomsAdaptor
 from pymatgen.io.cif import CifWriter
+from written import poscar_text
 
 from recinet_ase.data.catalogue import open_dataset
 from recinet_ase.graph.adapters import to_crystal
@@ -29,12 +30,6 @@ from recinet_ase.io.rows import read_rows
 @pytest.fixture(scope="module")
 def few(crystals: dict[str, Atoms]) -> list[Atoms]:
     return [atoms for atoms in crystals.values() if len(atoms) < 8][:6]
-
-
-def poscar_text(atoms: Atoms) -> str:
-    buffer = io.StringIO()
-    ase.io.write(buffer, atoms, format="vasp")
-    return buffer.getvalue()
 
 
 def cif_text(atoms: Atoms) -> str:

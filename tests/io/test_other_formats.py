@@ -113,17 +113,26 @@ END
 """
 
 
+SCALE = """SCALE1     {:9.6f}  0.000000  0.000000        0.00000
+SCALE2      0.000000  0.177305  0.000000        0.00000
+SCALE3      0.000000  0.000000  0.177305        0.00000
+ATOM      1"""
+
+
 def test_space_groups_of_pdb_files(tmp_path: Path) -> None:
     path = tmp_path / "a.pdb"
     assert counts(read_one(path, PDB.format("F m -3 m"))) == {"Na": 4, "Cl": 4}
     assert counts(read_one(path, PDB.format("P 1"))) == {"Na": 1, "Cl": 1}
     text = PDB.format("F m -3 m")
+    usual = text.replace("ATOM      1", SCALE.format(0.177305))
+    assert counts(read_one(path, usual)) == {"Na": 4, "Cl": 4}
     for old, new, reason in (
         ("F m -3 m", "Q 1 2 3 ", "'Q 1 2 3' is not known"),
         ("2 CL   MOL", "2 CL  AMOL", "^disordered: .*alternative locations"),
         ("1.00  0.00          CL", "0.50  0.00          CL", "^disordered: atom 1 has the occupa"),
         ("1.00  0.00          CL", "1.00  0.00            ", "no element symbols"),
         ("END", f"{'MTRIX1   1  1.0 0.0 0.0        0.0':<59} \nEND", "copies of its atoms"),
+        ("ATOM      1", SCALE.format(-0.177305), "axes .SCALE. are not the usual ones"),
     ):
         assert old in text
         with pytest.raises(ReciNetError, match=reason):
@@ -139,8 +148,18 @@ def test_types_are_no_elements(tmp_path: Path) -> None:
         "ITEM: ATOMS id type {}x y z\n1 1 {}0 0 0\n"
     )
     assert counts(read_one(tmp_path / "a.dump", dump.format("element ", "Po "))) == {"Po": 1}
-    with pytest.raises(ReciNetError, match="names no elements; write it with"):
-        read_one(tmp_path / "b.dump", dump.format("", ""))
+    good = dump.format("element ", "Po ")
+    for bad, reason in (
+        (dump.format("", ""), "names no elements; write it with"),
+        (f"ITEM: UNITS\nlj\n{good}", "in the units 'lj'"),
+        (f"ITEM: UNITS\nmetal\n{good}".replace("BOUNDS pp", "BOUNDS abc origin pp"), "triclinic"),
+    ):
+        with pytest.raises(ReciNetError, match=reason):
+            read_one(tmp_path / "b.dump", bad)
+    forces = good.replace("y z", "y z fx fy fz").replace("0 0 0\n", "0 0 0 1 2 3\n")
+    atoms = read_one(tmp_path / "f.dump", forces)
+    assert atoms.calc.results["forces"].tolist() == [[1, 2, 3]]
+    assert "energy" not in atoms.calc.results  # which such a file does not state
     for masses, reason in (
         ("", "has no masses"),
         ("Masses\n\n1 1.0\n\n", None),

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
@@ -22,10 +23,13 @@ from ase import Atoms
 from ase.build import bulk
 from ase.db import connect
 from click.testing import CliRunner
+from written import cif_text, entries_of, write_db
 
 from recinet_ase.cli.screen import screen
 from recinet_ase.errors import ReciNetError, UnknownNameError
+from recinet_ase.inference.preparation import Preparation
 from recinet_ase.io import (
+    cif,
     count_entries,
     find_sources,
     fingerprint,
@@ -34,23 +38,12 @@ from recinet_ase.io import (
 from recinet_ase.io.entries import Entry, encodable
 
 
-def entries_of(*patterns: object, id_key: str | None = None, **options: Any) -> list[Entry]:
-    return list(read_entries(find_sources(map(str, patterns), **options), id_key))
-
-
 def indices(entries: list[Entry]) -> list[int]:
     assert not any(isinstance(e.atoms, Exception) for e in entries), entries
     return [int(e.id.rpartition("#")[2]) for e in entries]
 
 
 # Databases
-
-
-def write_db(path: Path, crystals: list[Atoms]) -> Path:
-    with connect(path) as database:
-        for atoms in crystals:
-            database.write(atoms)
-    return path
 
 
 CHANGES = {
@@ -332,12 +325,6 @@ def test_a_structure_column_needs_columns(few: list[Atoms], tmp_path: Path) -> N
     assert [isinstance(e.atoms, Atoms) for e in entries] == [True, True]
 
 
-def cif_text(atoms: Atoms) -> str:
-    buffer = io.BytesIO()
-    ase.io.write(buffer, atoms, format="cif")
-    return buffer.getvalue().decode()
-
-
 def write_table(path: Path, names: list[str], rows: list[list[Any]]) -> None:
     with path.open("w", newline="") as handle:
         csv.writer(handle).writerows([names, *rows])
@@ -399,3 +386,25 @@ def test_pipes_are_told_where_to_go(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "frames.extxyz")
     with pytest.raises(ReciNetError, match="no ordinary file; what comes through a pipe"):
         find_sources([str(tmp_path / "frames.extxyz")])
+
+
+@pytest.mark.parametrize("suffix", ["cif", "csv", "db", "xsf"])
+def test_memory_that_runs_out_is_no_fault_of_a_file(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "csv":
+        write_table(path, ["cif"], [[cif_text(bulk("Si"))]])
+    else:
+        ase.io.write(path, bulk("Si"))
+
+    def short(*_: object, **__: object) -> Atoms:
+        raise MemoryError
+
+    monkeypatch.setattr(cif, "crystal_of", short)
+    monkeypatch.setattr("ase.db.row.AtomsRow.toatoms", short)
+    monkeypatch.setattr("ase.io.iread", short)
+    (entry,) = pickle.loads(pickle.dumps(list(entries_of(path))))
+    assert str(entry.atoms) == "internal error: MemoryError"
+    (result,) = Preparation()([entry.atoms]).results
+    assert result.error == str(entry.atoms) and "raise MemoryError" in result.fault

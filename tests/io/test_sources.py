@@ -9,12 +9,14 @@ import io
 import json
 import lzma
 import pickle
+import re
 import sqlite3
 import sys
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from ase import Atoms
 from ase.db import connect
 from pymatgen.core import Lattice, Molecule, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
+from written import cif_text, entries_of, jarvis_dict, poscar_text, pymatgen_dict, write_db
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.io import (
@@ -47,10 +50,6 @@ def few(crystals: dict[str, Atoms]) -> list[Atoms]:
     return [a for a in crystals.values() if len(a) < 8][:7]
 
 
-def entries_of(*patterns: object, id_key: str | None = None, **options: Any) -> list[Entry]:
-    return list(read_entries(find_sources(map(str, patterns), **options), id_key))
-
-
 def assert_same(
     entries: Sequence[Entry], crystals: Sequence[Atoms], tolerance: float = 1e-4
 ) -> None:
@@ -65,38 +64,6 @@ def assert_same(
             np.sort(a.get_all_distances(mic=True), axis=None) for a in (entry.atoms, atoms)
         )
         assert found == pytest.approx(wanted, rel=tolerance, abs=tolerance)
-
-
-def pymatgen_dict(atoms: Atoms) -> dict[str, Any]:
-    return AseAtomsAdaptor.get_structure(atoms).as_dict()
-
-
-def jarvis_dict(atoms: Atoms) -> dict[str, Any]:
-    return {
-        "lattice_mat": atoms.cell.tolist(),
-        "coords": atoms.get_scaled_positions().tolist(),
-        "elements": atoms.get_chemical_symbols(),
-        "cartesian": False,
-    }
-
-
-def cif_text(atoms: Atoms) -> str:
-    buffer = io.BytesIO()
-    ase.io.write(buffer, atoms, format="cif")
-    return buffer.getvalue().decode()
-
-
-def poscar_text(atoms: Atoms) -> str:
-    buffer = io.StringIO()
-    ase.io.write(buffer, atoms, format="vasp")
-    return buffer.getvalue()
-
-
-def write_db(path: Path, crystals: Sequence[Atoms], **values: Sequence[Any]) -> Path:
-    with connect(path) as database:
-        for i, atoms in enumerate(crystals):
-            database.write(atoms, {key: column[i] for key, column in values.items()})
-    return path
 
 
 # Json layouts: how each is written, and the ids that it gives.
@@ -191,6 +158,54 @@ Lattice="4 0 0 0 4 0 0 0 4" Properties={} pbc="T T T"
         path.write_text(good + "".join(b + good for b in bad) + "".join(bad) + "\n\n" + good)
         wrong = [isinstance(e.atoms, Exception) for e in entries_of(path)]
         assert wrong == [False, *[True, False] * 5, *[True] * 5, False]
+
+
+def test_a_bad_frame_costs_only_itself(few: list[Atoms], tmp_path: Path) -> None:
+    frames, cif, count = (tmp_path / name for name in ("a.extxyz", "a.cif", "b.extxyz"))
+    for path in (frames, cif, count):
+        ase.io.write(path, few[:5])
+    lines = frames.read_text().splitlines(keepends=True)
+    lines[sum(len(a) + 2 for a in few[:2]) + 2] = "Xq 0 0 zero\n"
+    frames.write_text("".join(lines))
+    blocks = cif.read_text().split("data_")
+    blocks[3] = re.sub(r"(_cell_length_a\s+)\S+", r"\1banana", blocks[3])
+    cif.write_text("data_".join(blocks))
+    for path in (frames, cif):
+        entries = entries_of(path)
+        assert isinstance(entries.pop(2).atoms, Exception)
+        assert_same(entries, [*few[:2], *few[3:5]])
+    count.write_text("\n" + count.read_text() + "\nnot a count\n")
+    *good, last = entries_of(count)
+    assert_same(good, few[:5])
+    assert "the rest of the file was not read" in str(last.atoms)
+
+
+def test_damaged_rows_of_databases(few: list[Atoms], tmp_path: Path) -> None:
+    path = write_db(tmp_path / "rows.json", few[:4])
+    document = json.loads(path.read_text())
+    del document["2"]["positions"]
+    document["3"]["positions"]["__ndarray__"][2] = [1.0, 2.0]
+    path.write_text(json.dumps(document))
+    assert [isinstance(e.atoms, Atoms) for e in entries_of(path)] == [True, False, False, True]
+    path = write_db(tmp_path / "rows.db", few[:4])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE systems SET positions = x'00' WHERE id = 2")
+        connection.execute("DELETE FROM systems WHERE id = 3")
+        connection.commit()
+    found = [(e.id, isinstance(e.atoms, Atoms)) for e in entries_of(path)]
+    assert found == [("1", True), ("2", False), ("4", True)]
+
+
+def test_files_among_others(few: list[Atoms], tmp_path: Path) -> None:
+    """What a pattern brings in and cannot be read is an entry; a file is read once."""
+    for name in "ac":
+        ase.io.write(tmp_path / f"{name}.cif", few[0])
+    (tmp_path / "b.cif").touch()
+    (tmp_path / "d.bin").write_bytes(bytes(range(256)))
+    entries = entries_of(tmp_path / "c.cif", f"{tmp_path}/*", tmp_path / "c.cif")
+    names = [Path(entry.id).name for entry in entries]
+    assert names == ["c.cif#0", "a.cif#0", "b.cif#0", "d.bin#0"]
+    assert [isinstance(e.atoms, Atoms) for e in entries] == [True, True, False, False]
 
 
 def test_one_structure_in_json(few: list[Atoms], tmp_path: Path) -> None:
@@ -335,12 +350,16 @@ def test_folders(few: list[Atoms], tmp_path: Path) -> None:
     (tmp_path / "a" / "notes.txt").write_text("no structure")
     (tmp_path / "results.csv").write_text("id,bandgap\n1,2\n")
     (tmp_path / "settings.json").write_text('{"ENCUT": 520}')
+    ase.io.write(tmp_path / "d.pdb", few[0])
+    (tmp_path / "e.dump").write_text("ITEM: TIMESTEP\n0\n")
+    (tmp_path / "tables.dump").write_text("CREATE TABLE a (b INTEGER);\n")
     (tmp_path / ".hidden").mkdir()
     ase.io.write(tmp_path / ".hidden" / "x.cif", few[0])
     entries = entries_of(tmp_path)
     names = [e.id.removeprefix(f"{tmp_path}/") for e in entries]
-    assert names == ["c.extxyz#0", "a/1.cif#0", "a/2.vasp#0", "a/broken.cif#0", "b/POSCAR#0"]
-    assert [isinstance(e.atoms, Exception) for e in entries] == [False, False, False, True, False]
+    read = ["c.extxyz#0", "d.pdb#0", "a/1.cif#0", "a/2.vasp#0", "b/POSCAR#0"]
+    assert names == [*read[:2], "e.dump#0", *read[2:4], "a/broken.cif#0", read[4]]
+    assert [n for n, e in zip(names, entries, strict=True) if isinstance(e.atoms, Atoms)] == read
     assert entries_of(f"{tmp_path}/*") != []
     (tmp_path / "empty").mkdir()
     with pytest.raises(ReciNetError, match="without files of structures"):

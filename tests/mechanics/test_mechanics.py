@@ -169,7 +169,7 @@ def test_refusals() -> None:
             elastic_constants(bulk("Cu"), EMT(), strains=strains)
     with pytest.raises(ReciNetError, match="both signs"):
         elastic_constants(bulk("Cu"), EMT(), strains=[-0.01, np.nan, 0.01])
-    for wrong in ("mlearn-pes", None, EMT):
+    for wrong in ("mlearn-pes", 3, EMT):
         for work in (elastic_constants, equation_of_state):
             with pytest.raises(ReciNetError, match="pass an ASE calculator, not"):
                 work(bulk("Cu"), wrong)

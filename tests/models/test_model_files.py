@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from ase import Atoms
-from support import graph_of, random_model
+from support import full_graphs, random_model
 
 from recinet_ase import ReciNetError, UnknownNameError, load_model
-from recinet_ase.graph.batch import collate
 from recinet_ase.models.files import replacing
 from recinet_ase.pretrained import available_models, default_model, model_card, model_folder
 from recinet_ase.properties import PROPERTIES
@@ -32,7 +31,7 @@ def edit(folder: Path, **changes: object) -> None:
 
 def test_round_trip(tmp_path: Path, crystals: dict[str, Atoms]) -> None:
     model = random_model(properties=("bandgap", "ehull"), seed=3)
-    batch = collate([graph_of(a) for a in list(crystals.values())[:8]])
+    batch = full_graphs(list(crystals.values())[:8])
     with torch.no_grad():
         expected = model(batch)
         model.save(tmp_path / "full", half=False)
@@ -69,7 +68,7 @@ def test_elemental_references_are_added_per_atom(
     shifted.config = replace(shifted.config, references=references)
     shifted.save(tmp_path / "m", half=False)
     shifted = load_model(tmp_path / "m")
-    batch = collate([graph_of(crystals[f]) for f in ("NaCl", "Ti2O4", "Cu2")])
+    batch = full_graphs(crystals[f] for f in ("NaCl", "Ti2O4", "Cu2"))
     with torch.no_grad():
         difference = (shifted(batch) - plain(batch)).ravel()
     expected = torch.tensor([(-1.25 + 0.5) / 2, (3.0 - 4.0) / 3, 0.0])
@@ -80,7 +79,7 @@ def test_predictions_respect_physical_bounds(crystals: dict[str, Atoms]) -> None
     model = random_model()
     model.mean.fill_(-50.0)
     with torch.no_grad():
-        assert (model(collate([graph_of(a) for a in list(crystals.values())[:5]])) == 0).all()
+        assert (model(full_graphs(list(crystals.values())[:5])) == 0).all()
 
 
 def test_damaged_weights(folder: Path) -> None:

@@ -13,8 +13,8 @@ from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.graph.waves import Waves
 from recinet_ase.inference.preparation import Preparation
 from recinet_ase.nn import recinet
+from recinet_ase.nn.low_rank import low_rank_basis
 from recinet_ase.nn.recinet import ReciNet
-from recinet_ase.nn.span import embedding_span
 
 
 def one_step(network: ReciNet, batch: CrystalBatch, bfloat16: bool = False) -> torch.Tensor:
@@ -121,7 +121,7 @@ def test_the_span_follows_the_weights(crystals: dict[str, Atoms]) -> None:
 
 def test_an_embedding_has_few_dimensions() -> None:
     network = random_model("small").network
-    span = embedding_span(lambda d: network.embed_edges(d.float()).detach())
+    span = low_rank_basis(lambda d: network.embed_edges(d.float()).detach())
     assert span.shape[0] == network.config.width and span.shape[1] < 0.8 * network.config.width
     torch.testing.assert_close(span.T @ span, torch.eye(span.shape[1], dtype=torch.float64))
     v = network.embed_edges(torch.linspace(0.5, 20, 999)).detach().double()

@@ -9,9 +9,8 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 from hypothesis import given
 from hypothesis import strategies as st
-from support import graph_of, other_cell, random_crystals, random_model, rotated
+from support import full_graphs, other_cell, random_crystals, random_model, rotated
 
-from recinet_ase.graph.batch import collate
 from recinet_ase.inference.predictor import Predictor
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.pretrained import available_models, load_model
@@ -35,7 +34,7 @@ def outputs(model: PropertyModel, *structures: Atoms) -> torch.Tensor:
     """Each structure's prediction on its own."""
     dtype = next(model.parameters()).dtype
     with torch.no_grad():
-        return torch.cat([model(collate([graph_of(a, dtype)])) for a in structures])
+        return torch.cat([model(full_graphs([a], dtype)) for a in structures])
 
 
 def assert_same(mode: str, dtype: torch.dtype, *structures: Atoms) -> None:
@@ -177,7 +176,7 @@ def test_one_alone_equals_one_in_a_batch(dtype: torch.dtype, crystals: dict[str,
     structures = [*list(crystals.values())[:25], big, *list(crystals.values())[25:]]
     alone = outputs(model, *structures)
     with torch.no_grad():
-        together = model(collate([graph_of(a, dtype) for a in structures]))
+        together = model(full_graphs(structures, dtype))
     scale = TOLERANCE[dtype] * alone.abs().clamp(min=1.0)
     assert ((alone - together).abs() <= scale).all()
 

@@ -11,13 +11,12 @@ import torch
 from ase import Atoms
 from ase.data import atomic_masses
 from pymatgen.core import Composition
-from support import graph_of, random_model
+from support import full_graphs, random_model
 from torch import nn
 from torch.nn import functional
 
 from recinet_ase import ReciNetError
 from recinet_ase.elements import MAX_Z, N_FEATURES, element_features, symbols
-from recinet_ase.graph.batch import collate
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.composition import formula_atoms
 from recinet_ase.nn.local import LocalBlock
@@ -68,7 +67,7 @@ def test_factored_product_is_the_concatenated_one(crystals: dict[str, Atoms]) ->
     torch.manual_seed(0)
     d = 16
     block = LocalBlock(d, d, "batch", edge_update=True).double().eval()
-    batch = collate([graph_of(a, torch.float64) for a in list(crystals.values())[:5]])
+    batch = full_graphs(list(crystals.values())[:5], torch.float64)
     h = torch.randn(len(batch.z), d, dtype=torch.float64)
     v = torch.randn(len(batch.centre), d, dtype=torch.float64)
     ones = torch.ones(len(v), dtype=torch.float64)
@@ -123,7 +122,7 @@ def test_unknown_choices_are_refused() -> None:
 @pytest.mark.parametrize("mode", ["lattice", "mean", "literal", "ewald"])
 def test_the_reciprocal_block_matters(mode: str, crystals: dict[str, Atoms]) -> None:
     model = random_model(reciprocal=mode)
-    batch = collate([graph_of(a) for a in list(crystals.values())[20:30]])
+    batch = full_graphs(list(crystals.values())[20:30])
     with torch.no_grad():
         value = model.network(batch)
         for block in model.network.reciprocal_blocks:
@@ -150,7 +149,7 @@ def test_far_atoms_are_seen_through_the_lattice_only() -> None:
         )
         with torch.no_grad():
             for structure in (atoms, other):
-                network(collate([graph_of(structure)]))
+                network(full_graphs([structure]))
         changed = bool((kept[0] - kept[1]).abs().max() > 1e-4)
         assert changed is expected
 
@@ -160,9 +159,9 @@ def test_atoms_of_the_reduced_formula(crystals: dict[str, Atoms]) -> None:
     expected = [
         sum(Composition(a.get_chemical_formula()).reduced_composition.values()) for a in some
     ]
-    batch = collate([graph_of(a) for a in some])
+    batch = full_graphs(some)
     assert formula_atoms(batch).tolist() == expected
-    repeated = collate([graph_of(a.repeat((1, 2, 1))) for a in some[:10]])
+    repeated = full_graphs(a.repeat((1, 2, 1)) for a in some[:10])
     assert formula_atoms(repeated).tolist() == expected[:10]
 
 
@@ -171,14 +170,14 @@ def test_the_composition_branch_starts_as_the_answer_per_formula(
 ) -> None:
     plain, branched = (random_model(composition=c).network for c in (False, True))
     branched.load_state_dict(plain.state_dict(), strict=False)
-    batch = collate([graph_of(a) for a in list(crystals.values())[:8]])
+    batch = full_graphs(list(crystals.values())[:8])
     with torch.no_grad():
         expected = plain(batch) / formula_atoms(batch)[:, None]
         torch.testing.assert_close(branched(batch), expected)
 
 
 def test_attention_starts_as_the_mean_and_can_choose_one_atom(crystals: dict[str, Atoms]) -> None:
-    batch = collate([graph_of(a) for a in list(crystals.values())[:8]])
+    batch = full_graphs(list(crystals.values())[:8])
     h = torch.randn(len(batch.z), 4, dtype=torch.float64)
     pool = AttentionPooling(4).double()
     with torch.no_grad():
@@ -198,7 +197,7 @@ def test_messages_fade_with_the_distance(crystals: dict[str, Atoms]) -> None:
     assert slope[1] < 0
 
     model = random_model(envelope=3.0)
-    batch = collate([graph_of(a) for a in list(crystals.values())[:8]])
+    batch = full_graphs(list(crystals.values())[:8])
     far = batch.distance > 3.0
     assert far.any() and not far.all()
     moved = replace(batch, distance=torch.where(far, batch.distance + 1.0, batch.distance))
@@ -208,7 +207,7 @@ def test_messages_fade_with_the_distance(crystals: dict[str, Atoms]) -> None:
 
 
 def test_a_closed_gate_gives_one_value(tmp_path: Path, crystals: dict[str, Atoms]) -> None:
-    batch = collate([graph_of(a) for a in list(crystals.values())[:8]])
+    batch = full_graphs(list(crystals.values())[:8])
     random_model(gate=True).save(tmp_path, half=False)
     network = PropertyModel.load(tmp_path).network
     with torch.no_grad():
@@ -218,7 +217,7 @@ def test_a_closed_gate_gives_one_value(tmp_path: Path, crystals: dict[str, Atoms
 
 
 def test_the_peak_is_the_largest_of_the_atoms_values(crystals: dict[str, Atoms]) -> None:
-    batch = collate([graph_of(a, torch.float64) for a in list(crystals.values())[:8]])
+    batch = full_graphs(list(crystals.values())[:8], torch.float64)
     h = torch.randn(len(batch.z), 6, dtype=torch.float64)
     pool = PeakPooling(6, 1).double()
     with torch.no_grad():
@@ -235,7 +234,7 @@ def test_the_peak_is_the_largest_of_the_atoms_values(crystals: dict[str, Atoms])
 def test_a_lighter_isotope_vibrates_faster() -> None:
     """Where all else is equal a value above zero goes with the inverse root of the mass."""
     pool = PeakPooling(4, 1).double()
-    light, heavy = (collate([graph_of(Atoms(s, cell=[3, 3, 3], pbc=True))]) for s in ("H", "Fe"))
+    light, heavy = (full_graphs([Atoms(s, cell=[3, 3, 3], pbc=True)]) for s in ("H", "Fe"))
     h = torch.ones(1, 4, dtype=torch.float64)
     with torch.no_grad():
         pool.last.bias.fill_(1.0)

@@ -189,7 +189,7 @@ def test_short_supercells_are_mentioned(copper: Phonons) -> None:
 
 
 def test_the_path_is_that_of_the_field(copper: Phonons, alloy: Phonons) -> None:
-    places, labels = ticks(copper)
+    places, labels = ticks(copper.bands)
     names = ["Γ", "X", "U|K", "Γ", "L", "W", "X"]
     plain = [label.replace("$", "").replace(r"\mathrm{\Gamma}", "Γ") for label in labels]
     assert [p.replace(r"\mathrm{", "").replace("}", "") for p in plain] == names

@@ -26,11 +26,7 @@ from recinet_ase.errors import DeviceLostError
 from recinet_ase.inference.result import Prediction
 from recinet_ase.io.entries import Chunk, Piece, Source
 from recinet_ase.screening.execution import gpus
-from recinet_ase.screening.execution.chunk import (
-    ChunkRows,
-    ScreenSpec,
-    loaded_predictor,
-)
+from recinet_ase.screening.execution.chunk import ChunkRows
 from recinet_ase.screening.execution.cluster import DaskWorkers
 from recinet_ase.screening.execution.gpus import (
     DeviceWorkers,
@@ -42,6 +38,7 @@ from recinet_ase.screening.execution.gpus import (
 )
 from recinet_ase.screening.execution.processes import Lost, Workers
 from recinet_ase.screening.execution.schedule import in_order, make_backend
+from recinet_ase.screening.execution.spec import ScreenSpec, loaded_predictor
 from recinet_ase.screening.execution.worker import Overlapped
 
 ROWS = 1100  # three chunks
@@ -385,7 +382,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         for process in reversed(started):
             process.terminate()
         for process in started:
-            process.wait(30)
+            process.wait(120)
 
 
 def test_dask_workers_with_and_without_a_gpu(

@@ -174,6 +174,7 @@ def test_wrong_calls(file: Path, tmp_path: Path) -> None:
 def test_a_screen_judges_relaxed_crystals(file: Path, tmp_path: Path) -> None:
     result = screened(file, tmp_path / "out.csv")
     assert result.exit_code == 0, result.output
+    assert "cells and positions relaxed with mlearn-pes to 0.02 eV/A" in result.output
     rows = rows_of(tmp_path / "out.csv")
     assert [row["id"] for row in rows] == [f"{file}#{i}" for i in range(12)]
     expected = predict(candidates(), props="bandgap,ehull", relax="mlearn-pes", device="cpu")

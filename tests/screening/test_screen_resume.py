@@ -23,9 +23,10 @@ from recinet_ase.cli.screen import screen
 from recinet_ase.io import find_sources
 from recinet_ase.screening import run as running
 from recinet_ase.screening.execution import processes
-from recinet_ase.screening.execution.chunk import ChunkRows, _cached
+from recinet_ase.screening.execution.chunk import ChunkRows
 from recinet_ase.screening.execution.processes import Workers
 from recinet_ase.screening.execution.schedule import choose_workers
+from recinet_ase.screening.execution.spec import _cached
 from recinet_ase.screening.journal import Journal
 from recinet_ase.screening.options import ScreenOptions, ScreenOutcome
 from recinet_ase.screening.selection.selection import Selection
@@ -45,6 +46,9 @@ def call(*arguments: object) -> Result:
 
 
 class Quiet:
+    def busy(self, what: str) -> None:
+        """Nothing."""
+
     def note(self, line: str) -> None:
         """Nothing."""
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.screening.selection.expression import Expression
+from recinet_ase.screening.selection.misses import rejections
 from recinet_ase.screening.selection.pareto import pareto_front
 from recinet_ase.screening.selection.selection import Selection, parse_keys
 from recinet_ase.screening.selection.table import ListTable
@@ -171,6 +172,31 @@ def test_confident_needs_intervals() -> None:
     rows = [{**ROWS[0], "bandgap_low": None, "bandgap_high": None}]
     with pytest.raises(ReciNetError, match="its model has no calibration"):
         Selection("bandgap > 1", confident=True).indices(ListTable(COLUMNS, rows, UNITS))
+
+
+def test_columns_of_several_models() -> None:
+    names = [f"bulk_modulus[{m}]{e}" for m in ("a-1", "b") for e in ("", "_low", "_high")]
+    columns = ["id", "formula", *names, "in_domain", "error"]
+    rows = [
+        {"id": str(k), "formula": "MgO", "in_domain": True, "error": ""}
+        | {n: 100.0 * (k + ("[b]" in n)) for n in names}
+        for k in range(3)
+    ]
+    table = ListTable(columns, rows, dict.fromkeys(names, "GPa"))
+    for where, kept in (
+        ("bulk_modulus[a-1] > 50", [1, 2]),
+        ("kv[ a-1 ] + 1 > kv_low[a-1] and bulk_modulus_high[b] < 250", [0, 1]),
+    ):
+        for confident in (False, True):
+            assert Selection(where, confident).indices(table).tolist() == kept
+    assert Selection("kv[a-1] > 50").explain(columns, table.units) == [
+        "where bulk_modulus[a-1] > 50 GPa"
+    ]
+    assert Selection(sort=("-kv[a-1]",)).indices(table).tolist() == [2, 1, 0]
+    with pytest.raises(ReciNetError, match="several models give bulk_modulus; say which"):
+        Selection("kv > 50").check(columns, table.units)
+    told = rejections(table, Selection("1 > kv[a-1] > 0")).parts
+    assert told == (("1 > kv[a-1]", 2), ("kv[a-1] > 0", 1))
 
 
 def test_a_variant_answers_for_its_property() -> None:

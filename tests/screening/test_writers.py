@@ -26,12 +26,8 @@ from recinet_ase import Predictor
 from recinet_ase.errors import ReciNetError
 from recinet_ase.io import chunks, find_sources, read_entries
 from recinet_ase.io.entries import Entry
-from recinet_ase.screening.execution.chunk import (
-    column_units,
-    finish_chunk,
-    prepare_chunk,
-    result_columns,
-)
+from recinet_ase.screening.execution.chunk import finish_chunk, prepare_chunk
+from recinet_ase.screening.execution.spec import column_units, result_columns
 from recinet_ase.screening.output import writers
 from recinet_ase.screening.output.metadata import sidecar_path, write_sidecar
 from recinet_ase.screening.output.writers import check_output, needs_structures, open_writer
@@ -74,16 +70,16 @@ def write(path: Path, rows: Rows, columns: Sequence[str] = COLUMNS) -> int:
     with open_writer(str(path), columns, UNITS) as writer:
         for row, entry in rows:
             writer.write(row, entry if writer.needs_structures else None)
-    return writer.left_out
+    return writer.unwritten
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_same_bytes_each_time(suffix: str, rows: Rows, tmp_path: Path) -> None:
     first, second = tmp_path / f"first{suffix}", tmp_path / f"second{suffix}"
-    left_out = write(first, rows)
+    unwritten = write(first, rows)
     write(second, rows)
     assert first.read_bytes() == second.read_bytes()
-    assert left_out == int(needs_structures(first))
+    assert unwritten == int(needs_structures(first))
     assert sorted(tmp_path.iterdir()) == [first, second]
     write(first, rows[:2])  # replaced, not appended to
     assert first.read_bytes() != second.read_bytes()

@@ -13,11 +13,13 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
+from ase.stress import voigt_6_to_full_3x3_stress
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recinet_ase import ReciNetForceCalculator
 from recinet_ase.errors import ReciNetError, StructureError
+from recinet_ase.simulation import relaxation
 from recinet_ase.simulation.relaxation import RelaxationSettings, relax, relax_many
 from recinet_ase.simulation.symmetry import Symmetry
 
@@ -231,3 +233,35 @@ def test_noise_within_the_tolerance_is_taken_away() -> None:
     mended = Atoms(noisy.numbers, scaled_positions=found.frac_coords, cell=found.lattice, pbc=True)
     assert group(noisy, 1e-5) == 1 and group(mended, 1e-5) == 225
     assert mended.get_volume() == pytest.approx(atoms.get_volume(), rel=2e-3)
+
+
+def test_stresses_may_come_as_matrices_as_chgnets_do() -> None:
+    class Matrix(EMT):
+        def calculate(self, *args: Any, **kwargs: Any) -> None:
+            super().calculate(*args, **kwargs)
+            if "stress" in self.results:
+                self.results["stress"] = voigt_6_to_full_3x3_stress(self.results["stress"])
+
+    class Wrong(EMT):
+        def calculate(self, *args: Any, **kwargs: Any) -> None:
+            super().calculate(*args, **kwargs)
+            self.results["stress"] = np.zeros(3)
+
+    cell = bulk("Ni", "hcp", a=2.5, c=4.3)
+    (found,), (plain,) = relax_many([cell], Matrix()), relax_many([cell], EMT())
+    assert found.converged and found.energy == pytest.approx(plain.energy, abs=1e-9)
+    assert "stress of shape (3,)" in relax_many([cell], Wrong())[0].reason
+
+
+def test_many_more_than_go_at_once_follow_as_others_come_to_rest(
+    model: ReciNetForceCalculator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relaxation, "_TOGETHER", 2)
+    cells = [bulk(s) for s in ("Si", "Cu", "Mo", "Li", "Ni")]
+    cells.insert(2, bulk("NaCl", "rocksalt", a=5.6))
+    asked: list[int] = []
+    done: list[int] = []
+    found = relax_many(cells, model, progress=done.append, beginning=asked.append)
+    assert [r.converged for r in found] == [i != 2 for i in range(6)]
+    assert [str(r.atoms.symbols) for r in found if r.atoms] == ["Si2", "Cu", "Mo", "Li", "Ni"]
+    assert max(asked) == 2 and done == sorted(done) and done[-1] == 6

@@ -85,7 +85,7 @@ def test_one_number_by_every_road(predictor: Predictor, structures: Path, tmp_pa
     for name in ("ehull", "e_above_hull", "energy_above_hull", "hull_distance"):
         assert atoms.calc.get_property(name, atoms) == pytest.approx(expected[0], abs=1e-5)
     assert atoms.calc.units["ehull"] == "eV/atom" and atoms.calc.models["ehull"] == "jarvis-eform"
-    low, high = (atoms.calc.get_property(f"ehull_{end}", atoms) for end in ("lower", "upper"))
+    low, high = (atoms.calc.get_property(f"ehull_{end}", atoms) for end in ("low", "high"))
     assert low < expected[0] < high
     assert describe(atoms.calc.decomposition) == "1.00 BaHfO3 [JVASP-36951]"
     entries = annotate(atoms)

@@ -115,7 +115,7 @@ BAD = {
     ),
     "total energies": (
         "formula,formation_energy\nMgO,-11.9\nMg,-1.5\nTiO2,-26.9\n",
-        r"beyond -11.9 eV/atom \(TiO2: -26.9\); formation energies per atom are needed",
+        r"line 4 \(TiO2\): -26.9 eV/atom, and half of the energies are beyond -11.9; formation",
     ),
 }
 

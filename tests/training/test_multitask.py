@@ -16,14 +16,19 @@ from ase.db import connect
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from support import EXAMPLES, graph_of, random_crystals, random_model, write_jarvis_folder
+from support import (
+    EXAMPLES,
+    full_graphs,
+    random_crystals,
+    random_model,
+    write_jarvis_folder,
+)
 
 from recinet_ase import Predictor, ReciNetCalculator, ReciNetError, load_model
 from recinet_ase.cli.screen import screen
 from recinet_ase.cli.train import train
 from recinet_ase.data.catalogue import open_dataset
 from recinet_ase.data.published import JARVIS
-from recinet_ase.graph.batch import collate
 from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.nn.experts import ExpertHeads, TaskHeads
 from recinet_ase.nn.recinet import ReciNetConfig, ReciNetMT
@@ -56,7 +61,7 @@ def experts_model(properties: tuple[str, ...] = THREE, **network: object) -> Pro
 
 
 def batch_of(crystals: dict[str, Atoms], dtype: torch.dtype = torch.float32) -> object:
-    return collate([graph_of(atoms, dtype) for atoms in crystals.values()])
+    return full_graphs(crystals.values(), dtype)
 
 
 def run(folder: Path, data: Path, *arguments: object) -> Result:
@@ -238,8 +243,8 @@ def test_invariance(dtype: torch.dtype, atoms: Atoms, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(atoms))
     variants = [atoms, atoms[order], make_supercell(atoms, [[1, 1, 0], [0, 1, 0], [0, 0, 2]])]
     with torch.no_grad():
-        values = torch.cat([model(collate([graph_of(a, dtype)])) for a in variants])
-        together = model(collate([graph_of(a, dtype) for a in variants]))
+        values = torch.cat([model(full_graphs([a], dtype)) for a in variants])
+        together = model(full_graphs(variants, dtype))
     tolerance = {torch.float64: 1e-8, torch.float32: 2e-5}[dtype]
     scale = tolerance * values[0].abs().clamp(min=1.0)
     assert ((values - values[0]).abs() <= scale).all(), values

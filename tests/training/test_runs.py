@@ -158,7 +158,7 @@ def test_training_on_a_folder_of_cifs(tmp_path: Path, crystals: dict[str, Atoms]
     assert second == (f"converting 51 structures to graphs (once; kept in {tmp_path / 'cache'})"), (
         "told where stderr is no terminal"
     )
-    with (tmp_path / "run" / "left_out.csv").open() as handle:
+    with (tmp_path / "run" / "rejected.csv").open() as handle:
         left = {row["id"]: row["reason"] for row in csv.DictReader(handle)}
     foreign = [key for key, why in left.items() if "an element that no training crystal has" in why]
     assert sorted(left) == sorted(["broken", *foreign])

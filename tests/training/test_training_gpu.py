@@ -8,38 +8,21 @@ from typing import Any
 import pytest
 import torch
 from ase import Atoms
-from pretended import GPU, PretendedGpu
+from pretended import OneGpu, PretendedGpu
 from support import random_model
-from torch import nn
 
 from recinet_ase import ReciNetError
 from recinet_ase.data.conversion import build_store
 from recinet_ase.data.store import StoreSettings
+from recinet_ase.models.property_model import PropertyModel
 from recinet_ase.training.config import TrainingConfig
 from recinet_ase.training.labels import Targets
 from recinet_ase.training.property_task import PropertyTask
-from recinet_ase.training.trainer import Trainer
-
-
-class OneGpu:
-    """What the trainer needs of Fabric, for one process with a GPU."""
-
-    device = GPU
-    world_size, global_rank, is_global_zero = 1, 0, True
-
-    def setup(self, module: nn.Module, *optimizers: Any) -> tuple[Any, ...]:
-        return module, *optimizers
-
-    def backward(self, loss: torch.Tensor) -> None:
-        loss.backward()
-
-    def broadcast(self, value: Any) -> Any:
-        return value
-
+from recinet_ase.training.trainer import Trainer, load_checkpoint
 
 RUNS: dict[str, tuple[bool, tuple[str, ...], dict[str, Any], dict[str, Any], int]] = {
-    "plain": (True, ("bandgap",), {}, {}, 530),
-    "muon": (True, ("bandgap",), {}, {"optimizer": "muon"}, 610),
+    "plain": (True, ("bandgap",), {}, {}, 520),
+    "small": (True, ("bandgap",), {"size": "small"}, {"optimizer": "muon"}, 770),
     "several": (
         True,
         ("formation_energy", "bandgap"),
@@ -96,3 +79,22 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_anything_is_saved(
         with pytest.raises(ReciNetError, match="the loss became .* lower the learning rate"):
             trainer._save_checkpoint()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_goes_on_later(crystals: dict[str, Atoms], tmp_path: Path) -> None:
+    """Validation, what is saved, and what is read again: nothing meets two devices."""
+    found = []
+    for stops in ([], [3]):
+        folder = tmp_path / str(len(stops))
+        folder.mkdir()
+        for last in (*stops, None):
+            gpu = PretendedGpu()
+            trainer = trainer_on(gpu, crystals, "plain", folder)
+            with gpu:
+                if (state := load_checkpoint(folder)) is not None:
+                    trainer.restore(state)
+                complete = trainer.fit(None, lambda: trainer.step == last)  # noqa: B023
+            assert complete == (last is None) and not gpu.mixed, gpu.report()
+        found.append(trainer.best_val)
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert PropertyModel.load(tmp_path / "1").config.properties == ("bandgap",)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -81,10 +79,10 @@ class Operations:
         if np.abs(rotations).max() > _LARGEST_ENTRY:
             raise _no_group()
         wanted = _codes(rotations, shifts, self.denominator)
-        found = order[np.searchsorted(codes, wanted, sorter=order).clip(max=len(order) - 1)]
-        if not (codes[found] == wanted).all():
+        index = order[np.searchsorted(codes, wanted, sorter=order).clip(max=len(order) - 1)]
+        if not (codes[index] == wanted).all():
             raise _no_group()
-        return found
+        return index
 
     def fits(self, lattice: np.ndarray) -> bool:
         """Whether a cell's lengths and angles have this symmetry, to 1.5 % and a degree or so.
@@ -126,46 +124,39 @@ def operations(triplets: tuple[str, ...]) -> Operations:
         StructureError: If one cannot be understood.
     """
     rows = [parse_triplet(text) for text in triplets]
-    return from_fractions([row[0] for row in rows], [row[1] for row in rows])
+    shifts = [shift.as_integer_ratio() for _, row in rows for shift in row]
+    denominator = math.lcm(*(below for _, below in shifts))
+    return _distinct(
+        np.array([row for row, _ in rows], dtype=np.int64),
+        np.array([above * (denominator // below) for above, below in shifts]).reshape(-1, 3),
+        denominator,
+    )
 
 
-def from_fractions(
-    rotations: Sequence[Any], translations: Sequence[Sequence[Fraction]]
-) -> Operations:
+def combined(first: Operations, second: Operations) -> Operations:
+    """Every product of an operation of the first with one of the second."""
+    denominator = math.lcm(first.denominator, second.denominator)
+    outer, inner = (
+        group.translations * (denominator // group.denominator) for group in (first, second)
+    )
+    rotations = np.einsum("kab,lbc->klac", first.rotations, second.rotations)
+    shifts = outer[:, None] + np.einsum("kab,lb->kla", first.rotations, inner)
+    return _distinct(rotations.reshape(-1, 3, 3), shifts.reshape(-1, 3), denominator)
+
+
+def _distinct(rotations: np.ndarray, shifts: np.ndarray, denominator: int) -> Operations:
     """Operations without repetition.
 
     Raises:
         StructureError: If one of them is none.
     """
-    pairs = [shift.as_integer_ratio() for row in translations for shift in row]
-    denominator = math.lcm(*(below for _, below in pairs))
-    turns = np.array(rotations, dtype=np.int64).reshape(-1, 3, 3)
-    shifts = np.array([above * (denominator // below) for above, below in pairs], dtype=np.int64)
-    shifts = shifts.reshape(-1, 3) % denominator
-    if (np.abs(turns) > _LARGEST_ENTRY).any() or (np.abs(np.linalg.det(turns).round(3)) != 1).any():
+    volumes = np.abs(np.linalg.det(rotations).round(3))
+    if (np.abs(rotations) > _LARGEST_ENTRY).any() or (volumes != 1).any():
         raise StructureError("a symmetry operation changes the volume of the cell")
-    kept = np.sort(np.unique(_codes(turns, shifts, denominator), return_index=True)[1])
-    return Operations(turns[kept], shifts[kept], denominator)
-
-
-def combined(first: Operations, second: Operations) -> Operations:
-    """Every product of an operation of the first with one of the second."""
-    rotations, shifts = [], []
-    for turn, shift in zip(first.rotations, first.translations.tolist(), strict=True):
-        for other, more in zip(second.rotations, second.translations.tolist(), strict=True):
-            rotations.append(turn @ other)
-            part = [Fraction(int(n), second.denominator) for n in more]
-            turned = [
-                sum((int(r) * s for r, s in zip(row, part, strict=True)), Fraction(0))
-                for row in turn
-            ]
-            shifts.append(
-                [
-                    Fraction(int(n), first.denominator) + s
-                    for n, s in zip(shift, turned, strict=True)
-                ]
-            )
-    return from_fractions(rotations, shifts)
+    shifts = shifts % denominator
+    codes = _codes(rotations, shifts, denominator)
+    kept = np.sort(np.unique(codes, return_index=True)[1])
+    return Operations(rotations[kept], shifts[kept], denominator)
 
 
 def parse_triplet(text: str) -> tuple[list[tuple[int, ...]], list[Fraction]]:
@@ -188,6 +179,7 @@ def parse_triplet(text: str) -> tuple[list[tuple[int, ...]], list[Fraction]]:
 
 @lru_cache(maxsize=4096)
 def _parse_row(text: str) -> tuple[tuple[int, ...], Fraction]:
+    """Factors of x, y and z and the translation of a part such as ``-y+1/2``."""
     rotation, shift, at = [0, 0, 0], Fraction(0), 0
     while at < len(text):
         match = _TERM.match(text, at)

@@ -113,20 +113,21 @@ def _agrees(group: Operations, meaning: _Meaning, lattice: np.ndarray) -> bool:
 
 @lru_cache(maxsize=1024)
 def _meanings(statement: Statement) -> tuple[_Meaning, ...]:
-    found = []
+    """What each part of a statement can mean, the one that counts first."""
+    meanings = []
     if statement.operations:
         group = operations(statement.operations)
         group.products  # noqa: B018 - raises where they are no group
-        found.append(_Meaning("the symmetry operations", (("", group),)))
+        meanings.append(_Meaning("the symmetry operations", (("", group),)))
     if statement.hall:
-        found.append(
+        meanings.append(
             _Meaning(f"the Hall symbol {statement.hall!r}", (("", _hall(statement.hall)),))
         )
     for symbol in statement.symbols:
         settings = _settings(symbol)
         if settings:
-            found.append(_Meaning(f"the space group symbol {symbol!r}", settings))
-    if statement.symbols and not found:
+            meanings.append(_Meaning(f"the space group symbol {symbol!r}", settings))
+    if statement.symbols and not meanings:
         raise StructureError(
             f"the space group symbol {statement.symbols[0]!r} is not known; state the symmetry "
             "operations"
@@ -134,10 +135,10 @@ def _meanings(statement: Statement) -> tuple[_Meaning, ...]:
     if statement.number is not None:
         settings = _numbered(statement.number)
         text = f"the space group number {statement.number}"
-        found.append(_Meaning(text, settings, statement.number))
-    if not found:
-        found.append(_Meaning("the triclinic group P 1", (("P 1", operations(P1)),)))
-    return tuple(found)
+        meanings.append(_Meaning(text, settings, statement.number))
+    if not meanings:
+        meanings.append(_Meaning("the triclinic group P 1", (("P 1", operations(P1)),)))
+    return tuple(meanings)
 
 
 @lru_cache(maxsize=1024)
@@ -158,18 +159,18 @@ def _settings(symbol: str) -> tuple[tuple[str, Operations], ...]:
     choice = next(filter(None, match.groups()), "").upper() if match else ""
     base = text[: match.start()] if match else text
     base = re.sub(r"\((\d)\)|_", r"\1", base)
-    found = _by_name().get(_plain(base))
-    if found is None:
+    settings = _by_name().get(_plain(base))
+    if settings is None:
         import gemmi
 
         known = gemmi.find_spacegroup_by_name(base)
         if known is None:
             return ()
-        found = _by_name()[_plain(known.hm)]
+        settings = _by_name()[_plain(known.hm)]
     choice = _ORIGINS.get(choice, choice)
-    if choice and any(setting.ext in "12HR" for setting in found):
-        found = [setting for setting in found if setting.ext == choice]
-    return tuple((setting.hm, _hall(setting.hall)) for setting in found)
+    if choice and any(setting.ext in "12HR" for setting in settings):
+        settings = [setting for setting in settings if setting.ext == choice]
+    return tuple((setting.hm, _hall(setting.hall)) for setting in settings)
 
 
 def _plain(symbol: str) -> str:
@@ -210,10 +211,10 @@ def _numbered(number: int) -> tuple[tuple[str, Operations], ...]:
 
     if not 1 <= number <= 230:
         raise StructureError(f"there is no space group of the number {number} (1 to 230)")
-    found = [setting for setting in gemmi.spacegroup_table() if setting.number == number]
-    standard = next(setting.hm for setting in found if setting.is_reference_setting())
-    found.sort(key=lambda setting: setting.hm != standard)
-    return tuple((setting.hm, _hall(setting.hall)) for setting in found)
+    settings = [setting for setting in gemmi.spacegroup_table() if setting.number == number]
+    standard = next(setting.hm for setting in settings if setting.is_reference_setting())
+    settings.sort(key=lambda setting: setting.hm != standard)
+    return tuple((setting.hm, _hall(setting.hall)) for setting in settings)
 
 
 _types: dict[frozenset[tuple[int, ...]], int] = {}
@@ -225,8 +226,8 @@ def _type(group: Operations) -> int:
 
     if group.key not in _types:
         try:
-            found = spglib.get_spacegroup_type_from_symmetry(group.rotations, group.shifts)
+            known = spglib.get_spacegroup_type_from_symmetry(group.rotations, group.shifts)
         except Exception:
-            found = None
-        _types[group.key] = found.number if found is not None else 0
+            known = None
+        _types[group.key] = known.number if known is not None else 0
     return _types[group.key]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -63,13 +64,14 @@ class Formula(NamedTuple):
         total = sum(self.counts.values())
         if not total or not len(numbers):
             return True
-        found = Counter(numbers.tolist())
+        present = Counter(numbers.tolist())
         scale = len(numbers) / total
         allowed = _FORMULA_TOLERANCE * len(numbers)
         if scale < 1 - _FORMULA_TOLERANCE and not (self.units is not None and self.units < 1):
             return False
         return all(
-            abs(found[z] - scale * self.counts.get(z, 0)) <= allowed for z in {*found, *self.counts}
+            abs(present[z] - scale * self.counts.get(z, 0)) <= allowed
+            for z in {*present, *self.counts}
         )
 
 
@@ -144,18 +146,18 @@ def _chosen(understood: Reading, sites: Sites, lattice: np.ndarray, formula: For
     """The cell for the one possible group, or for the origin that formula and sites speak for."""
     if len(understood.choices) == 1:
         return _filled(understood.choices[0], sites, lattice)
-    found = _each(understood.choices, sites, lattice)
-    if not found:
+    cells = _each(understood.choices, sites, lattice)
+    if not cells:
         return _filled(understood.choices[0], sites, lattice)  # to raise its error
     if formula.counts:
-        found = [cell for cell in found if _has_units(cell, formula)] or found
-    first, *others = found
+        cells = [cell for cell in cells if _has_units(cell, formula)] or cells
+    first, *others = cells
     if all(same_atoms(first, other, lattice) for other in others):
         return first
     if len(set(sites.numbers.tolist())) == 1:
         # Where the origin is the other one, the atoms of an element lie in more general
         # positions, and too near to each other.
-        fewest, next_fewest, *_ = sorted(found, key=lambda cell: len(cell[0]))
+        fewest, next_fewest, *_ = sorted(cells, key=lambda cell: len(cell[0]))
         if len(fewest[0]) < len(next_fewest[0]):
             return fewest
     raise StructureError(
@@ -173,13 +175,13 @@ def _has_units(cell: _Filled, formula: Formula) -> bool:
 
 def _each(groups: Sequence[Operations], sites: Sites, lattice: np.ndarray) -> list[_Filled]:
     """The cells for those groups that make one."""
-    found = []
+    cells = []
     for group in groups:
         try:
-            found.append(_filled(group, sites, lattice))
+            cells.append(_filled(group, sites, lattice))
         except StructureError:
             continue
-    return found
+    return cells
 
 
 def _filled(group: Operations, sites: Sites, lattice: np.ndarray) -> _Filled:
@@ -211,18 +213,21 @@ def _filled(group: Operations, sites: Sites, lattice: np.ndarray) -> _Filled:
 def _close_pairs(coords: np.ndarray, lattice: np.ndarray) -> np.ndarray:
     """Pairs of atoms nearer than the tolerance of a site, ``[P, 2]``."""
     if len(coords) <= _FEW:
-        offsets = coords[:, None] - coords
-        offsets -= np.round(offsets)
-        near = ((offsets @ lattice) ** 2).sum(axis=2) < SITE_TOLERANCE**2
-        near = np.triu(near, 1)
-        return np.argwhere(near) if near.any() else np.empty((0, 2), dtype=np.int64)
+        pairs = _all_pairs(len(coords))
+        return pairs[_distances(coords, pairs, lattice) < SITE_TOLERANCE]
     from scipy.spatial import KDTree
 
     heights = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
     radius = min(0.4, np.sqrt(3) * SITE_TOLERANCE / heights.min())
     tree = KDTree(wrapped(coords), boxsize=1)
-    pairs: np.ndarray = tree.query_pairs(radius, output_type="ndarray")
+    pairs = tree.query_pairs(radius, output_type="ndarray")
     return pairs[_distances(coords, pairs, lattice) < SITE_TOLERANCE]
+
+
+@lru_cache(maxsize=_FEW)
+def _all_pairs(n: int) -> np.ndarray:
+    """Every pair of n atoms once, ``[n (n - 1) / 2, 2]``."""
+    return np.stack(np.triu_indices(n, 1), axis=1)
 
 
 def _distances(coords: np.ndarray, pairs: np.ndarray, lattice: np.ndarray) -> np.ndarray:

@@ -17,9 +17,10 @@ from typing import Any
 import recinet_ase
 from recinet_ase.errors import DeviceLostError, ReciNetError
 from recinet_ase.io.entries import Chunk
-from recinet_ase.screening.execution.chunk import ChunkRows, ScreenSpec
+from recinet_ase.screening.execution.chunk import ChunkRows
 from recinet_ase.screening.execution.gpus import Steps, compare, probe
 from recinet_ase.screening.execution.processes import Lost, available_cores
+from recinet_ase.screening.execution.spec import ScreenSpec
 from recinet_ase.screening.execution.worker import single_threaded
 
 _PATIENCE = 60.0  # seconds between looks at what is done

@@ -19,8 +19,9 @@ import torch
 
 from recinet_ase.errors import DeviceLostError, ReciNetError
 from recinet_ase.io.entries import Chunk
-from recinet_ase.screening.execution.chunk import ChunkRows, ScreenSpec, loaded_predictor
+from recinet_ase.screening.execution.chunk import ChunkRows
 from recinet_ase.screening.execution.processes import Lost, Workers
+from recinet_ase.screening.execution.spec import ScreenSpec, loaded_predictor
 from recinet_ase.screening.execution.worker import Overlapped
 
 if TYPE_CHECKING:

@@ -17,17 +17,15 @@ from recinet_ase.errors import ReciNetError
 from recinet_ase.io.entries import Chunk, Piece
 from recinet_ase.screening.execution.chunk import (
     ChunkRows,
-    ScreenSpec,
     computing,
     failed_chunk,
-    loaded_predictor,
     prepare_packed,
     read_packed,
-    result_columns,
     screen_chunk,
 )
 from recinet_ase.screening.execution.gpus import DeviceWorkers, Steps, check_here
 from recinet_ase.screening.execution.processes import Lost, Workers, available_cores
+from recinet_ase.screening.execution.spec import ScreenSpec, loaded_predictor, result_columns
 from recinet_ase.screening.execution.worker import single_threaded
 
 TIME_LIMIT = 300.0
@@ -250,6 +248,11 @@ def make_backend(
             other numbers than the CPU.
     """
     if scheduler is not None:
+        if spec.relaxation is not None and not spec.on_cpu:
+            raise ReciNetError(
+                "--relax runs on the CPUs of a cluster; leave --device out, or relax first "
+                "(recinet relax) on a machine with a GPU"
+            )
         from recinet_ase.screening.execution.cluster import DaskWorkers
 
         cluster = DaskWorkers(scheduler, asked, None if spec.on_cpu else spec.devices[0])

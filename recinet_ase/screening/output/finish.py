@@ -14,7 +14,7 @@ import numpy as np
 from recinet_ase.errors import ReciNetError
 from recinet_ase.io.databases import masked
 from recinet_ase.io.entries import InputChangedError, Source, encodable
-from recinet_ase.screening.execution.chunk import provenance_lines
+from recinet_ase.screening.execution.spec import provenance_lines
 from recinet_ase.screening.journal import Journal
 from recinet_ase.screening.journal_table import JournalTable
 from recinet_ase.screening.options import ScreenOptions, ScreenOutcome
@@ -76,7 +76,7 @@ def finish(
     )
     if options.output is not None or options.report is None:
         try:
-            outcome.written, outcome.left_out = _write(table, indices, options.output, units)
+            outcome.written, outcome.unwritten = _write(table, indices, options.output, units)
         except InputChangedError as error:
             rescued = f"{options.output}.rows.csv"
             _write(table, indices, rescued, units)
@@ -97,7 +97,7 @@ def finish(
             selection=selection if selection else None,
             sources=[source.title for source in sources],
             command=encodable(shlex.join(map(masked, command))),
-            provenance=provenance_lines(predictor),
+            provenance=provenance_lines(predictor, options.relaxation),
             seconds=time.perf_counter() - clock,
             identity=identity,
             hull=hull,
@@ -110,7 +110,7 @@ def finish(
             "faults": outcome.faults,
             "lost": outcome.lost,
             "written": outcome.written,
-            "left_out": outcome.left_out,
+            "unwritten": outcome.unwritten,
         }
         write_sidecar(
             options.output,
@@ -164,5 +164,5 @@ def _write(
             for row in table.rows(indices):
                 writer.write(row)
                 written += 1
-        left_out = writer.left_out
-    return written - left_out, left_out
+        unwritten = writer.unwritten
+    return written - unwritten, unwritten

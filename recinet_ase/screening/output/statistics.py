@@ -82,7 +82,9 @@ def label_of(name: str) -> str:
     """A column in plain language."""
     if name == "natoms":
         return "number of atoms"
-    return PROPERTIES[name].label if name in PROPERTIES else name.replace("_", " ")
+    base, bracket, source = name.partition("[")
+    label = PROPERTIES[base].label if base in PROPERTIES else base.replace("_", " ")
+    return f"{label} ({source.removesuffix(']')})" if bracket else label
 
 
 def property_figures(table: RowTable) -> list[PropertyFigures]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 from recinet_ase.elements import symbols
 from recinet_ase.errors import ReciNetError, UnknownNameError
 from recinet_ase.formula import count_elements, reduced_counts
-from recinet_ase.inference.result import ENDS, SPREAD, with_known_end
+from recinet_ase.inference.result import ENDS, SPREAD
 from recinet_ase.properties import PROPERTIES, answer_for, get_property_info
 
 LACKS = "ehull_lacks"
@@ -17,6 +18,9 @@ LACKS = "ehull_lacks"
 
 DECOMPOSITION = "decomposition"
 """Column of the phases that compete with a crystal."""
+
+WARNINGS = "warnings"
+"""Column that says what keeps the numbers of a row from being used alone."""
 
 
 class _UnknownColumnError(UnknownNameError):
@@ -43,9 +47,15 @@ def resolve_column(name: str, columns: Sequence[str], place: str = "") -> str:
         UnknownNameError: If nothing has that name; the nearest are suggested.
         ReciNetError: If it is a known property that is not among the columns.
     """
+    base, bracket, source = name.partition("[")
+    if bracket:  # in an expression the end stands before the source: bulk_modulus_low[mp-bulk]
+        end = next((end for end in (*ENDS, SPREAD) if base.endswith(end)), "")
+        base, source = base.removesuffix(end), bracket + "".join(source.split()) + end
+        with suppress(UnknownNameError):
+            base = get_property_info(base).name
+        name = base + source
     if name in columns:
         return name
-    name = with_known_end(name)
     here = f"{place}: " if place else ""
     for end in ("", *ENDS, SPREAD):
         if not name.endswith(end):
@@ -54,7 +64,7 @@ def resolve_column(name: str, columns: Sequence[str], place: str = "") -> str:
             info = get_property_info(name.removesuffix(end))
         except UnknownNameError:
             continue
-        found = answer_for(info.name, columns)
+        found = _answer(info.name, columns, here)
         if found is not None and f"{found}{end}" in columns:
             return f"{found}{end}"
         if found is not None and end == SPREAD:
@@ -77,6 +87,15 @@ def resolve_column(name: str, columns: Sequence[str], place: str = "") -> str:
             f"{here}{name} is no column; put elements and formulas in quotes: '{name}'"
         )
     raise _UnknownColumnError(name, columns, place)
+
+
+def _answer(name: str, columns: Sequence[str], here: str) -> str | None:
+    """The column of values that a property's name means."""
+    try:
+        values = [c for c in columns if not c.endswith((*ENDS, SPREAD))]
+        return answer_for(name, values)
+    except ReciNetError as error:
+        raise ReciNetError(f"{here}{error}") from None
 
 
 def _is_formula(name: str) -> bool:

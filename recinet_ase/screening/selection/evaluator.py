@@ -67,7 +67,14 @@ class ExpressionError(ReciNetError):
 
     def __init__(self, message: str, text: str, start: int, end: int) -> None:
         super().__init__(f"{place_of(text, start, end)}: {message}")
-        self.pointer = f"{text}\n{' ' * start}{'^' * max(1, end - start)}"
+
+
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a tree, names with a source in brackets whole."""
+    yield node
+    if not isinstance(node, ast.Subscript):
+        for child in ast.iter_child_nodes(node):
+            yield from _walk(child)
 
 
 def place_of(text: str, start: int, end: int) -> str:
@@ -116,7 +123,7 @@ class Evaluator:
         match node:
             case ast.Constant():
                 return self._constant(node)
-            case ast.Name():
+            case ast.Name() | ast.Subscript(value=ast.Name()):
                 return self._column(self.column_of(node))
             case ast.BoolOp(op=op, values=values):
                 join = operator.and_ if isinstance(op, ast.And) else operator.or_
@@ -147,8 +154,9 @@ class Evaluator:
 
     def notes(self, tree: ast.AST) -> Iterator[tuple[int, int, str]]:
         """Start, end and replacement of each name that is an alias, and of each missing unit."""
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Name) and node.id not in FUNCTIONS:
+        for node in _walk(tree):
+            named = isinstance(node, ast.Name) and node.id not in FUNCTIONS
+            if named or isinstance(node, ast.Subscript):
                 yield (*self._span(node), self.column_of(node))
             if not isinstance(node, ast.Compare):
                 continue
@@ -161,13 +169,15 @@ class Evaluator:
                     end = self._span(side)[1]
                     yield end, end, f" {unit}"
 
-    def column_of(self, node: ast.Name) -> str:
-        """The column that a name in the expression means."""
+    def column_of(self, node: ast.AST) -> str:
+        """The column that a name in the expression means, such as ``bulk_modulus[mp-bulk]``."""
+        start, end = self._span(node)
+        name = self.text[start:end]
         derived = DERIVED if "formula" in self.columns else ()
-        if node.id in derived:
-            return node.id
-        place = place_of(self.text, *self._span(node))
-        return resolve_column(node.id, [*self.columns, *derived], place)
+        if name in derived:
+            return name
+        place = place_of(self.text, start, end)
+        return resolve_column(name, [*self.columns, *derived], place)
 
     def _span(self, node: ast.AST) -> tuple[int, int]:
         """First character of a node in the text, and the one behind its last."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,7 @@ def rejections(table: RowTable, selection: Selection) -> Rejections:
             is a condition of its own, and each of the others is judged on the whole interval.
     """
     text = " ".join((selection.where or "True").splitlines()).strip()
-    names = [ast.unparse(part) for part in _joined(ast.parse(text, mode="eval").body)]
+    names = [_text(part) for part in _joined(ast.parse(text, mode="eval").body)]
     held = []
     inside = np.ones(len(table), dtype=bool)
     if selection.confident:
@@ -79,6 +80,11 @@ def _joined(node: ast.expr) -> list[ast.expr]:
         sides = [node.left, *node.comparators]
         return [ast.Compare(sides[i], [op], [sides[i + 1]]) for i, op in enumerate(node.ops)]
     return [node]
+
+
+def _text(node: ast.expr) -> str:
+    """A condition as text; what stands in brackets is a model's name, and no difference."""
+    return re.sub(r"(?<=\w)\[[^]]*\]", lambda found: found[0].replace(" ", ""), ast.unparse(node))
 
 
 def told(table: RowTable, selection: Selection) -> list[str]:

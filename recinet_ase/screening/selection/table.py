@@ -9,12 +9,12 @@ import numpy as np
 
 from recinet_ase.errors import ReciNetError
 from recinet_ase.inference.result import ENDS, RELAXATION, SPREAD
-from recinet_ase.screening.selection.columns import DECOMPOSITION, LACKS
+from recinet_ase.screening.selection.columns import DECOMPOSITION, LACKS, WARNINGS
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-TEXT_COLUMNS = ("id", "formula", LACKS, DECOMPOSITION, "error")
+TEXT_COLUMNS = ("id", "formula", LACKS, DECOMPOSITION, WARNINGS, "error")
 """Columns of strings."""
 
 FLAG_COLUMNS = ("in_domain", "relaxed")

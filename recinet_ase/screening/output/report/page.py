@@ -238,7 +238,7 @@ def _crystals(
         scenes += [None] * (i - len(scenes)) + [found] if found else []
         lengths = atoms.cell.cellpar() if atoms.cell.rank == 3 else None
         group = (group_symbol(symmetry[0]), symmetry[1]) if symmetry else ("", 0)
-        flat = None if lengths is None else flat_cell(atoms)
+        flat = flat_cell(atoms) if symmetry else None
         crystals.append(_Crystal(*group, _cell_text(lengths), picture, flat))
     return crystals, scenes, numbers
 

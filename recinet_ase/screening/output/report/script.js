@@ -107,7 +107,7 @@
 
     // Coordinates on the axes: on a logarithmic one the exponents, none where there is no logarithm.
     const logarithmic = (axis) => $(`${axis}-log`).checked;
-    const along = (axis, name) => points.values[name].map((v) => (!logarithmic(axis) ? v : v > 0 ? Math.log10(v) : null));
+    const along = (axis, name) => points.values[name].map((v) => (logarithmic(axis) && v !== null ? (v > 0 ? Math.log10(v) : null) : v));
     const range = (values) => {
       let low = Infinity, high = -Infinity;
       for (const v of values) if (v !== null) { if (v < low) low = v; if (v > high) high = v; }
@@ -142,6 +142,7 @@
       size = [width, height];
       if (!view) {
         [xs, ys] = [along("x", x), along("y", y)];
+        for (let i = 0; i < count; i++) if (xs[i] === null || ys[i] === null) xs[i] = ys[i] = null;
         view = [range(xs), range(ys)];
       }
       const [px, py] = place();
@@ -180,7 +181,7 @@
       const colours = [css("--out"), css("--point"), css("--pick"), css("--card")];
       const each = (wanted, paint) => {
         for (let i = 0; i < count; i++) {
-          if (xs[i] === null || ys[i] === null) continue;
+          if (xs[i] === null) continue;
           const kind = points.rank && points.rank[i] ? 2 : points.inside && points.inside[i] !== "1" ? 0 : 1;
           if (kind === wanted) paint(i);
         }
@@ -195,7 +196,7 @@
       g.fillStyle = colours[2];
       g.strokeStyle = colours[3];
       each(2, (i) => { dot(i, small + 1.6); g.fill(); g.stroke(); });
-      if (shown >= 0 && xs[shown] !== null && ys[shown] !== null) {
+      if (shown >= 0 && xs[shown] !== null) {
         g.strokeStyle = css("--ink");
         g.lineWidth = 2;
         dot(shown, small + 4);
@@ -243,7 +244,7 @@
       const [px, py] = place();
       let best = -1, least = 14 * 14;
       for (let i = 0; i < count; i++) {
-        if (xs[i] === null || ys[i] === null) continue;
+        if (xs[i] === null) continue;
         let d = (px(xs[i]) - mx) ** 2 + (py(ys[i]) - my) ** 2;
         if (points.rank && points.rank[i]) d *= 0.5;
         if (d < least) { least = d; best = i; }
@@ -291,7 +292,7 @@
       event.preventDefault();
       for (let i = shown, tries = 0; tries < count; tries++) {
         i = (i + step + count) % count;
-        if (xs[i] !== null && ys[i] !== null) { show(i); return; }
+        if (xs[i] !== null) { show(i); return; }
       }
     });
     const reset = () => { view = null; zoomed = false; show(-1); };

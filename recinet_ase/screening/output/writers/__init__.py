@@ -46,7 +46,7 @@ class RowWriter(Protocol):
         """Whether ``write`` wants the entry that a row belongs to."""
 
     @property
-    def left_out(self) -> int:
+    def unwritten(self) -> int:
         """Rows that could not be written, because they have no structure."""
 
     def write(self, row: Mapping[str, Any], entry: Entry | None = None) -> None:
@@ -222,8 +222,8 @@ class _Guarded:
         return self._writer.needs_structures
 
     @property
-    def left_out(self) -> int:
-        return self._writer.left_out
+    def unwritten(self) -> int:
+        return self._writer.unwritten
 
     def write(self, row: Mapping[str, Any], entry: Entry | None = None) -> None:
         with _reported(self._path):

@@ -33,7 +33,7 @@ class _DatabaseWriter:
     needs_structures = True
 
     def __init__(self, path: Path, columns: Sequence[str], units: Mapping[str, str]) -> None:
-        self.left_out = 0
+        self.unwritten = 0
         self._path, self._columns = path, list(columns)
         self._keys = {column: allowed_key(column) for column in columns}
         self._metadata = {
@@ -48,7 +48,7 @@ class _DatabaseWriter:
         """Append one row."""
         atoms = atoms_of(entry)
         if atoms is None or entry is None:
-            self.left_out += 1
+            self.unwritten += 1
             return
         pairs = {ID_KEY: str(row.get("id", ""))}
         pairs |= {self._keys[k]: v for k, v in predictions(row, self._columns).items()}
@@ -63,7 +63,7 @@ class _DatabaseWriter:
             self._add(record, pairs)
             self._number += 1
             return
-        self.left_out += 1
+        self.unwritten += 1
 
     def _add(self, record: AtomsRow, pairs: dict[str, Any]) -> None:
         raise NotImplementedError

@@ -24,7 +24,7 @@ class ExtxyzWriter:
     needs_structures = True
 
     def __init__(self, path: Path, columns: Sequence[str], units: Mapping[str, str]) -> None:
-        self.left_out = 0
+        self.unwritten = 0
         self._columns = list(columns)
         self._handle = path.open("w", encoding="utf-8")
 
@@ -32,7 +32,7 @@ class ExtxyzWriter:
         """Append one frame."""
         atoms = atoms_of(entry)
         if atoms is None or entry is None:
-            self.left_out += 1
+            self.unwritten += 1
             return
         info = {
             **_allowed(kept_values(entry.values, self._columns)),
@@ -48,7 +48,7 @@ class ExtxyzWriter:
             if text is not None:
                 self._handle.write(text)
                 return
-        self.left_out += 1
+        self.unwritten += 1
 
     def close(self) -> None:
         """Flush what is left."""

@@ -18,7 +18,7 @@ class ParquetWriter:
     """Rows in groups; a missing value is null."""
 
     needs_structures = False
-    left_out = 0
+    unwritten = 0
 
     def __init__(self, path: Path, columns: Sequence[str], units: Mapping[str, str]) -> None:
         import pyarrow as pa

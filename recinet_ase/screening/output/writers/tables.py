@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class _TextWriter:
     needs_structures = False
-    left_out = 0
+    unwritten = 0
 
     def __init__(
         self,
@@ -36,13 +36,8 @@ class _TextWriter:
 class CsvWriter(_TextWriter):
     """One line a row; a missing value is an empty cell."""
 
-    def __init__(
-        self,
-        target: Path | TextIO,
-        columns: Sequence[str],
-        units: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(target, columns, units)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._writer = csv.writer(self._handle, lineterminator="\n")
         self._writer.writerow(self._columns)
 

@@ -29,7 +29,7 @@ def holds(span: torch.Tensor, v: torch.Tensor) -> bool:
     return bool(outside.abs().max() <= _STRAYED * some.abs().max())
 
 
-def embedding_span(embed: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+def low_rank_basis(embed: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """Orthonormal columns ``[e, r]`` that span all embeddings of a network.
 
     Args:

@@ -20,7 +20,7 @@ BOX = 1
 RANK = 8
 
 
-class IndexBoxSum(nn.Module):
+class EwaldSum(nn.Module):
     """``(1/N) sum_n phi_nc sum_j cos(2 pi n.(f_i - f_j)) u_jc`` with ``phi = down @ up``.
 
     ``n`` runs over zero and half of the other indices of the box, whose opposites give the same

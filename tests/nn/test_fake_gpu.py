@@ -1,4 +1,8 @@
-"""Training in bfloat16 on a GPU: shapes and types alone, under the autocast rules of CUDA."""
+"""A GPU without contents: shapes, types and devices alone, under the autocast rules of CUDA.
+
+Whatever would read a value of the device is an error there. Derivatives cannot be taken: the
+engine of PyTorch's CPU build asks for the driver.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,18 @@ from typing import Any
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from recinet_ase.data.conversion import build_store
 from recinet_ase.data.store import StoreSettings
+from recinet_ase.forces.batch import ForceBatch
+from recinet_ase.graph.adapters import to_crystal
 from recinet_ase.graph.batch import CrystalBatch
 from recinet_ase.nn.recinet import SIZES, ReciNet
+from recinet_ase.pretrained import load_force_model
 
 _PRODUCTS = {"mm", "addmm", "addmm_", "bmm", "baddbmm", "linear", "embedding_bag", "_embedding_bag"}
 
@@ -92,16 +101,48 @@ def _on_cuda(x: torch.Tensor) -> torch.Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device="cuda")
 
 
+def _faked(module: torch.nn.Module) -> None:
+    """Weights and buffers of a module without contents, on ``cuda``."""
+    for part in module.modules():
+        for key, value in part._parameters.items():
+            if value is not None:
+                part._parameters[key] = torch.nn.Parameter(_on_cuda(value), requires_grad=False)
+        for key, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[key] = _on_cuda(buffer)
+
+
 def _fake_network(**options: Any) -> ReciNet:
     net = ReciNet(replace(SIZES["small"], **options))
-    for module in net.modules():
-        for key, value in module._parameters.items():
-            if value is not None:
-                module._parameters[key] = torch.nn.Parameter(_on_cuda(value), requires_grad=False)
-        for key, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[key] = _on_cuda(buffer)
+    _faked(net)
     return net
+
+
+def _fake_batch(batch: Any) -> Any:
+    tensors = {
+        f.name: _on_cuda(value)
+        for f in fields(batch)
+        if isinstance(value := getattr(batch, f.name), torch.Tensor)
+    }
+    return replace(batch, **tensors)
+
+
+class _Results(TorchDispatchMode):
+    """The kinds and devices of all that comes out of operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: set[torch.dtype] = set()
+        self.devices: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for x in tree_flatten(out)[0]:
+            if isinstance(x, torch.Tensor):
+                self.devices.add(x.device.type)
+                if x.is_floating_point():
+                    self.kinds.add(x.dtype)
+        return out
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +150,7 @@ def batch(crystals: dict[str, Atoms]) -> CrystalBatch:
     return build_store(crystals.items(), StoreSettings()).batch(torch.arange(20))
 
 
-@pytest.mark.parametrize(
+networks = pytest.mark.parametrize(
     "options",
     [
         {},
@@ -119,17 +160,15 @@ def batch(crystals: dict[str, Atoms]) -> CrystalBatch:
     ],
     ids=lambda options: "-".join(options) or "plain",
 )
+
+
+@networks
 def test_bfloat16_on_cuda(
     batch: CrystalBatch, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with FakeTensorMode(), fake_cuda(monkeypatch):
         net = _fake_network(**options).train()
-        tensors = {
-            f.name: _on_cuda(value)
-            for f in fields(batch)
-            if isinstance(value := getattr(batch, f.name), torch.Tensor)
-        }
-        fake = replace(batch, **tensors)
+        fake = _fake_batch(batch)
         products = _Products(len(fake.distance))
         with _Autocast("cuda"), products:
             v = net.embed_edges(fake.distance)
@@ -139,3 +178,32 @@ def test_bfloat16_on_cuda(
     # Whatever is done an edge is in half precision.
     assert products.kinds[torch.bfloat16] >= 12
     assert products.kinds[torch.float32] == 0, products.kinds
+
+
+@networks
+def test_predictions_on_cuda(
+    batch: CrystalBatch, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeTensorMode(), fake_cuda(monkeypatch):
+        net, fake = _fake_network(**options).eval(), _fake_batch(batch)
+        results = _Results()
+        with torch.no_grad(), results:
+            out = net(fake)
+    assert out.shape == (20, 1) and out.dtype == torch.float32
+    assert results.devices == {"cuda"} and results.kinds == {torch.float32}
+
+
+def test_energies_of_the_force_network_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_force_model("mlearn-pes")
+    cells = [bulk("Si", cubic=True), bulk("Ge").repeat((2, 1, 1))]
+    batch = ForceBatch.join([model.graph(to_crystal(atoms)) for atoms in cells])
+    with FakeTensorMode(), fake_cuda(monkeypatch):
+        _faked(model)
+        fake = replace(_fake_batch(batch), waves=tuple(_fake_batch(group) for group in batch.waves))
+        strain = torch.empty(2, 3, 3, device="cuda")
+        results = _Results()
+        with torch.no_grad(), results:
+            energies, features = model.network(fake, fake.positions, strain)
+            novelty = model.novelty(features, fake.z)
+    assert energies.shape == novelty.shape == (12,)
+    assert results.devices == {"cuda"} and results.kinds == {torch.float32}
