@@ -3,21 +3,7 @@
 from __future__ import annotations
 
 import re
-
-    def counted(kind: str, entries: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        for done, entry in enumerate(entries.items(), 1):
-            progress(f"{config.name}: {kind} crystals", done, len(entries))
-            yield entry
-
-    ids, found = observe(model, counted("validation", crystals.validation))
-    train_ids, train = observe(model, counted("training", crystals.training))
-    progress(f"{config.name}: strained and rattled copies", 0, None)
-    train_copies = observe_copies(model, crystals.training, train_ids, train, "strained")
-    copies = {
-        kind: observe_copies(model, crystals.validation, ids, found, kind, COPIED)
-        for kind in ("strained", "rattled")
-    }
-    progress(f"{config.name}: fitting", 0, None)
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
