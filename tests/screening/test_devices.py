@@ -63,7 +63,7 @@ def command(database: Path, model: Path, out: Path, *more: str) -> list[str]:
 def clean(database: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     out = tmp_path_factory.mktemp("clean") / "out.csv"
     whole = command(database, model_folder, out, "--device", "cpu", "--workers", "0")
-    subprocess.run(whole, check=True, capture_output=True, timeout=200)
+    subprocess.run(whole, check=True, capture_output=True, timeout=300)
     return out.read_bytes()
 
 
@@ -390,7 +390,7 @@ def test_dask_workers_with_and_without_a_gpu(
 ) -> None:
     out = tmp_path / "out.csv"
     whole = command(database, model_folder, out, "--scheduler", cluster, "--device", "cpu:0")
-    done = subprocess.run(whole, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(whole, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert out.read_bytes() == clean
 
