@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,16 +24,17 @@ from recinet_ase.models.files import write_atomic
 from recinet_ase.uncertainty.descriptors import GEOMETRY, Descriptors
 from recinet_ase.uncertainty.difficulty import Difficulty, features
 from recinet_ase.uncertainty.reference import EXPECTED, Placement, Reference
+from recinet_ase.uncertainty.strain import StrainEstimate
 from recinet_ase.uncertainty.widths import Widths
 
 CALIBRATION_FILE = "calibration.json"
 ARRAYS_FILE = "calibration.safetensors"
-CALIBRATION_VERSION = 1
+CALIBRATION_VERSION = 2
 
-JUDGED = ("distance", *EXPECTED, "mean_coordination")
+JUDGED = ("distance", *EXPECTED, "mean_coordination", "strain")
 """What the domain is judged by: each has a lower and an upper limit."""
 
-_T = TypeVar("_T", Reference, Difficulty, Widths)
+_T = TypeVar("_T", Reference, StrainEstimate, Difficulty, Widths)
 
 
 class Bounds(NamedTuple):
@@ -94,6 +95,7 @@ class Calibration:
 
     Attributes:
         reference: Summary of the training crystals.
+        strain: By how much a crystal's volume differs from that at rest.
         limits: Lower and upper limit of each of `JUDGED` ``[len(JUDGED), 2]``.
         properties: Calibration of each property, in the model's order, by name.
         minimum: Physical lower bound of each property, or None.
@@ -103,6 +105,7 @@ class Calibration:
     """
 
     reference: Reference
+    strain: StrainEstimate
     limits: torch.Tensor
     properties: dict[str, PropertyCalibration]
     minimum: tuple[float | None, ...]
@@ -112,7 +115,7 @@ class Calibration:
 
     def assess(self, found: Descriptors) -> list[Assessment]:
         """Intervals and warnings for a batch of crystals."""
-        place = self.reference.place(found)
+        place = placed(found, self.reference, self.strain)
         columns = []
         for column, (part, minimum) in enumerate(
             zip(self.properties.values(), self.minimum, strict=True)
@@ -127,8 +130,7 @@ class Calibration:
             columns.append(list(zip(lower.tolist(), upper.tolist(), strict=True)))
         judged = judged_by(found, place)
         limits = self.limits.double()
-        outside = (judged < limits[:, 0]) | (judged > limits[:, 1])
-        flagged = outside.any(1).tolist()
+        flagged = outside(judged, limits).tolist()
         return [
             Assessment(
                 intervals=tuple(column[i] for column in columns),
@@ -152,6 +154,7 @@ class Calibration:
     def _payload(self) -> bytes:
         """The arrays as they are stored."""
         arrays = {f"reference.{k}": v for k, v in self.reference.tensors().items()}
+        arrays |= {f"strain.{k}": v for k, v in self.strain.tensors().items()}
         arrays["limits"] = self.limits
         for name, part in self.properties.items():
             arrays[f"{name}.scale"] = part.scale
@@ -210,6 +213,7 @@ class Calibration:
             tensors = load_tensors(payload)
             return cls(
                 reference=_build(Reference, tensors, "reference"),
+                strain=_build(StrainEstimate, tensors, "strain"),
                 limits=tensors["limits"],
                 properties={
                     name: PropertyCalibration(
@@ -260,10 +264,22 @@ def _build(kind: type[_T], tensors: dict[str, torch.Tensor], prefix: str) -> _T:
     return kind(**{f.name: tensors[f"{prefix}.{f.name}"] for f in fields(kind)})
 
 
+def outside(judged: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
+    """Whether each crystal is outside any of the limits ``[B]``."""
+    return ((judged < limits[:, 0]) | (judged > limits[:, 1])).any(1)
+
+
+def placed(found: Descriptors, reference: Reference, strain: StrainEstimate) -> Placement:
+    """Crystals seen from the training set, with their strain."""
+    place = reference.place(found)
+    return replace(place, strain=strain(found, place.deviation))
+
+
 def judged_by(found: Descriptors, place: Placement) -> torch.Tensor:
     """The quantities that have limits ``[B, len(JUDGED)]``."""
     coordination = found.geometry[:, GEOMETRY.index("mean_coordination")]
-    return torch.cat((place.distance[:, None], place.deviation, coordination[:, None]), dim=1)
+    columns = (place.distance[:, None], place.deviation, coordination[:, None])
+    return torch.cat((*columns, place.strain[:, None]), dim=1)
 
 
 _WORDS = {
@@ -278,6 +294,10 @@ def _warning(name: str, value: float, low: float, high: float) -> str:
     """What is unusual about a crystal, in words."""
     if name == "distance":
         return f"unlike the training crystals (latent distance {value:.1f}, usual up to {high:.1f})"
+    if name == "strain":
+        kind = "larger" if value > 0 else "smaller"
+        percent = 100 * abs(math.expm1(value))
+        return f"its volume seems {percent:.0f} % {kind} than at rest; relax it first"
     if name == "mean_coordination":
         return f"effective coordination number {value:.1f}, usual {low:.1f} to {high:.1f}"
     return (

@@ -49,10 +49,10 @@ def features(
     if found.spread.shape[1]:
         columns.append(torch.log(found.spread[:, column] / scale + _AGREED))
     geometry = found.geometry[:, GEOMETRY.index("shortest_bond") :]
-    deviation = place.deviation
+    strain, deviation = place.strain[:, None], place.deviation
+    signed = torch.cat((strain, deviation), dim=1)
     return torch.cat(
-        (torch.stack(columns, 1), place.rarity, deviation, deviation.abs(), geometry, place.latent),
-        dim=1,
+        (torch.stack(columns, 1), place.rarity, signed, signed.abs(), geometry, place.latent), dim=1
     )
 
 

@@ -34,16 +34,24 @@ class Placement:
             ``[B, len(EXPECTED)]``.
         rarity: Log share of training crystals with each element: of the rarest one, and
             the mean over the atoms ``[B, 2]``.
+        strain: Estimated log ratio of the volume to that at rest ``[B]``; 0 until a
+            `StrainEstimate` says more.
     """
 
     latent: torch.Tensor
     distance: torch.Tensor
     deviation: torch.Tensor
     rarity: torch.Tensor
+    strain: torch.Tensor
 
     def __getitem__(self, rows: torch.Tensor) -> Placement:
         """The chosen crystals."""
         return Placement(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @classmethod
+    def join(cls, parts: list[Placement]) -> Placement:
+        """Several batches as one."""
+        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
 def _expected_logs(found: Descriptors) -> torch.Tensor:
@@ -129,6 +137,7 @@ class Reference:
             ).amin(1),
             deviation=_expected_logs(found) - suggested,
             rarity=torch.stack((rarest, x @ shares), dim=1),
+            strain=torch.zeros_like(rarest),
         )
 
     def tensors(self) -> dict[str, torch.Tensor]:

@@ -17,6 +17,9 @@ import torch
 COVERAGE = 0.90
 """Share of crystals whose true value shall lie in the interval."""
 
+CHANGED_COVERAGE = 0.90
+"""Share wanted of strained and rattled crystals that no limit tells from ordinary ones."""
+
 _PART_COVERAGE = 0.82
 """Share wanted in each fifth of predicted value. It cannot be 90 % in every one: the
 interval of a metal holds its gap of exactly 0 more often than that, whatever its width."""
@@ -55,6 +58,7 @@ class Widths:
         log_scale: torch.Tensor,
         residual: torch.Tensor,
         spread: float,
+        changed: torch.Tensor | None = None,
     ) -> Widths:
         """Choose the factors on residuals that the scale was not fitted to.
 
@@ -63,20 +67,27 @@ class Widths:
             log_scale: Cross-fitted log scales ``[B]``.
             residual: Absolute residuals ``[B]``.
             spread: Spread of the predictions.
+            changed: Which are of strained or rattled crystals ``[B]``; they can only make the
+                factors larger.
         """
-        floor = _FLOOR * residual.mean()
+        changed = torch.zeros_like(output, dtype=torch.bool) if changed is None else changed
+        floor = _FLOOR * residual[~changed].mean()
         # With the floor taken off, a residual is inside if its score is at most q.
         score = (residual**2 - floor**2).clamp(min=0).sqrt() / log_scale.exp()
-        knots = _knots(output, spread)
+        knots = _knots(output[~changed], spread)
         basis = hat_functions(output, knots)
+        far_score, far_basis = score[changed], basis[changed]
+        output, score, basis = output[~changed], score[~changed], basis[~changed]
         fifth = torch.argsort(torch.argsort(output)) * _PARTS // len(output)
         many = len(output) >= _PARTS * _PER_PART
 
         def scaled(shape: torch.Tensor, coverage: float) -> torch.Tensor:
             """The shape times the conformal quantile of the scores relative to it."""
-            relative = (score / (basis @ shape)).sort().values
-            at = min(int((len(score) + 1) * coverage + 1), len(score)) - 1
-            return shape * relative[at].clamp(min=1e-6)
+            factor = _conformal(score / (basis @ shape), coverage)
+            if len(far_score):
+                far = _conformal(far_score / (far_basis @ shape), CHANGED_COVERAGE)
+                factor = torch.maximum(factor, far)
+            return shape * factor.clamp(min=1e-6)
 
         def least(factors: torch.Tensor) -> float:
             inside = (score <= basis @ factors).double()
@@ -106,6 +117,12 @@ def hat_functions(output: torch.Tensor, knots: torch.Tensor) -> torch.Tensor:
     weights = torch.zeros(len(output), len(knots), dtype=torch.float64)
     weights.scatter_(1, left[:, None], (1 - right_share)[:, None])
     return weights.scatter_(1, left[:, None] + 1, right_share[:, None])
+
+
+def _conformal(scores: torch.Tensor, coverage: float) -> torch.Tensor:
+    """Factor below which the wanted share of as yet unseen scores lies, at least."""
+    at = min(int((len(scores) + 1) * coverage + 1), len(scores)) - 1
+    return scores.sort().values[at]
 
 
 def _knots(output: torch.Tensor, spread: float) -> torch.Tensor:
