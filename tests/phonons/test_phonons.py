@@ -426,7 +426,7 @@ DISTORTED = Atoms("Cu2", scaled_positions=[[0, 0, 0], [0.5, 0.42, 0.5]], cell=[3
         (DISTORTED, EMT, {"relax": False}, "is not at rest: the largest force on an atom is"),
         (DISTORTED, EMT, {"max_steps": 1}, "after 1 step with EMT .*stress .* GPa.: allow more"),
         (bulk("Cu"), "mlearn-pes", {}, "pass an ASE calculator, not 'mlearn-pes': .*load_calc"),
-        (bulk("Cu"), None, {}, "pass an ASE calculator, not None"),
+        (bulk("Cu"), None, {}, "force model for every element, is not part of this release"),
     ],
 )
 def test_what_cannot_be_done_is_said(

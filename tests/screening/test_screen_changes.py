@@ -290,7 +290,9 @@ def test_what_may_be_repeated_adds_up(database: Path, model_folder: Path) -> Non
     assert ids("--sort", "natoms", "--sort", "-bandgap") == ids("--sort", "natoms,-bandgap")
     assert ids("--pareto", "natoms", "--pareto", "bandgap") == ids("--pareto", "natoms,bandgap")
     found = call(database, "--props", "gap", "--props", "ehull", "-q")
-    assert found.stdout.splitlines()[0] == "id,formula,natoms,bandgap,ehull,ehull_lacks,warnings,error"
+    assert (
+        found.stdout.splitlines()[0] == "id,formula,natoms,bandgap,ehull,ehull_lacks,warnings,error"
+    )
 
 
 def test_only_inputs_of_one_kind_are_refused_for_their_keys(
