@@ -395,6 +395,7 @@ def test_dask_workers_with_and_without_a_gpu(
     assert out.read_bytes() == clean
 
 
+@pytest.mark.slow
 def test_a_dask_worker_whose_device_is_lost_is_started_again(cluster: str) -> None:
     source = Source("numbers", "none", "none")
     chunks = [Chunk(k, (Piece(source, 2 * k, (2 * k, 2 * k + 1)),)) for k in range(9)]
